@@ -1,0 +1,604 @@
+"""The machine printer: a scheduled kernel as LLVM IR, with explicit 16-lane vectors.
+
+A value is a scalar outside vector loops and wherever it does not vary with one; else a vector of
+16 lanes, with a mask in the last, incomplete step.  No fast-math flags: what a lane computes is
+what a scalar would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+
+from metaop import dtype as dt
+from metaop.dtype import DType
+from metaop.errors import CompilerBug
+from metaop.graph import identity_of
+from metaop.index import TRUE, Expr, interval
+
+from . import llvm_ops
+from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
+from .loops import (
+    Check,
+    Condition,
+    Const,
+    For,
+    Grid,
+    IndexValue,
+    Init,
+    Kernel,
+    Let,
+    Load,
+    Op,
+    Ref,
+    Stmt,
+    Store,
+    Update,
+    Value,
+    statements,
+)
+
+MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
+
+
+class Affine(NamedTuple):
+    """The integer base + step * lane."""
+
+    base: Any
+    step: int
+
+
+class Accumulator(NamedTuple):
+    """Memory of one accumulator; `copies` vectors if it has lanes of a later vector loop."""
+
+    places: list[Any]
+    op: str
+    dtype: DType
+    lanes: bool
+
+
+class _Unbounded:
+    """Extents for sign analysis: loops are non-negative, their ends are not known."""
+
+    def __getitem__(self, k: int) -> int:
+        return 1 << 40
+
+
+def emit_llvm(kernel: Kernel, builder: Any, args: list[Any]) -> None:
+    """Writes the body of `kernel(table, args, chunk, chunks)` at the builder's position."""
+    _Emitter(kernel, builder, *args).run()
+
+
+class _Emitter:
+    def __init__(self, kernel: Kernel, builder: Any, table: Any, args: Any, chunk: Any, chunks: Any):
+        self.kernel = kernel
+        self.b = Builder(builder)
+        self.raw = builder
+        self.table, self.args = table, args
+        self.chunk, self.chunks = chunk, chunks
+        self.loops: dict[int, Any] = {}
+        self.integers: dict[str, Any] = {}
+        self.lets: dict[tuple, Any] = {}
+        self.accumulators: dict[tuple, Accumulator] = {}
+        self.vector: int | None = None
+        self.mask: Any = None  # active lanes of the last step of a vector loop
+        self.copy = 0  # which copy of the lane accumulators this step updates
+        self.lane_names = _lane_accumulators(kernel)
+
+    def run(self) -> None:
+        self.dtypes = {p.name: p.dtype for p in self.kernel.buffers}
+        self.pointers = {}
+        for position, parameter in enumerate(self.kernel.buffers):
+            slot = self.raw.load(self.raw.gep(self.args, [constant(I64, position)]))
+            address = self.raw.load(self.raw.gep(self.table, [slot]))
+            self.pointers[parameter.name] = self.raw.inttoptr(
+                address, memory_type(parameter.dtype).as_pointer()
+            )
+        first = len(self.kernel.buffers)
+        for position, name in enumerate(self.kernel.integers):
+            place = self.raw.gep(self.args, [constant(I64, first + position)])
+            self.integers[name] = self.raw.load(place)
+        self.body(self.kernel.body)
+
+    # -- statements ---------------------------------------------------------------------------
+
+    def body(self, body: list[Stmt]) -> None:
+        for stmt in body:
+            match stmt:
+                case Grid():
+                    self.grid(stmt)
+                case For(how="unroll"):
+                    self.unroll(stmt)
+                case For(how="vector"):
+                    self.vector_loop(stmt)
+                case For():
+                    self.counted(
+                        self.scalar_index(stmt.start), self.scalar_index(stmt.stop), 1,
+                        lambda i, s=stmt: self.iteration(s.loop, i, s.body),
+                    )  # fmt: skip
+                case Let():
+                    self.let(stmt)
+                case Init():
+                    self.init(stmt)
+                case Update():
+                    self.update(stmt)
+                case Store():
+                    self.store(stmt)
+
+    def iteration(self, loop: int, index: Any, body: list[Stmt]) -> None:
+        self.loops[loop] = index
+        self.body(body)
+
+    def unroll(self, stmt: For) -> None:
+        assert isinstance(stmt.stop, int)
+        for i in range(stmt.stop):
+            self.iteration(stmt.loop, i, stmt.body)
+
+    def counted(self, start: Any, stop: Any, step: int, body: Callable[[Any], None]) -> None:
+        """for i in range(start, stop, step)."""
+        b = self.raw
+        entry = b.block
+        head, inside, end = (b.append_basic_block(n) for n in ("head", "body", "end"))
+        b.branch(head)
+        b.position_at_end(head)
+        i = b.phi(I64)
+        i.add_incoming(start, entry)
+        b.cbranch(b.icmp_signed("<", i, stop), inside, end)
+        b.position_at_end(inside)
+        body(i)
+        i.add_incoming(b.add(i, constant(I64, step), flags=["nsw"]), b.block)
+        b.branch(head)
+        b.position_at_end(end)
+
+    def when(self, condition: Any, body: Callable[[], None]) -> None:
+        b = self.raw
+        inside, end = b.append_basic_block("then"), b.append_basic_block("endif")
+        b.cbranch(condition, inside, end)
+        b.position_at_end(inside)
+        body()
+        b.branch(end)
+        b.position_at_end(end)
+
+    def grid(self, stmt: Grid) -> None:
+        """This chunk's share of the iterations, in row-major order."""
+        b = self.raw
+        extents = [self.scalar_index(e) for e in stmt.extents]
+        total: Any = constant(I64, 1)
+        for extent in extents:
+            total = b.mul(total, extent)
+        low = b.udiv(b.mul(total, self.chunk), self.chunks)
+        high = b.udiv(b.mul(total, b.add(self.chunk, constant(I64, 1))), self.chunks)
+
+        def one(flat: Any) -> None:
+            rest = flat
+            for position in range(len(stmt.loops) - 1, 0, -1):
+                self.loops[stmt.loops[position]] = b.urem(rest, extents[position])
+                rest = b.udiv(rest, extents[position])
+            if stmt.loops:
+                self.loops[stmt.loops[0]] = rest
+            self.body(stmt.body)
+
+        self.counted(low, high, 1, one)
+
+    def vector_loop(self, stmt: For) -> None:
+        """Full steps of 16 lanes (several at once for lane accumulators), then a masked one."""
+        b = self.raw
+        start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
+        known = stmt.stop if stmt.start == 0 and isinstance(stmt.stop, int) else None
+        copies = self.copies_in(stmt)
+        wide = LANES * copies
+        self.vector = stmt.loop
+        at = start
+        if known is None or known >= wide:
+            length = b.sub(stop, start)
+            whole = b.sub(length, b.srem(length, constant(I64, wide)))
+            at = b.add(start, whole)
+
+            def full(i: Any) -> None:
+                for copy in range(copies):
+                    self.copy = copy
+                    self.step(stmt, b.add(i, constant(I64, copy * LANES)), None)
+                self.copy = 0
+
+            self.counted(start, at, wide, full)
+        if known is None or known % wide:
+            self.counted(at, stop, LANES, lambda i: self.step(stmt, i, self.tail_mask(i, stop)))
+        self.vector = None
+
+    def tail_mask(self, i: Any, stop: Any) -> Any:
+        left = self.raw.trunc(
+            self.raw.select(
+                self.raw.icmp_signed("<", self.raw.sub(stop, i), constant(I64, LANES)),
+                self.raw.sub(stop, i),
+                constant(I64, LANES),
+            ),
+            I32,
+        )
+        return self.raw.icmp_signed("<", llvm_ops.iota(I32), self.b.splat(left))
+
+    def step(self, stmt: For, i: Any, mask: Any) -> None:
+        self.mask = mask
+        self.loops[stmt.loop] = Affine(i, 1)
+        self.body(stmt.body)
+        self.mask = None
+
+    def copies_in(self, stmt: For) -> int:
+        """Lane accumulators are copied until there are enough independent updates."""
+        count = 0
+        for inner in statements(stmt.body):
+            if isinstance(inner, Update) and inner.name in self.lane_names:
+                width = 1
+                for k in inner.dims:
+                    width *= self.kernel.extents[k]
+                count += width
+        return max(1, MOST_COPIES // count) if count else 1
+
+    # -- names and accumulators ---------------------------------------------------------------
+
+    def key(self, name: str, dims: tuple[int, ...]) -> tuple:
+        return (name, *(self.loops[k] for k in dims))
+
+    def let(self, stmt: Let) -> None:
+        value = self.value(stmt.value)
+        self.lets[self.key(stmt.name, stmt.dims)] = value
+
+    def init(self, stmt: Init) -> None:
+        lanes = stmt.name in self.lane_names
+        register = llvm_ops.register_type(stmt.dtype)
+        if lanes or self.vector is not None:
+            register = ir.VectorType(register, LANES)
+        number = identity_of(stmt.op, stmt.dtype)
+        identity = self.b.const(stmt.dtype, number, isinstance(register, ir.VectorType))
+        places = []
+        for _ in range(MOST_COPIES if lanes else 1):
+            with self.raw.goto_entry_block():
+                place = self.raw.alloca(register)
+            self.raw.store(identity, place)
+            places.append(place)
+        accumulator = Accumulator(places, stmt.op, stmt.dtype, lanes)
+        self.accumulators[self.key(stmt.name, stmt.dims)] = accumulator
+
+    def update(self, stmt: Update) -> None:
+        accumulator = self.accumulators[self.key(stmt.name, stmt.dims)]
+        place = accumulator.places[self.copy if accumulator.lanes else 0]
+        old = self.raw.load(place)
+        values = [self.value(v) for v in stmt.values]
+        if is_vector(old):
+            values = [self.b.as_vector(v) for v in values]
+        if stmt.op == "fma":
+            new = self.b.intrinsic("llvm.fma", values[0], values[1], old)
+        else:
+            new = self.b.combine(stmt.op, old, values[0], accumulator.dtype)
+        if accumulator.lanes and self.mask is not None:
+            new = self.raw.select(self.mask, new, old)
+        self.raw.store(new, place)
+
+    def read_accumulator(self, accumulator: Accumulator) -> Any:
+        """Its value; lanes and copies are combined in a fixed tree."""
+        parts = [self.raw.load(place) for place in accumulator.places]
+        if not accumulator.lanes:
+            return parts[0]
+        while len(parts) > 1:
+            parts = [self.b.combine(accumulator.op, a, c, accumulator.dtype)
+                     for a, c in zip(parts[::2], parts[1::2])]  # fmt: skip
+        return self.b.across_lanes(accumulator.op, parts[0], accumulator.dtype)
+
+    # -- memory -------------------------------------------------------------------------------
+
+    def pointer(self, buffer: str, offset: Any) -> Any:
+        return self.raw.gep(self.pointers[buffer], [offset], inbounds=True)
+
+    def load(self, value: Load) -> Any:
+        offset = self.index(value.offset)
+        guard = None if value.guard == TRUE else self.condition(value.guard)
+        if isinstance(offset, Affine) and offset.step == 0:
+            offset = offset.base
+        if isinstance(offset, Affine) or is_vector(offset):
+            return self.load_lanes(value, offset, guard)
+        if guard is None:
+            return self.read(value, offset)
+        any_lane = self.b.any_lane(guard) if is_vector(guard) else guard
+        safe = self.raw.select(any_lane, offset, constant(I64, 0))
+        loaded = self.read(value, safe)
+        if is_vector(guard):
+            loaded = self.b.as_vector(loaded)
+        fill = self.b.const(value.dtype, value.fill, is_vector(loaded))
+        return self.raw.select(guard, loaded, fill)
+
+    def read(self, value: Load, offset: Any) -> Any:
+        raw = self.raw.load(self.pointer(value.buffer, offset), align=value.dtype.itemsize)
+        return self.b.to_register(raw, value.dtype)
+
+    def load_lanes(self, value: Load, offset: Any, guard: Any) -> Any:
+        mask = self.active(guard)
+        element = memory_type(value.dtype)
+        align = value.dtype.itemsize
+        fill = self.b.memory_const(value.dtype, value.fill if guard is not None else 0)
+        if isinstance(offset, Affine) and offset.step == 1:
+            place = self.raw.bitcast(
+                self.pointer(value.buffer, offset.base), ir.VectorType(element, LANES).as_pointer()
+            )
+            if mask is None:
+                loaded = self.raw.load(place, align=align)
+            else:
+                loaded = self.b.masked_load(place, align, mask, fill)
+        else:
+            addresses = self.addresses(value.buffer, offset)
+            loaded = self.b.gather(addresses, element, align, mask, fill)
+        return self.b.to_register(loaded, value.dtype)
+
+    def addresses(self, buffer: str, offset: Any) -> Any:
+        """The 16 addresses of an access with a stride or through an index."""
+        lanes = self.lanes(offset, wide=True)
+        size = constant(I64, self.dtypes[buffer].itemsize)
+        start = self.raw.ptrtoint(self.pointers[buffer], I64)
+        return self.raw.add(self.b.splat(start), self.raw.mul(lanes, self.b.splat(size)))
+
+    def active(self, guard: Any) -> Any:
+        """The lanes that exist and whose guard holds; None for all."""
+        if guard is None:
+            return self.mask
+        guard = self.b.as_vector(guard)
+        return guard if self.mask is None else self.raw.and_(guard, self.mask)
+
+    def store(self, stmt: Store) -> None:
+        offset = self.index(stmt.offset)
+        guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
+        value = self.value(stmt.value)
+        dtype = self.dtypes[stmt.buffer]
+        if self.vector is not None and (isinstance(offset, Affine) or is_vector(offset)):
+            self.store_lanes(stmt, offset, guard, self.b.as_vector(value), dtype)
+            return
+
+        def write() -> None:
+            place = self.pointer(stmt.buffer, offset)
+            new = value
+            if stmt.op:
+                old = self.b.to_register(self.raw.load(place, align=dtype.itemsize), dtype)
+                new = self.combined(stmt.op, old, new, dtype)
+            self.raw.store(self.b.to_memory(new, dtype), place, align=dtype.itemsize)
+
+        if guard is None:
+            write()
+        else:
+            self.when(guard, write)
+
+    def combined(self, op: str, old: Any, new: Any, dtype: DType) -> Any:
+        """old op new; 16-bit floats through float32."""
+        if dtype.compute is dtype:
+            return self.b.combine(op, old, new, dtype)
+        wide = dtype.compute
+        pair = [self.b.cast(v, dtype, wide) for v in (old, new)]
+        return self.b.cast(self.b.combine(op, *pair, wide), wide, dtype)
+
+    def store_lanes(self, stmt: Store, offset: Any, guard: Any, value: Any, dtype: DType) -> None:
+        mask = self.active(guard)
+        align = dtype.itemsize
+        if not (isinstance(offset, Affine) and offset.step == 1):
+            addresses = self.addresses(stmt.buffer, offset)
+            self.b.scatter(self.b.to_memory(value, dtype), addresses, align, mask)
+            return
+        vector = ir.VectorType(memory_type(dtype), LANES)
+        place = self.raw.bitcast(self.pointer(stmt.buffer, offset.base), vector.as_pointer())
+        if stmt.op:
+            zero = self.b.memory_const(dtype, 0)
+            old = (
+                self.raw.load(place, align=align)
+                if mask is None
+                else self.b.masked_load(place, align, mask, zero)
+            )
+            value = self.combined(stmt.op, self.b.to_register(old, dtype), value, dtype)
+        value = self.b.to_memory(value, dtype)
+        if mask is None:
+            self.raw.store(value, place, align=align)
+        else:
+            self.b.masked_store(value, place, align, mask)
+
+    # -- values -------------------------------------------------------------------------------
+
+    def value(self, value: Value) -> Any:
+        match value:
+            case Load():
+                return self.load(value)
+            case Const():
+                return self.b.const(value.dtype, value.value, False)
+            case Ref():
+                key = self.key(value.name, value.dims)
+                if key in self.accumulators:
+                    return self.read_accumulator(self.accumulators[key])
+                return self.lets[key]
+            case IndexValue():
+                index = self.index(value.expr)
+                if isinstance(index, Affine) or is_vector(index):
+                    return self.lanes(index, wide=True)
+                return index
+            case Condition():
+                return self.condition(value.expr)
+            case Check():
+                return self.check(value)
+            case Op():
+                return self.operator(value)
+        raise CompilerBug(f"cannot compile {value!r}")
+
+    def operator(self, value: Op) -> Any:
+        args = [self.value(a) for a in value.args]
+        if any(is_vector(a) for a in args):
+            condition = args[0] if value.name == "where" else None
+            args = [self.b.as_vector(a) for a in args]
+            if condition is not None and not is_vector(condition):
+                args[0] = condition
+        if value.name == "cast":
+            return self.b.cast(args[0], value.args[0].dtype, value.dtype)
+        if value.name == "bitcast":
+            return self.b.bitcast(args[0], value.dtype)
+        return self.b.elementwise(value.name, args, value.args[-1].dtype)
+
+    def check(self, value: Check) -> Any:
+        """Reports the first offending value in the status word, and goes on with a harmless one."""
+        b = self.raw
+        inner = self.value(value.value)
+        vector = is_vector(inner)
+        dtype = value.value.dtype
+        signed = dtype.kind == "i"
+
+        def compare(sign: str, bound: int) -> Any:
+            limit = self.b.const(dtype, bound, vector)
+            return b.icmp_signed(sign, inner, limit) if signed else b.icmp_unsigned(sign, inner, limit)
+
+        if value.low == value.high:
+            bad = compare("==", value.low)
+        else:
+            bad = compare(">=", value.high)
+            if signed:
+                bad = b.or_(bad, compare("<", value.low))
+        if value.guard != TRUE:
+            guard = self.condition(value.guard)
+            if is_vector(guard) and not vector:
+                guard = self.b.any_lane(guard)
+            bad = b.and_(bad, self.b.as_vector(guard) if vector else guard)
+        if vector and self.mask is not None:
+            bad = b.and_(bad, self.mask)
+        harmless = self.b.const(dtype, 1 if value.low == value.high else 0, vector)
+        seen = self.b.any_lane(bad) if vector else bad
+        number = self.scalar_index(value.number)
+        self.when(seen, lambda: self.report(number, inner, bad, dtype))
+        return b.select(bad, harmless, inner)
+
+    def report(self, number: Any, value: Any, bad: Any, dtype: DType) -> None:
+        b = self.raw
+        status = b.inttoptr(b.load(self.table), I64.as_pointer())
+        if is_vector(value):
+            value = self.b.first_lane(value, bad)
+        wide = self.b.cast(value, dtype, dt.int64)
+        code = b.add(number, constant(I64, 1))
+        exchange = b.cmpxchg(status, constant(I64, 0), code, "monotonic", "monotonic")
+        first = b.extract_value(exchange, 1)
+        self.when(first, lambda: b.store(wide, b.gep(status, [constant(I64, 1)])) and None)
+
+    # -- indices ------------------------------------------------------------------------------
+
+    def scalar_index(self, e: Expr) -> Any:
+        index = self.index(e)
+        if isinstance(index, Affine) or is_vector(index):
+            raise CompilerBug(f"{e} varies by lane where it must not")
+        return index
+
+    def index(self, e: Expr) -> Any:
+        """An index expression: an i64, an Affine, or a vector of i64."""
+        if isinstance(e, int):
+            return constant(I64, e)
+        kind = e[0]
+        if kind == "i":
+            index = self.loops[e[1]]
+            return constant(I64, index) if isinstance(index, int) else index
+        if kind == "val":
+            return self.named(e[1])
+        if kind == "where":
+            return self.choose(e)
+        return self.arithmetic(kind, self.index(e[1]), self.index(e[2]), e)
+
+    def named(self, name: str) -> Any:
+        known = self.integers.get(name)
+        return self.lets[(name,)] if known is None else known
+
+    def choose(self, e: Expr) -> Any:
+        condition = self.condition(e[1])
+        yes, no = self.index(e[2]), self.index(e[3])
+        if is_vector(condition) or any(isinstance(v, Affine) or is_vector(v) for v in (yes, no)):
+            yes, no = self.lanes(yes, wide=True), self.lanes(no, wide=True)
+        return self.raw.select(condition, yes, no)
+
+    def arithmetic(self, kind: str, a: Any, c: Any, e: Expr) -> Any:
+        b = self.raw
+        if kind in ("add", "sub") and not is_vector(a) and not is_vector(c):
+            combine = b.add if kind == "add" else b.sub
+            if isinstance(a, Affine) or isinstance(c, Affine):
+                x = a if isinstance(a, Affine) else Affine(a, 0)
+                y = c if isinstance(c, Affine) else Affine(c, 0)
+                step = x.step + y.step if kind == "add" else x.step - y.step
+                return Affine(combine(x.base, y.base, flags=["nsw"]), step)
+            return combine(a, c, flags=["nsw"])
+        if kind == "mul" and isinstance(a, Affine) and isinstance(e[2], int):
+            return Affine(b.mul(a.base, c, flags=["nsw"]), a.step * e[2])
+        if any(isinstance(v, Affine) or is_vector(v) for v in (a, c)):
+            # 32-bit lanes where the schedule has shown that nothing overflows them
+            wide = not self.kernel.narrow
+            result = self.integer(kind, self.lanes(a, wide), self.lanes(c, wide), e)
+            return result if wide else b.sext(result, ir.VectorType(I64, LANES))
+        return self.integer(kind, a, c, e)
+
+    def integer(self, kind: str, a: Any, c: Any, e: Expr) -> Any:
+        b = self.raw
+        if kind in ("add", "sub", "mul"):
+            return getattr(b, kind)(a, c, flags=["nsw"])
+        if kind in ("min", "max"):
+            return b.select(b.icmp_signed("<" if kind == "min" else ">", a, c), a, c)
+        if interval(e[1], _Unbounded())[0] >= 0:  # type: ignore[arg-type]
+            return b.udiv(a, c) if kind in ("floordiv", "div") else b.urem(a, c)
+        if kind in ("div", "rem"):
+            return b.sdiv(a, c) if kind == "div" else b.srem(a, c)
+        remainder = b.srem(a, c)
+        negative = b.icmp_signed("<", remainder, ir.Constant(remainder.type, _zeros(remainder.type)))
+        if kind == "mod":
+            return b.select(negative, b.add(remainder, c), remainder)
+        quotient = b.sdiv(a, c)
+        return b.add(quotient, b.sext(negative, quotient.type))
+
+    def lanes(self, index: Any, wide: bool) -> Any:
+        """An index as a vector of i64 or i32."""
+        integer = I64 if wide else I32
+        if isinstance(index, Affine):
+            base = index.base if wide else self.raw.trunc(index.base, I32)
+            steps = llvm_ops.iota(integer, index.step)
+            return self.raw.add(self.b.splat(base), steps)
+        if is_vector(index):
+            return index if wide else self.raw.trunc(index, ir.VectorType(I32, LANES))
+        return self.b.splat(index if wide else self.raw.trunc(index, I32))
+
+    def condition(self, c: Expr) -> Any:
+        """A condition: an i1 or a vector of them."""
+        b = self.raw
+        kind = c[0]
+        if kind == "true":
+            return constant(BOOL, 1)
+        if kind == "not":
+            inner = self.condition(c[1])
+            ones = self.b.splat(constant(BOOL, 1)) if is_vector(inner) else constant(BOOL, 1)
+            return b.xor(inner, ones)
+        if kind in ("and", "or"):
+            left, right = self.condition(c[1]), self.condition(c[2])
+            if is_vector(left) or is_vector(right):
+                left, right = self.b.as_vector(left), self.b.as_vector(right)
+            return b.and_(left, right) if kind == "and" else b.or_(left, right)
+        sign = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}[kind]
+        left, right = self.index(c[1]), self.index(c[2])
+        if any(isinstance(v, Affine) or is_vector(v) for v in (left, right)):
+            wide = not self.kernel.narrow
+            left, right = self.lanes(left, wide), self.lanes(right, wide)
+        return b.icmp_signed(sign, left, right)
+
+
+def _zeros(kind: Any) -> Any:
+    return [0] * LANES if isinstance(kind, ir.VectorType) else 0
+
+
+def _lane_accumulators(kernel: Kernel) -> set[str]:
+    """Accumulators initialised outside a vector loop and updated inside it."""
+    outside: set[str] = set()
+    found: set[str] = set()
+
+    def visit(body: list[Stmt], in_vector: bool) -> None:
+        for stmt in body:
+            if isinstance(stmt, Init) and not in_vector:
+                outside.add(stmt.name)
+            elif isinstance(stmt, Update) and in_vector and stmt.name in outside:
+                found.add(stmt.name)
+            elif isinstance(stmt, Grid | For):
+                visit(stmt.body, in_vector or (isinstance(stmt, For) and stmt.how == "vector"))
+
+    visit(kernel.body, False)
+    return found
+
+

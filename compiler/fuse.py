@@ -1,0 +1,534 @@
+"""fuse: from a graph of operators to nests of loops.
+
+Elementwise and reindex nodes are expressions: a consumer substitutes its indices into them.
+A place in memory is needed by outputs, reductions, escapes, and expressions too dear to repeat;
+a reindex of several pieces fills one buffer box by box.  A reshape of a stored value is a view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from metaop import dtype as dt
+from metaop.config import config
+from metaop.errors import CompilerBug
+from metaop.graph import (
+    OPERATORS,
+    Elementwise,
+    Escape,
+    IndexOf,
+    Node,
+    Piece,
+    RandomBits,
+    Reindex,
+    ReindexReduce,
+    Scalar,
+    identity_of,
+    is_projection,
+    size_of,
+)
+from metaop.index import (
+    TRUE,
+    Expr,
+    conjunction,
+    conjuncts,
+    flatten,
+    identity_range,
+    is_condition,
+    loops_of,
+    simplify,
+    substitute,
+    transform,
+    within,
+)
+
+from .loops import Load, Op, Value
+from .nest import Buffer, CheckSite, Nest, Values
+from .rewrite import Graph, Input
+
+LOAD_COST = 2
+LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
+
+
+@dataclass(eq=False)
+class Fused:
+    """Nests in an order in which they can run, the buffers, and where each value ended up."""
+
+    nests: list[Nest | Escape]
+    place: dict[Node, Buffer]
+    buffers: list[Buffer]
+    names: dict[Node, str] = field(default_factory=dict)
+
+
+def fuse(graph: Graph) -> Fused:
+    """The nests that compute the graph's outputs."""
+    stored = choose_stores(graph)
+    return _Builder(graph, stored).run()
+
+
+def reshape_base(node: Node) -> Node:
+    """The node whose memory this one can share: what it is a chain of reshapes of."""
+    while isinstance(node, Reindex) and _is_reshape(node):
+        node = node.inputs[0]
+    return node
+
+
+_reshapes: dict[tuple, bool] = {}
+
+
+def _is_reshape(node: Reindex) -> bool:
+    piece, source = node.pieces[0], node.inputs[0]
+    if len(node.pieces) > 1 or len(node.inputs) > 1 or node.size != source.size:
+        return False
+    if piece.condition != TRUE:
+        return False
+    key = (piece.indices, node.shape, source.shape)
+    known = _reshapes.get(key)
+    if known is None:
+        offset = simplify(flatten(piece.indices, source.shape), node.shape)
+        plain = simplify(flatten(identity_range(len(node.shape)), node.shape), node.shape)
+        known = _reshapes[key] = offset == plain
+        if len(_reshapes) > 10_000:
+            _reshapes.clear()
+    return known
+
+
+# ------------------------------------------------------------------------------- what is stored
+
+
+def choose_stores(graph: Graph) -> set[Node]:
+    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated."""
+    stored = {reshape_base(n) for n in graph.outputs}
+    stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
+    stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
+    stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
+    stored = {n for n in stored if not isinstance(n, Input)}
+    cost, chain = _costs(graph, stored)
+    evaluations = dict.fromkeys(graph.nodes, 0.0)
+    for node in reversed(graph.nodes):
+        if node not in stored and _too_dear(node, evaluations[node], cost[node], chain[node]):
+            stored.add(node)
+        count = evaluations[node] if node not in stored else float(node.size)
+        for source, times in _demand(node, count):
+            evaluations[source] += times
+    return stored
+
+
+def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Node, int]]:
+    """Per node: the cost of evaluating one element inline; the length of its inlined chain.
+
+    A chain that reaches the bound is cut by storing its node.
+    """
+    cost: dict[Node, float] = {}
+    chain: dict[Node, int] = {}
+    for node in graph.nodes:
+        inputs = [(0.0, 0) if i in stored else (cost[i], chain[i]) for i in node.inputs]
+        inputs = [(LOAD_COST, 0) if i in stored else p for i, p in zip(node.inputs, inputs)]
+        own = 0.0
+        if isinstance(node, Input):
+            own = LOAD_COST if node.shape else 0
+        elif isinstance(node, Elementwise):
+            own = OPERATORS[node.op].cost if node.op in OPERATORS else 1
+        elif isinstance(node, RandomBits):
+            own = 80
+        cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
+        chain[node] = (0 if isinstance(node, Reindex) else 1) + max((n for _, n in inputs), default=0)
+        if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
+            stored.add(node)
+            chain[node] = 0
+    return cost, chain
+
+
+def _too_dear(node: Node, evaluations: float, cost: float, chain: int) -> bool:
+    """True if writing a value once and reading it costs less than computing it again."""
+    if not isinstance(node, Elementwise | Reindex | RandomBits) or not node.size:
+        return False
+    repeats = evaluations / node.size
+    again = (cost - LOAD_COST) * (repeats - 1)
+    return repeats > 1.5 and again > 6 + LOAD_COST * repeats
+
+
+def _demand(node: Node, count: float) -> list[tuple[Node, float]]:
+    """How often each input is evaluated when the node is evaluated `count` times."""
+    if isinstance(node, ReindexReduce):
+        return [(i, float(node.inputs[0].size)) for i in node.inputs]
+    if not isinstance(node, Reindex) or not node.size:
+        return [(i, count) for i in node.inputs]
+    demand = [(i, count) for i in node.inputs[len(node.pieces) :]]
+    for piece in node.pieces:
+        loops = set().union(*map(loops_of, piece.indices)) if piece.indices else set()
+        inner = size_of(node.shape[max(loops) + 1 :]) if loops else node.size
+        share = 1 / len(node.pieces) if len(node.pieces) > 1 else 1.0
+        demand.append((node.inputs[piece.source], count * share / inner))
+    return demand
+
+
+# --------------------------------------------------------------------- several pieces, box by box
+
+Box = list[tuple[int, int]]
+
+
+def _boxes(node: Reindex) -> list[Box] | None:
+    """The box of indices on which each piece's condition holds, or None if one is no box."""
+    if len(node.pieces) < 2:
+        return None
+    boxes = []
+    for piece in node.pieces:
+        box = _box(piece.condition, node.shape)
+        if box is None:
+            return None
+        boxes.append(box)
+    return boxes
+
+
+def _box(condition: Expr, shape: tuple[int, ...]) -> Box | None:
+    bounds = [[0, n] for n in shape]
+    for part in conjuncts(simplify(condition, shape)):
+        match part:
+            case ("le", int() as low, ("i", k)):
+                bounds[k][0] = max(bounds[k][0], low)
+            case ("lt", int() as low, ("i", k)):
+                bounds[k][0] = max(bounds[k][0], low + 1)
+            case ("lt", ("i", k), int() as high):
+                bounds[k][1] = min(bounds[k][1], high)
+            case ("le", ("i", k), int() as high):
+                bounds[k][1] = min(bounds[k][1], high + 1)
+            case ("eq", ("i", k), int() as at) | ("eq", int() as at, ("i", k)):
+                bounds[k] = [max(bounds[k][0], at), min(bounds[k][1], at + 1)]
+            case _:
+                return None
+    return [(low, high) for low, high in bounds]
+
+
+# -------------------------------------------------------------------------------------- building
+
+
+class Lowering:
+    """Turns nodes into values by substituting indices, within one nest."""
+
+    def __init__(self, place: dict[Node, Buffer], extents: list[int]):
+        self.place = place
+        self.extents = extents
+        self.values = Values(extents)
+        self.nodes: list[Node] = []
+        self._memo: dict[tuple, Value] = {}
+
+    def value(self, node: Node, indices: tuple[Expr, ...], guard: Expr) -> Value:
+        """Element `indices` of a node, needed only where the guard holds."""
+        key = (node, indices, guard)
+        known = self._memo.get(key)
+        if known is None:
+            known = self._memo[key] = self._lower(node, indices, guard)
+        return known
+
+    def _lower(self, node: Node, indices: tuple[Expr, ...], guard: Expr) -> Value:
+        buffer = self.place.get(node)
+        if buffer is not None:
+            offset = simplify(flatten(indices, node.shape), self.extents)
+            return self.values.load(buffer, offset, guard)
+        self.nodes.append(node)
+        match node:
+            case Scalar():
+                return self.values.const(node.value, node.dtype)
+            case IndexOf():
+                return self.values.index(simplify(indices[node.axis], self.extents))
+            case RandomBits():
+                return self._random_bits(node, indices, guard)
+            case Elementwise():
+                return self._elementwise(node, indices, guard)
+            case Reindex():
+                return self._reindex(node, indices, guard)
+        raise CompilerBug(f"{node!r} has no place in memory")
+
+    def _elementwise(self, node: Elementwise, indices: tuple[Expr, ...], guard: Expr) -> Value:
+        args = tuple(self.value(i, indices, guard) for i in node.inputs)
+        compute = node.dtype.compute
+        if node.op in ("floordiv", "mod", "truncdiv", "truncmod") and node.dtype.is_integer:
+            args = (args[0], self.values.check(args[1], CheckSite(node, 0, 0), guard))
+        if node.op == "cast":
+            result = args[0]
+            if args[0].dtype is not compute:
+                result = self.values.op("cast", args, compute)
+        else:
+            result = self.values.op(node.op, args, compute)
+        if compute is not node.dtype:  # a 16-bit float is rounded after every operator
+            result = self.values.op("cast", (result,), node.dtype)
+            result = self.values.op("cast", (result,), compute)
+        return result
+
+    def _random_bits(self, node: RandomBits, indices: tuple[Expr, ...], guard: Expr) -> Value:
+        key, call = node.inputs
+        counter = self.values.index(simplify(flatten(indices, node.shape), self.extents))
+        word = self.values.op("cast", (counter,), dt.uint32)
+        keys = tuple(self.value(key, (k,), guard) for k in (0, 1))
+        return self.values.op("threefry", (*keys, word, self.value(call, (), guard)), dt.uint32)
+
+    def resolve(self, node: Node, expr: Expr, indices: tuple[Expr, ...], guard: Expr) -> Expr:
+        """An index expression of a node in terms of this nest's loops, reads made values."""
+
+        def leaf(e: Expr) -> Expr | None:
+            if isinstance(e, tuple) and e[0] == "i":
+                return indices[e[1]]
+            if isinstance(e, tuple) and e[0] == "read":
+                return self._read(node, e, indices, guard)
+            return None
+
+        return simplify(transform(expr, leaf), self.extents)
+
+    def _read(self, node: Node, read: Expr, indices: tuple[Expr, ...], guard: Expr) -> Expr:
+        _, source, position, bounds = read
+        at = tuple(self.resolve(node, p, indices, guard) for p in position)
+        array = node.inputs[source]
+        inside = simplify(within(at, array.shape), self.extents)
+        value = self.value(array, at, conjunction(guard, inside))
+        if value.dtype is not dt.int64:
+            value = self.values.op("cast", (value,), dt.int64)
+        if bounds is not None:
+            value = self.values.check(value, CheckSite(node, *bounds), guard)
+        return self.values.name(value, bounds)
+
+    def _reindex(self, node: Reindex, indices: tuple[Expr, ...], guard: Expr) -> Value:
+        result = None
+        for piece in reversed(node.pieces):
+            result = self._piece(node, piece, indices, guard, result)
+        assert result is not None
+        return result
+
+    def _piece(
+        self, node: Reindex, piece: Piece, indices: tuple[Expr, ...], guard: Expr, other: Value | None
+    ) -> Value:
+        source = node.inputs[piece.source]
+        condition = self.resolve(node, piece.condition, indices, guard)
+        inner_guard = conjunction(guard, condition)
+        at = tuple(self.resolve(node, e, indices, inner_guard) for e in piece.indices)
+        inside = simplify(within(at, source.shape), self.extents)
+        fill = self.values.const(node.fill, node.dtype)
+        if 0 in source.shape:
+            value = fill
+        else:
+            # Where the piece does not hold its value is not used, unless it is the last one.
+            valid = inside if other is not None else conjunction(condition, inside)
+            value = self._filled(source, at, guard, inner_guard, valid, node.fill, fill)
+        if other is None or condition == TRUE:
+            return value
+        test = self.values.condition(condition)
+        return self.values.op("where", (test, value, other), value.dtype)
+
+    def _filled(
+        self,
+        source: Node,
+        at: tuple[Expr, ...],
+        guard: Expr,
+        inner_guard: Expr,
+        valid: Expr,
+        number: float,
+        fill: Value,
+    ) -> Value:
+        """source[at] where valid, else fill; a plain load carries the fill itself."""
+        value = self.value(source, at, conjunction(inner_guard, valid))
+        if valid == TRUE:
+            return value
+        if isinstance(value, Load):
+            return self.values.load(
+                self.values.buffers[value.buffer], value.offset, value.guard, number
+            )
+        return self.values.op("where", (self.values.condition(valid), value, fill), value.dtype)
+
+
+class _Builder:
+    """Makes the nests of a graph, one stored node after the other."""
+
+    def __init__(self, graph: Graph, stored: set[Node]):
+        self.graph, self.stored = graph, stored
+        self.place: dict[Node, Buffer] = {}
+        self.buffers: list[Buffer] = []
+        self.nests: list[Nest | Escape] = []
+        self.names = name_nodes(graph)
+
+    def run(self) -> Fused:
+        for node in self.graph.inputs:
+            self._new_buffer(node, "in", node.position)
+        for node in self.graph.nodes:
+            if isinstance(node, Input):
+                continue
+            if node in self.stored:
+                self._store(node)
+            elif isinstance(node, Reindex) and reshape_base(node) in self.place:
+                self.place[node] = self.place[reshape_base(node)]
+        for node in self.graph.outputs:
+            buffer = self.place[node] = self.place[reshape_base(node)]
+            if buffer.role == "tmp":
+                buffer.role = "out"
+        return Fused(self.nests, self.place, self.buffers, self.names)
+
+    def _new_buffer(self, node: Node, role: str, position: int = -1) -> Buffer:
+        buffer = Buffer(self.names[node], node.dtype, node.size, role, position)
+        self.place[node] = buffer
+        self.buffers.append(buffer)
+        return buffer
+
+    def _store(self, node: Node) -> None:
+        if isinstance(node, Escape):
+            self._new_buffer(node, "out")
+            self.nests.append(node)
+            return
+        nests = self._nests(node)
+        buffer = self._new_buffer(node, "tmp")
+        for nest in nests:
+            nest.target = buffer
+        self.nests.extend(n for n in nests if n.iterations)
+
+    def _nests(self, node: Node) -> list[Nest]:
+        if isinstance(node, ReindexReduce):
+            if 0 in node.inputs[0].shape:
+                return [self._constant(node, identity_of(node.op, node.dtype))]
+            return [self._reduction(node)] if is_projection(node) else self._scatter(node)
+        boxes = _boxes(node) if isinstance(node, Reindex) else None
+        if boxes is None:
+            return [self._map(node)]
+        assert isinstance(node, Reindex)
+        return self._pieces(node, boxes)
+
+    def _finish(self, node: Node, lowering: Lowering, **fields: object) -> Nest:
+        values = lowering.values
+        return Nest(
+            target=None,  # type: ignore[arg-type]
+            named=values.named,
+            buffers=values.buffers,
+            checks=values.checks,
+            nodes=[n for n in lowering.nodes if n is not node] + [node],
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def _constant(self, node: Node, number: float) -> Nest:
+        extents = [node.size]
+        lowering = Lowering(self.place, extents)
+        value = self._stored(lowering, lowering.values.const(number, node.dtype), node)
+        return self._finish(
+            node, lowering, extents=extents, rank=1, value=value, offset=("i", 0)
+        )
+
+    @staticmethod
+    def _stored(lowering: Lowering, value: Value, node: Node) -> Value:
+        """The value in the dtype that is stored."""
+        if value.dtype is node.dtype:
+            return value
+        if isinstance(value, Op) and value.name == "cast" and value.args[0].dtype is node.dtype:
+            return value.args[0]
+        return lowering.values.op("cast", (value,), node.dtype)
+
+    def _map(self, node: Node) -> Nest:
+        extents = list(node.shape)
+        lowering = Lowering(self.place, extents)
+        indices = identity_range(len(extents))
+        value = self._stored(lowering, lowering.value(node, indices, TRUE), node)
+        offset = simplify(flatten(indices, node.shape), extents)
+        return self._finish(
+            node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
+        )
+
+    def _reduction(self, node: ReindexReduce) -> Nest:
+        """Loops of the result first, in order, then the reduced ones."""
+        y = node.inputs[0]
+        kept = [e[1] for e in node.indices]
+        reduced = [k for k in range(len(y.shape)) if k not in kept]
+        order = kept + reduced
+        extents = [y.shape[k] for k in order]
+        indices: list[Expr] = [0] * len(order)
+        for position, k in enumerate(order):
+            indices[k] = ("i", position)
+        lowering = Lowering(self.place, extents)
+        value = lowering.value(y, tuple(indices), TRUE)
+        offset = simplify(flatten(identity_range(len(kept)), node.shape), extents)
+        return self._finish(
+            node, lowering, extents=extents, rank=len(kept), value=value, offset=offset, op=node.op,
+            contraction=node.op == "add" and node.dtype.is_float and _is_contraction(y),
+        )  # fmt: skip
+
+    def _scatter(self, node: ReindexReduce) -> list[Nest]:
+        """Identity everywhere, then every element combined in order; only loops that are a
+        dimension of the result by themselves may run in parallel."""
+        y = node.inputs[0]
+        extents = list(y.shape)
+        lowering = Lowering(self.place, extents)
+        indices = identity_range(len(extents))
+        at = tuple(lowering.resolve(node, e, indices, TRUE) for e in node.indices)
+        condition = lowering.resolve(node, node.condition, indices, TRUE)
+        guard = conjunction(condition, simplify(within(at, node.shape), extents))
+        value = self._stored(lowering, lowering.value(y, indices, guard), node)
+        offset = simplify(flatten(at, node.shape), extents)
+        plain = {e[1] for e in at if isinstance(e, tuple) and e[0] == "i"}
+        nest = self._finish(
+            node, lowering, extents=extents, rank=len(extents), value=value, offset=offset,
+            op=node.op, scatter=True, parallel=tuple(sorted(plain)),
+        )  # fmt: skip
+        nest.guard = guard
+        return [self._constant(node, identity_of(node.op, node.dtype)), nest]
+
+    def _pieces(self, node: Reindex, boxes: list[Box]) -> list[Nest]:
+        """The last piece first, so that earlier ones overwrite it where they overlap."""
+        nests = []
+        if not _covers(boxes, node.shape):
+            nests.append(self._constant(node, node.fill))
+        for piece, box in reversed(list(zip(node.pieces, boxes))):
+            extents = [max(high - low, 0) for low, high in box]
+            lowering = Lowering(self.place, extents)
+            at = tuple(
+                ("add", ("i", k), low) if low else ("i", k) for k, (low, _) in enumerate(box)
+            )
+            at = tuple(simplify(e, extents) for e in at)
+            plain = Piece(piece.source, piece.indices, TRUE)
+            value = lowering._piece(node, plain, at, TRUE, None)
+            value = self._stored(lowering, value, node)
+            offset = simplify(flatten(at, node.shape), extents)
+            nests.append(
+                self._finish(
+                    node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
+                )
+            )
+        return nests
+
+
+def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
+    """True if the boxes surely fill the shape: one of them is everything, or they are disjoint
+    and their sizes add up."""
+    sizes = [size_of(max(high - low, 0) for low, high in box) for box in boxes]
+    if size_of(shape) in sizes:
+        return True
+    disjoint = all(
+        any(a[1] <= b[0] or b[1] <= a[0] for a, b in zip(one, two))
+        for k, one in enumerate(boxes)
+        for two in boxes[:k]
+    )
+    return disjoint and sum(sizes) == size_of(shape)
+
+
+def _is_contraction(y: Node) -> bool:
+    """A product of two factors that are both smaller than the space of the product."""
+    if not isinstance(y, Elementwise) or y.op != "mul":
+        return False
+    return all(_repeats(factor, y.size) for factor in y.inputs)
+
+
+def _repeats(factor: Node, size: int) -> bool:
+    while isinstance(factor, Reindex) and len(factor.pieces) == 1:
+        factor = factor.inputs[factor.pieces[0].source]
+        if factor.size < size:
+            return True
+    return factor.size < size
+
+
+def name_nodes(graph: Graph) -> dict[Node, str]:
+    """a, b, … for inputs and v0, v1, … for the rest, in topological order."""
+    names: dict[Node, str] = {}
+    for node in graph.inputs:
+        names[node] = f"a{node.position}"
+    count = 0
+    for node in graph.nodes:
+        if node not in names:
+            names[node] = f"v{count}"
+            count += 1
+    return names
+
+
+assert is_condition(TRUE)

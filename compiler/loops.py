@@ -1,0 +1,442 @@
+"""The loop IR: one kernel is one scheduled nest of loops, printed by two printers.
+
+    kernel ::= Kernel(name, buffers, integers, body)
+    stmt   ::= Grid(loops, extents, body)         the iterations that chunks of work share out
+             | For(loop, start, stop, how, body)  how: serial | vector | unroll
+             | Let(name, dims, value)             a name; one per element of the unrolled dims
+             | Init(name, dims, op, dtype)        an accumulator at its identity
+             | Update(name, dims, op, value)      accumulator op= value  (op fma: value is (a, b))
+             | Store(buffer, offset, value, op)   buffer[offset] = value, or op= value
+    value  ::= Load(buffer, offset, guard, fill)  buffer[offset] if guard else fill
+             | Const(value) | Op(name, args) | IndexValue(e) | Condition(c) | Ref(name, dims)
+             | Check(value, low, high, number, guard)   reports a value outside low <= v < high
+    e, c   ::= the index expressions of metaop.index over loops ("i", k), integers ("val", name)
+
+The meaning is that of scalar loops.  `how` says what the machine printer makes of a loop: a vector
+loop runs 16 iterations at a time; an accumulator initialised outside a vector loop and updated
+inside it has one lane per iteration, which are combined in a fixed tree when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from metaop import dtype as dt
+from metaop.dtype import DType
+from metaop.errors import CompilerBug
+from metaop.index import TRUE, Expr, contains, loops_of, show
+
+LANES = 16
+
+
+class Value:
+    """An expression over scalars; immutable, shared within one nest."""
+
+    __slots__ = ("dtype",)
+    dtype: DType
+
+    @property
+    def args(self) -> tuple[Value, ...]:
+        """The values this one is computed from."""
+        return ()
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        """The index expressions and conditions in this value."""
+        return ()
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        """This value with other arguments and its index expressions mapped."""
+        return self
+
+
+class Load(Value):
+    """buffer[offset] if guard else fill."""
+
+    __slots__ = ("buffer", "offset", "guard", "fill")
+
+    def __init__(self, buffer: str, offset: Expr, guard: Expr, fill: Any, dtype: DType):
+        self.buffer, self.offset, self.guard, self.fill = buffer, offset, guard, fill
+        self.dtype = dtype
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return (self.offset, self.guard)
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        return Load(self.buffer, index(self.offset), index(self.guard), self.fill, self.dtype)
+
+
+class Const(Value):
+    """A literal."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any, dtype: DType):
+        self.value, self.dtype = value, dtype
+
+
+class Op(Value):
+    """One elementwise operator on scalars."""
+
+    __slots__ = ("name", "_args")
+
+    def __init__(self, name: str, args: tuple[Value, ...], dtype: DType):
+        self.name, self._args, self.dtype = name, args, dtype
+
+    @property
+    def args(self) -> tuple[Value, ...]:
+        return self._args
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        return Op(self.name, args, self.dtype)
+
+
+class IndexValue(Value):
+    """An index expression as an int64."""
+
+    __slots__ = ("expr",)
+
+    def __init__(self, expr: Expr):
+        self.expr, self.dtype = expr, dt.int64
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return (self.expr,)
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        return IndexValue(index(self.expr))
+
+
+class Condition(Value):
+    """A condition on indices as a bool."""
+
+    __slots__ = ("expr",)
+
+    def __init__(self, expr: Expr):
+        self.expr, self.dtype = expr, dt.bool_
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return (self.expr,)
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        return Condition(index(self.expr))
+
+
+class Check(Value):
+    """value; reported with the number of the check, and 0 instead, if guard and not in bounds."""
+
+    __slots__ = ("value", "low", "high", "number", "guard")
+
+    def __init__(self, value: Value, low: int, high: int, number: Expr, guard: Expr):
+        self.value, self.low, self.high = value, low, high
+        self.number, self.guard, self.dtype = number, guard, value.dtype
+
+    @property
+    def args(self) -> tuple[Value, ...]:
+        return (self.value,)
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return (self.guard,)
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        return Check(args[0], self.low, self.high, self.number, index(self.guard))
+
+
+class Ref(Value):
+    """The value of a Let or an accumulator; dims are the unrolled loops it is indexed by."""
+
+    __slots__ = ("name", "dims")
+
+    def __init__(self, name: str, dims: tuple[int, ...], dtype: DType):
+        self.name, self.dims, self.dtype = name, dims, dtype
+
+
+def rewrite(value: Value, index: Callable[[Expr], Expr], memo: dict[int, Value]) -> Value:
+    """value with every index expression mapped; shared parts stay shared."""
+    known = memo.get(id(value))
+    if known is None:
+        args = tuple(rewrite(a, index, memo) for a in value.args)
+        known = memo[id(value)] = value.rebuild(args, index)
+    return known
+
+
+# ----------------------------------------------------------------------------------- statements
+
+
+class Stmt:
+    """A statement of the loop IR."""
+
+    __slots__ = ()
+
+
+class Grid(Stmt):
+    """Loops whose iterations, in row-major order, are shared out in chunks."""
+
+    __slots__ = ("loops", "extents", "body")
+
+    def __init__(self, loops: tuple[int, ...], extents: tuple[Expr, ...], body: list[Stmt]):
+        self.loops, self.extents, self.body = loops, extents, body
+
+
+class For(Stmt):
+    """for i(loop) in range(start, stop)."""
+
+    __slots__ = ("loop", "start", "stop", "how", "body")
+
+    def __init__(self, loop: int, start: Expr, stop: Expr, how: str, body: list[Stmt]):
+        self.loop, self.start, self.stop, self.how, self.body = loop, start, stop, how, body
+
+
+class Let(Stmt):
+    """name[dims] = value."""
+
+    __slots__ = ("name", "dims", "value")
+
+    def __init__(self, name: str, dims: tuple[int, ...], value: Value):
+        self.name, self.dims, self.value = name, dims, value
+
+
+class Init(Stmt):
+    """accumulator name[dims] = identity of op."""
+
+    __slots__ = ("name", "dims", "op", "dtype")
+
+    def __init__(self, name: str, dims: tuple[int, ...], op: str, dtype: DType):
+        self.name, self.dims, self.op, self.dtype = name, dims, op, dtype
+
+
+class Update(Stmt):
+    """accumulator name[dims] op= value; op "fma" adds the product of two values, rounded once."""
+
+    __slots__ = ("name", "dims", "op", "values")
+
+    def __init__(self, name: str, dims: tuple[int, ...], op: str, values: tuple[Value, ...]):
+        self.name, self.dims, self.op, self.values = name, dims, op, values
+
+
+class Store(Stmt):
+    """buffer[offset] = value, or op= value for a scatter."""
+
+    __slots__ = ("buffer", "offset", "value", "op", "guard")
+
+    def __init__(self, buffer: str, offset: Expr, value: Value, op: str | None = None,
+                 guard: Expr = TRUE):  # fmt: skip
+        self.buffer, self.offset, self.value, self.op = buffer, offset, value, op
+        self.guard = guard
+
+
+class Parameter:
+    """A buffer argument of a kernel."""
+
+    __slots__ = ("name", "dtype", "written")
+
+    def __init__(self, name: str, dtype: DType, written: bool):
+        self.name, self.dtype, self.written = name, dtype, written
+
+
+class Kernel:
+    """One function: buffers, integer arguments (extents, offsets), a body."""
+
+    __slots__ = ("name", "buffers", "integers", "extents", "body", "narrow")
+
+    def __init__(
+        self,
+        name: str,
+        buffers: list[Parameter],
+        integers: list[str],
+        extents: dict[int, int],
+        body: list[Stmt],
+        narrow: bool = False,
+    ):
+        self.name, self.buffers, self.integers = name, buffers, integers
+        self.extents, self.body = extents, body  # extents: the unrolled loops' sizes
+        self.narrow = narrow  # every index fits 32 bits
+
+
+def statements(body: list[Stmt]) -> Iterator[Stmt]:
+    """Every statement, outer ones first."""
+    for stmt in body:
+        yield stmt
+        if isinstance(stmt, Grid | For):
+            yield from statements(stmt.body)
+
+
+def values_of(stmt: Stmt) -> tuple[Value, ...]:
+    """The values that a statement evaluates."""
+    match stmt:
+        case Let(value=value) | Store(value=value):
+            return (value,)
+        case Update(values=values):
+            return values
+    return ()
+
+
+def walk(value: Value, seen: set[int] | None = None) -> Iterator[Value]:
+    """value and everything in it, each part once."""
+    seen = set() if seen is None else seen
+    if id(value) not in seen:
+        seen.add(id(value))
+        for arg in value.args:
+            yield from walk(arg, seen)
+        yield value
+
+
+# --------------------------------------------------------------------------------------- verify
+
+
+def verify(kernel: Kernel) -> None:
+    """Raises CompilerBug unless every loop, name and buffer is defined where it is used, vector
+    loops do not nest, and no inner loop divides by anything but a constant."""
+    _Verifier(kernel).run()
+
+
+class _Verifier:
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+        self.buffers = {p.name: p for p in kernel.buffers}
+        self.names: set[str] = set(kernel.integers)
+
+    def fail(self, what: str) -> None:
+        raise CompilerBug(f"loop IR of {self.kernel.name}: {what}\n{show_kernel(self.kernel)}")
+
+    def run(self) -> None:
+        self.body(self.kernel.body, frozenset(self.kernel.extents), False)
+
+    def body(self, body: list[Stmt], loops: frozenset[int], in_vector: bool) -> None:
+        for stmt in body:
+            self.statement(stmt, loops, in_vector)
+
+    def statement(self, stmt: Stmt, loops: frozenset[int], in_vector: bool) -> None:
+        match stmt:
+            case Grid():
+                for extent in stmt.extents:
+                    self.index(extent, loops)
+                self.body(stmt.body, loops | set(stmt.loops), in_vector)
+            case For():
+                self.index(stmt.start, loops)
+                self.index(stmt.stop, loops)
+                if stmt.how == "vector" and in_vector:
+                    self.fail(f"vector loop i{stmt.loop} inside a vector loop")
+                self.body(stmt.body, loops | {stmt.loop}, in_vector or stmt.how == "vector")
+            case Let():
+                self.value(stmt.value, loops)
+                self.names.add(stmt.name)
+            case Init():
+                self.names.add(stmt.name)
+            case Update():
+                if stmt.name not in self.names:
+                    self.fail(f"accumulator {stmt.name} is updated before it exists")
+                for value in stmt.values:
+                    self.value(value, loops)
+            case Store():
+                if not self.buffers[stmt.buffer].written:
+                    self.fail(f"store into the input {stmt.buffer}")
+                self.index(stmt.offset, loops)
+                self.value(stmt.value, loops)
+
+    def value(self, value: Value, loops: frozenset[int]) -> None:
+        for part in walk(value):
+            for e in part.indices:
+                self.index(e, loops)
+            if isinstance(part, Load) and part.buffer not in self.buffers:
+                self.fail(f"load from unknown buffer {part.buffer}")
+            if isinstance(part, Ref) and part.name not in self.names:
+                self.fail(f"{part.name} is read before it exists")
+
+    def index(self, e: Expr, loops: frozenset[int]) -> None:
+        missing = loops_of(e) - loops
+        if missing:
+            self.fail(f"index {show(e)} uses i{min(missing)} outside its loop")
+        for name in integers_of(e):
+            if name not in self.names:
+                self.fail(f"index {show(e)} uses {name} before it exists")
+        if _divides_by_variable(e):
+            self.fail(f"index {show(e)} divides by something other than a constant")
+
+
+def integers_of(e: Expr) -> set[str]:
+    """The named integers in an index expression."""
+    if isinstance(e, int):
+        return set()
+    if e[0] == "val":
+        return {e[1]}
+    from metaop.index import children
+
+    return set().union(*(integers_of(p) for p in children(e))) if children(e) else set()
+
+
+def _divides_by_variable(e: Expr) -> bool:
+    if isinstance(e, int) or not contains(e, ("floordiv", "mod", "div", "rem")):
+        return False
+    from metaop.index import children
+
+    if e[0] in ("floordiv", "mod", "div", "rem") and not isinstance(e[2], int):
+        return not contains(e[2], ("val",))
+    return any(_divides_by_variable(p) for p in children(e))
+
+
+# ----------------------------------------------------------------------------------------- show
+
+
+def show_value(value: Value) -> str:
+    """A value as text."""
+    match value:
+        case Load():
+            text = f"{value.buffer}[{show(value.offset)}]"
+            return text if value.guard == TRUE else f"({text} if {show(value.guard)} else {value.fill})"
+        case Const():
+            return f"{value.dtype.short}({value.value})"
+        case IndexValue() | Condition():
+            return f"({show(value.expr)})"
+        case Check():
+            return (
+                f"check({show_value(value.value)}, {value.low}, {value.high}, "
+                f"{show(value.number)}, {show(value.guard)})"
+            )
+        case Ref():
+            return value.name + "".join(f"[i{d}]" for d in value.dims)
+        case Op(name="cast"):
+            return f"{value.dtype.short}({show_value(value.args[0])})"
+        case Op():
+            return f"{value.name}({', '.join(map(show_value, value.args))})"
+    raise CompilerBug(f"no text for {value!r}")
+
+
+def show_kernel(kernel: Kernel) -> str:
+    """The text form of a kernel; also its key: equal texts are one kernel."""
+    buffers = ", ".join(f"{p.name}: {'out ' if p.written else ''}{p.dtype.short}*" for p in kernel.buffers)
+    integers = ", ".join(kernel.integers)
+    width = " narrow" if kernel.narrow else ""
+    head = f"kernel {kernel.name}({buffers}; {integers}){width}\n"
+    return head + "".join(_show_lines(kernel.body, "  ", kernel))
+
+
+def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
+    for stmt in body:
+        match stmt:
+            case Grid():
+                loops = ", ".join(f"i{k}" for k in stmt.loops)
+                extents = ", ".join(show(e) for e in stmt.extents)
+                yield f"{indent}grid {loops or '()'} in ({extents}):\n"
+                yield from _show_lines(stmt.body, indent + "  ", kernel)
+            case For():
+                bounds = f"range({show(stmt.start)}, {show(stmt.stop)})"
+                yield f"{indent}{stmt.how} i{stmt.loop} in {bounds}:\n"
+                yield from _show_lines(stmt.body, indent + "  ", kernel)
+            case Let():
+                name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
+                yield f"{indent}{name}: {stmt.value.dtype.short} = {show_value(stmt.value)}\n"
+            case Init():
+                name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
+                yield f"{indent}{name}: {stmt.dtype.short} = identity({stmt.op})\n"
+            case Update():
+                name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
+                yield f"{indent}{name} {stmt.op}= {', '.join(map(show_value, stmt.values))}\n"
+            case Store():
+                guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
+                sign = f" {stmt.op}=" if stmt.op else " ="
+                yield f"{indent}{stmt.buffer}[{show(stmt.offset)}]{sign} {show_value(stmt.value)}{guard}\n"

@@ -1,0 +1,93 @@
+"""merge_copies: a buffer that starts as a copy of a temporary nobody reads later is that temporary.
+
+    v1 = v0; v1[box] = e; (v0 not used again)   ->   v0[box] = e
+
+So a thousand assignments of a row each cost a thousand rows, not a thousand matrices.  Leaves
+alone: copies of inputs and outputs, and boxes whose expression reads what the box overwrites.
+"""
+
+from __future__ import annotations
+
+from metaop.graph import Escape
+from metaop.index import TRUE, Expr, interval
+
+from .fuse import Fused
+from .loops import Load
+from .nest import Buffer, Nest, dependencies
+
+
+def merge_copies(fused: Fused) -> Fused:
+    """The same nests with mergeable copies dropped."""
+    last_read: dict[Buffer, int] = {}
+    for position, nest in enumerate(fused.nests):
+        for buffer in _inputs(nest, fused):
+            last_read[buffer] = position
+    same: dict[Buffer, Buffer] = {}
+
+    def owner(buffer: Buffer) -> Buffer:
+        while buffer in same:
+            buffer = same[buffer]
+        return buffer
+
+    kept: list[Nest | Escape] = []
+    for position, nest in enumerate(fused.nests):
+        source = _copied(nest)
+        if source is not None and isinstance(nest, Nest):
+            readers = fused.nests[position + 1 : last_read[source] + 1]
+            if source.role == "tmp" and all(_harmless(r, source, nest.target) for r in readers):
+                same[nest.target] = source
+                continue
+        kept.append(nest)
+    if not same:
+        return fused
+    for nest in kept:
+        if isinstance(nest, Nest):
+            _retarget(nest, {b: owner(b) for b in [*nest.reads, nest.target]})
+    for buffer in same:
+        if buffer.role == "out":
+            owner(buffer).role = "out"
+    place = {node: owner(buffer) for node, buffer in fused.place.items()}
+    buffers = [b for b in fused.buffers if b not in same]
+    return Fused(kept, place, buffers, fused.names)
+
+
+def _inputs(nest: Nest | Escape, fused: Fused) -> list[Buffer]:
+    if isinstance(nest, Nest):
+        return nest.reads
+    return [fused.place[i] for i in nest.inputs]
+
+
+def _copied(nest: Nest | Escape) -> Buffer | None:
+    """The buffer that the nest copies whole, element for element."""
+    if not isinstance(nest, Nest) or nest.op is not None or not isinstance(nest.value, Load):
+        return None
+    load = nest.value
+    source = nest.buffers[load.buffer]
+    whole = nest.iterations == source.size == nest.target.size
+    plain = load.guard == TRUE and load.offset == nest.offset and source.dtype is nest.target.dtype
+    return source if whole and plain else None
+
+
+def _harmless(nest: Nest | Escape, source: Buffer, target: Buffer) -> bool:
+    """True if a later reader of the source does not mind that it is overwritten: it fills a box
+    of the target itself, and reads only outside that box."""
+    if not isinstance(nest, Nest) or source not in nest.reads:
+        return isinstance(nest, Nest)
+    if nest.target is not target or nest.op is not None:
+        return False
+    low, high = _span(nest.offset, nest)
+    for value, _ in dependencies(nest):
+        if isinstance(value, Load) and nest.buffers[value.buffer] is source:
+            first, last = _span(value.offset, nest)
+            if first <= high and low <= last:
+                return False
+    return True
+
+
+def _span(offset: Expr, nest: Nest) -> tuple[int, int]:
+    return interval(offset, nest.extents)
+
+
+def _retarget(nest: Nest, owner: dict[Buffer, Buffer]) -> None:
+    nest.target = owner[nest.target]
+    nest.buffers = {name: owner[b] for name, b in nest.buffers.items()}

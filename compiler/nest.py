@@ -1,0 +1,197 @@
+"""What fusion produces: nests of loops around one expression, each filling (part of) a buffer.
+
+    buffer[offset(out loops)] = value(out loops)                          a map
+    buffer[offset(out loops)] = op over reduced loops of value(all loops) a reduction
+    buffer[offset(all loops)] op= value(all loops)                        a scatter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from metaop.dtype import DType
+from metaop.errors import CompilerBug
+from metaop.graph import Node
+from metaop.index import TRUE, Expr, show
+
+from .loops import (
+    Check,
+    Condition,
+    Const,
+    IndexValue,
+    Load,
+    Op,
+    Value,
+    integers_of,
+    show_value,
+)
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory that kernels read and write: role "in", "out" or "tmp"; elements of one dtype."""
+
+    name: str
+    dtype: DType
+    size: int
+    role: str = "tmp"
+    position: int = -1  # of an input
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self.size * self.dtype.itemsize
+
+
+@dataclass(eq=False)
+class CheckSite:
+    """What a kernel reports when a check fails: the node whose index or divisor is wrong."""
+
+    node: Node
+    low: int
+    high: int
+
+
+@dataclass(eq=False)
+class Nest:
+    """One loop nest; loops 0 … rank-1 are the result's, the others are reduced."""
+
+    target: Buffer
+    extents: list[int]
+    rank: int
+    value: Value
+    offset: Expr
+    op: str | None = None
+    scatter: bool = False
+    parallel: tuple[int, ...] = ()  # of a scatter: the loops whose iterations never collide
+    contraction: bool = False
+    named: dict[str, Value] = field(default_factory=dict)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    checks: dict[str, CheckSite] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    guard: Expr = TRUE
+
+    @property
+    def reads(self) -> list[Buffer]:
+        """The buffers that the nest loads from."""
+        return list(self.buffers.values())
+
+    @property
+    def iterations(self) -> int:
+        """The number of evaluations of the value."""
+        total = 1
+        for extent in self.extents:
+            total *= extent
+        return total
+
+    def show(self) -> str:
+        """The nest as text."""
+        loops = ", ".join(f"i{k}<{n}" for k, n in enumerate(self.extents[: self.rank]))
+        over = ", ".join(f"i{k}<{n}" for k, n in enumerate(self.extents) if k >= self.rank)
+        names = "".join(f"  {n} = {show_value(v)}\n" for n, v in self.named.items())
+        sign = f"{self.op}=" if self.scatter else f"= {self.op} over ({over}) of" if self.op else "="
+        head = f"{self.target.name}[{show(self.offset)}] for ({loops})"
+        return f"{names}{head} {sign} {show_value(self.value)}"
+
+
+class Values:
+    """Makes the values of one nest, equal ones only once, and remembers what they use."""
+
+    def __init__(self, extents: list[int]):
+        self.extents = extents
+        self.named: dict[str, Value] = {}
+        self.buffers: dict[str, Buffer] = {}
+        self.checks: dict[str, CheckSite] = {}
+        self._known: dict[Any, Value] = {}
+        self._names: dict[int, str] = {}
+
+    def _make(self, key: Any, value: Value) -> Value:
+        return self._known.setdefault(key, value)
+
+    def load(self, buffer: Buffer, offset: Expr, guard: Expr, fill: Any = 0) -> Value:
+        """buffer[offset] if guard else fill."""
+        self.buffers[buffer.name] = buffer
+        compute = buffer.dtype.compute
+        key = ("load", buffer.name, offset, guard, repr(fill))
+        if key in self._known:
+            return self._known[key]
+        value: Value = Load(buffer.name, offset, guard, fill, buffer.dtype)
+        if compute is not buffer.dtype:
+            value = Op("cast", (value,), compute)
+        return self._make(key, value)
+
+    def const(self, number: Any, dtype: DType) -> Value:
+        """A literal of the type arithmetic on dtype runs in."""
+        dtype = dtype.compute
+        return self._make(("const", repr(number), dtype), Const(number, dtype))
+
+    def op(self, name: str, args: tuple[Value, ...], dtype: DType) -> Value:
+        """op(args)."""
+        key = ("op", name, dtype, *(id(a) for a in args))
+        return self._known.get(key) or self._make(key, Op(name, args, dtype))
+
+    def index(self, expr: Expr) -> Value:
+        """An index expression as a number."""
+        return self._make(("index", expr), IndexValue(expr))
+
+    def condition(self, expr: Expr) -> Value:
+        """A condition as a bool."""
+        return self._make(("condition", expr), Condition(expr))
+
+    def check(self, value: Value, site: CheckSite, guard: Expr) -> Value:
+        """value, reported at `site` if it is not within [low, high)."""
+        key = ("check", id(value), site.node.site, site.low, site.high, guard)
+        if key not in self._known:
+            name = f"check{len(self.checks)}"
+            self.checks[name] = site
+            number = ("val", name)
+            self._known[key] = Check(value, site.low, site.high, number, guard)
+        return self._known[key]
+
+    def name(self, value: Value, bounds: tuple[int, int] | None) -> Expr:
+        """An index expression that stands for an integer value."""
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"t{len(self.named)}"
+            self.named[name] = value
+        return ("val", name, bounds) if bounds else ("val", name)
+
+
+def dependencies(nest: Nest) -> Iterator[tuple[Value, frozenset[int]]]:
+    """Every value of the nest with the loops that it depends on, arguments first."""
+    from metaop.index import loops_of
+
+    known: dict[int, frozenset[int]] = {}
+    by_name: dict[str, frozenset[int]] = {}
+
+    def visit(value: Value) -> Iterator[tuple[Value, frozenset[int]]]:
+        if id(value) in known:
+            return
+        for arg in value.args:
+            yield from visit(arg)
+        loops: frozenset[int] = frozenset()
+        for arg in value.args:
+            loops |= known[id(arg)]
+        for e in value.indices:
+            loops |= frozenset(loops_of(e))
+            for name in integers_of(e):
+                loops |= by_name.get(name, frozenset())
+        known[id(value)] = loops
+        yield value, loops
+
+    for name, value in nest.named.items():
+        yield from visit(value)
+        by_name[name] = known[id(value)]
+    yield from visit(nest.value)
+
+
+def verify(nest: Nest) -> None:
+    """Raises CompilerBug unless every index stays within the nest's loops."""
+    count = len(nest.extents)
+    for value, loops in dependencies(nest):
+        if loops and max(loops) >= count:
+            raise CompilerBug(f"{show_value(value)} uses a loop that does not exist:\n{nest.show()}")
+    if nest.op is None and len(nest.extents) != nest.rank:
+        raise CompilerBug(f"a map has no reduced loops:\n{nest.show()}")

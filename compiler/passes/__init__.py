@@ -1,0 +1,1 @@
+"""The passes over graphs; `metaop.compiler.pipeline.PASSES` lists them in order."""

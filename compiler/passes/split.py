@@ -1,0 +1,76 @@
+"""split: a long reduction with a small result runs in pieces that threads can share.
+
+    out[] = sum over i < 10^7 of y[i]  ->  v[p] = sum over l of y[p*156250 + l];  out = sum over p
+
+Also what keeps long sums accurate: no running sum is longer than a piece.  Decided by shapes
+alone, so results do not depend on the number of threads.  Leaves alone: large results and short
+reductions.
+"""
+
+from __future__ import annotations
+
+from metaop.graph import Node, Piece, Reindex, ReindexReduce, identity_of, is_projection
+from metaop.index import TRUE, Expr
+
+from ..rewrite import Graph, map_graph
+
+ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
+SHORT = 8192  # terms of a sum that one thread may add up alone
+PIECE = 512  # the shortest piece worth a result of its own
+MOST_PIECES = 64
+
+
+def split(graph: Graph) -> Graph:
+    """The graph with long reductions in two stages."""
+    return map_graph(graph, _split)
+
+
+def _split(node: Node) -> Node:
+    if not isinstance(node, ReindexReduce) or not is_projection(node) or node.size == 0:
+        return node
+    y = node.inputs[0]
+    terms = y.size // node.size
+    if node.size >= ENOUGH_RESULTS or terms < SHORT:
+        return node
+    kept = [e[1] for e in node.indices]
+    reduced = [k for k in range(len(y.shape)) if k not in kept]
+    axis = max(reduced, key=lambda k: y.shape[k] if k != reduced[0] else y.shape[k] * 8)
+    wanted = min(MOST_PIECES, -(-ENOUGH_RESULTS // node.size), terms // PIECE, y.shape[axis])
+    pieces = _pieces(y.shape[axis], wanted)
+    if pieces < 2:
+        return node
+    return _in_pieces(node, kept, axis, pieces)
+
+
+def _pieces(extent: int, wanted: int) -> int:
+    """The largest divisor of extent up to wanted if it comes near, else wanted."""
+    for count in range(wanted, wanted // 2, -1):
+        if extent % count == 0:
+            return count
+    return wanted
+
+
+def _in_pieces(node: ReindexReduce, kept: list[int], axis: int, pieces: int) -> Node:
+    y = node.inputs[0]
+    length = -(-y.shape[axis] // pieces)
+    shape = (*y.shape[:axis], pieces, length, *y.shape[axis + 1 :])
+    indices: tuple[Expr, ...] = tuple(
+        ("add", ("mul", ("i", k), length), ("i", k + 1)) if k == axis else ("i", k + (k > axis))
+        for k in range(len(y.shape))
+    )
+    cut = Reindex(shape, (Piece(0, indices, TRUE),), y, fill=identity_of(node.op, node.dtype))
+    # the piece number becomes the first axis of the partial result
+    partial_shape = (*node.shape, pieces)
+    moved = tuple(("i", k + (k > axis)) for k in kept)
+    order = (*moved, ("i", axis))
+    axes = [e[1] for e in order]
+    arranged = sorted(range(len(axes)), key=lambda position: axes[position])
+    inner = ReindexReduce(
+        node.op,
+        tuple(partial_shape[p] for p in arranged),
+        tuple(("i", axes[p]) for p in arranged),
+        cut,
+    )
+    where_pieces = arranged.index(len(kept))
+    outer = tuple(("i", k) for k in range(len(arranged)) if k != where_pieces)
+    return ReindexReduce(node.op, node.shape, outer, inner, ties=node.ties)

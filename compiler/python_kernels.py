@@ -1,0 +1,163 @@
+"""What a printed Python kernel needs to run as it stands: `from metaop.compiler.python_kernels
+import *`.  Plain NumPy scalars; every function is one operator on scalars.
+
+This is the slow oracle: kernels printed as Python are read by people and run by tests, never in
+the execution path.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+f16, f32, f64 = np.float16, np.float32, np.float64
+i8, i16, i32, i64 = np.int8, np.int16, np.int32, np.int64
+u8, u16, u32, u64 = np.uint8, np.uint16, np.uint32, np.uint64
+bool_ = np.bool_
+inf, nan = math.inf, math.nan
+
+
+class CheckFailed(Exception):
+    """A kernel read an index outside its bounds or divided an integer by zero."""
+
+    def __init__(self, number: int, value: int):
+        super().__init__(f"check {number} failed for {value}")
+        self.number, self.value = number, value
+
+
+def grid(chunk: int, chunks: int, *extents: int) -> Iterator[Any]:
+    """The iterations of chunk `chunk` of `chunks`, in row-major order: index tuples."""
+    total = math.prod(extents)
+    low, high = total * chunk // chunks, total * (chunk + 1) // chunks
+    for k in range(low, high):
+        index = []
+        for extent in reversed(extents):
+            k, i = divmod(k, extent)
+            index.append(i)
+        yield index[0] if len(extents) == 1 else tuple(reversed(index))
+
+
+def check(value: Any, low: int, high: int, number: int, guard: bool) -> Any:
+    """value if it lies in [low, high) (low == high: if it is not low), else CheckFailed."""
+    good = value != low if low == high else low <= value < high
+    if guard and not good:
+        raise CheckFailed(number, int(value))
+    return value if good else type(value)(1 if low == high else 0)
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """value converted as NumPy's astype does."""
+    return np.asarray(value).astype(dtype)[()]
+
+
+def from_bfloat16(value: Any) -> Any:
+    """The float32 of stored bfloat16 bits."""
+    return np.asarray(u32(value) << u32(16)).view(f32)[()]
+
+
+def to_bfloat16(value: Any) -> Any:
+    """The bits of a float32 rounded to nearest even bfloat16; NaN stays NaN."""
+    bits = int(np.asarray(f32(value)).view(u32)[()])
+    if math.isnan(value):
+        return u16((bits >> 16) | 0x40)
+    return u16(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF)
+
+
+def bitcast(value: Any, dtype: Any) -> Any:
+    """The same bytes read as another type."""
+    return np.asarray(value).view(dtype)[()]
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a*b + c; float32 through float64, which is exact up to a rare double rounding."""
+    if type(c) is f32:
+        return f32(f64(a) * f64(b) + f64(c))
+    return a * b + c
+
+
+def identity(op: str, dtype: Any) -> Any:
+    """The identity element of a reduction."""
+    kind = np.dtype(dtype).kind
+    if op in ("maximum", "minimum"):
+        if kind == "f":
+            return dtype(-inf if op == "maximum" else inf)
+        if kind == "b":
+            return dtype(op == "minimum")
+        info = np.iinfo(dtype)
+        return dtype(info.min if op == "maximum" else info.max)
+    if op in ("multiply", "logical_and"):
+        return dtype(1)
+    if op == "bitwise_and":
+        return cast(-1, dtype)
+    return dtype(0)
+
+
+def threefry(key0: Any, key1: Any, word: Any, call: Any) -> Any:
+    """Word 0 of Threefry-2x32, 20 rounds."""
+    mask = 0xFFFFFFFF
+    keys = [int(key0), int(key1)]
+    keys.append(keys[0] ^ keys[1] ^ 0x1BD11BDA)
+    x, y = (int(word) + keys[0]) & mask, (int(call) + keys[1]) & mask
+    for rounds, rotation in zip(range(20), itertools.cycle((13, 15, 26, 6, 17, 29, 16, 24))):
+        x = (x + y) & mask
+        y = ((y << rotation) | (y >> (32 - rotation))) & mask
+        y ^= x
+        if rounds % 4 == 3:
+            step = rounds // 4 + 1
+            x = (x + keys[step % 3]) & mask
+            y = (y + keys[(step + 1) % 3] + step) & mask
+    return u32(x)
+
+
+def _same_type(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return cast(function(*args), np.asarray(args[0]).dtype)
+
+    wrapped.__name__ = getattr(function, "__name__", "function")
+    return wrapped
+
+
+def _erf(x: Any) -> Any:
+    return math.erf(x)
+
+
+def _erfc(x: Any) -> Any:
+    return math.erfc(x)
+
+
+def _sigmoid(x: Any) -> Any:
+    x = f64(x)
+    return 1 / (1 + np.exp(-x))
+
+
+def _truncdiv(a: Any, b: Any) -> Any:
+    quotient = abs(int(a)) // abs(int(b))
+    return quotient if (a >= 0) == (b >= 0) else -quotient
+
+
+def _truncmod(a: Any, b: Any) -> Any:
+    return int(a) - int(b) * _truncdiv(a, b)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: _same_type(function)
+    for name, function in {
+        "abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "round": np.rint,
+        "trunc": np.trunc, "sqrt": np.sqrt, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
+        "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sin": np.sin,
+        "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+        "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
+        "acosh": np.arccosh, "atanh": np.arctanh, "erf": _erf, "erfc": _erfc,
+        "sigmoid": _sigmoid, "floordiv": np.floor_divide, "mod": np.remainder,
+        "truncdiv": _truncdiv, "truncmod": _truncmod, "pow": np.power, "atan2": np.arctan2,
+        "hypot": np.hypot, "copysign": np.copysign, "maximum": np.maximum,
+        "minimum": np.minimum, "fmax": np.fmax, "fmin": np.fmin,
+    }.items()
+}  # fmt: skip
+PREDICATES = {"isnan": np.isnan, "isinf": np.isinf, "isfinite": np.isfinite}
+globals().update(FUNCTIONS | PREDICATES)

@@ -1,0 +1,101 @@
+"""What every graph pass needs: the graph it works on, and rebuilding nodes over new inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metaop.dtype import DType
+from metaop.errors import CompilerBug, origin
+from metaop.graph import (
+    Elementwise,
+    Escape,
+    IndexOf,
+    Node,
+    RandomBits,
+    Reindex,
+    ReindexReduce,
+    Scalar,
+    Shape,
+    toposort,
+)
+
+
+class Input(Node):
+    """The n-th input of a program: a value in memory, or a Python number that is no literal."""
+
+    __slots__ = ("position",)
+    kind = "input"
+
+    def __init__(self, position: int, shape: Shape, dtype: DType):
+        self.position = position
+        super().__init__(shape, dtype, (), ("input", position))
+
+
+class Graph:
+    """A program's graph: nodes in topological order, the inputs and the outputs.
+
+    keep: nodes whose value has to outlive the program if it is stored at all, each with the
+    number under which the caller knows it.
+    """
+
+    def __init__(self, outputs: list[Node], inputs: list[Input], keep: dict[Node, list[int]]):
+        self.outputs, self.inputs, self.keep = outputs, inputs, keep
+        self.nodes = toposort(outputs)
+
+
+def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """A node like this one over other inputs, with the same user's line."""
+    if inputs == node.inputs:
+        return node
+    match node:
+        case Elementwise():
+            new: Node = Elementwise(node.op, *inputs, dtype=node.dtype)
+        case Reindex():
+            new = Reindex(node.shape, node.pieces, *inputs, fill=node.fill)
+        case ReindexReduce():
+            new = ReindexReduce(
+                node.op, node.shape, node.indices, *inputs,
+                condition=node.condition, ties=node.ties,
+            )  # fmt: skip
+        case RandomBits():
+            new = RandomBits(node.shape, *inputs)
+        case Escape():
+            new = Escape(node.name, node.call, node.shape, node.dtype, *inputs)
+        case _:
+            raise CompilerBug(f"{node!r} has no inputs to replace")
+    new.backward = node.backward
+    return new
+
+
+Rule = Callable[[Node], Node]
+
+
+def map_graph(graph: Graph, rule: Rule) -> Graph:
+    """The graph with `rule` applied to every node after its inputs were mapped."""
+    new: dict[Node, Node] = {}
+    keep: dict[Node, list[int]] = {}
+    saved = origin.site
+    try:
+        for node in graph.nodes:
+            origin.site = node.site
+            mapped = rule(rebuild(node, tuple(new[i] for i in node.inputs)))
+            if mapped.shape != node.shape or mapped.dtype is not node.dtype:
+                raise CompilerBug(f"{rule.__name__} changed the type of {node!r} to {mapped!r}")
+            new[node] = mapped
+            if node in graph.keep:
+                keep.setdefault(mapped, []).extend(graph.keep[node])
+    finally:
+        origin.site = saved
+    return Graph([new[n] for n in graph.outputs], graph.inputs, keep)
+
+
+def verify(graph: Graph) -> None:
+    """Raises CompilerBug unless every node fits its inputs and stands after them."""
+    position = {node: k for k, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if any(position.get(i, len(position)) >= position[node] for i in node.inputs):
+            raise CompilerBug(f"{node!r} stands before one of its inputs")
+        if isinstance(node, Elementwise | Reindex | ReindexReduce):
+            node.check()
+        elif not isinstance(node, Input | Scalar | IndexOf | RandomBits | Escape):
+            raise CompilerBug(f"{node!r} cannot be compiled")

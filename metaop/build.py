@@ -1,0 +1,201 @@
+"""Builders of nodes: broadcasting, casts, plain reductions, reshapes, on nodes instead of Vars.
+
+The gradient table and the derived functions are written with these.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from . import dtype as dt
+from .dtype import DType
+from .errors import ShapeError
+from .graph import (
+    Elementwise,
+    IndexOf,
+    Node,
+    Piece,
+    Reindex,
+    ReindexReduce,
+    Scalar,
+    Shape,
+    size_of,
+)
+from .index import Expr, flatten, simplify, unflatten
+
+
+@functools.lru_cache(maxsize=4096)
+def _broadcast_pieces(source: Shape, target: Shape) -> tuple[Piece, ...]:
+    skip = len(target) - len(source)
+    indices = tuple(0 if n == 1 else ("i", skip + k) for k, n in enumerate(source))
+    return (Piece(0, indices),)
+
+
+def broadcast_to(node: Node, shape: Shape) -> Node:
+    """node repeated along new and size-one axes (shapes must fit: see `broadcast_shapes`)."""
+    if node.shape == shape:
+        return node
+    return Reindex(shape, _broadcast_pieces(node.shape, shape), node)
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The common shape of operands by NumPy's rule; ValueError if there is none."""
+    rank = max(map(len, shapes))
+    result = [1] * rank
+    for shape in shapes:
+        for k, extent in enumerate(shape, rank - len(shape)):
+            if extent != result[k]:
+                if result[k] == 1:
+                    result[k] = extent
+                elif extent != 1:
+                    raise ValueError(f"{extent} != {result[k]}")
+    return tuple(result)
+
+
+def full(value: bool | int | float, shape: Shape, dtype: DType) -> Node:
+    """An array of one number."""
+    return broadcast_to(Scalar(value, dtype), shape)
+
+
+def cast(node: Node, dtype: DType) -> Node:
+    """node with elements converted to a dtype."""
+    return node if node.dtype is dtype else Elementwise("cast", node, dtype=dtype)
+
+
+def add(a: Node, b: Node) -> Node:
+    """a + b."""
+    return Elementwise("add", a, b)
+
+
+def sub(a: Node, b: Node) -> Node:
+    """a - b."""
+    return Elementwise("sub", a, b)
+
+
+def mul(a: Node, b: Node) -> Node:
+    """a * b."""
+    return Elementwise("mul", a, b)
+
+
+def div(a: Node, b: Node) -> Node:
+    """a / b of floats."""
+    return Elementwise("div", a, b)
+
+
+def neg(a: Node) -> Node:
+    """-a."""
+    return Elementwise("neg", a)
+
+
+def times(a: Node, number: float) -> Node:
+    """a times a number."""
+    return Elementwise("mul", a, full(number, a.shape, a.dtype))
+
+
+def plus(a: Node, number: float) -> Node:
+    """a plus a number."""
+    return Elementwise("add", a, full(number, a.shape, a.dtype))
+
+
+def minus_from(number: float, a: Node) -> Node:
+    """number - a."""
+    return Elementwise("sub", full(number, a.shape, a.dtype), a)
+
+
+def compare(op: str, a: Node, number: float) -> Node:
+    """a compared with a number."""
+    return Elementwise(op, a, full(number, a.shape, a.dtype))
+
+
+def where(condition: Node, yes: Node, no: Node | float = 0) -> Node:
+    """yes where the condition holds, else no."""
+    if not isinstance(no, Node):
+        no = full(no, yes.shape, yes.dtype)
+    return Elementwise("where", condition, yes, no)
+
+
+def unary(op: str, a: Node) -> Node:
+    """op(a)."""
+    return Elementwise(op, a)
+
+
+def normal_axes(axes: Any, rank: int, operation: str) -> tuple[int, ...]:
+    """Axes as sorted non-negative numbers; None means all.  Raises ShapeError."""
+    if axes is None:
+        return tuple(range(rank))
+    if isinstance(axes, Iterable):
+        listed = [int(a) for a in axes]
+    else:
+        listed = [int(axes)]
+    result = []
+    for axis in listed:
+        if not -rank <= axis < rank:
+            raise ShapeError(f"{operation}: axis {axis} does not exist, x has {rank} axes")
+        result.append(axis % rank)
+    if len(set(result)) != len(result):
+        raise ShapeError(f"{operation}: axis given twice in {axes}")
+    return tuple(sorted(result))
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(rank: int, axes: tuple[int, ...]) -> tuple[Expr, ...]:
+    return tuple(("i", k) for k in range(rank) if k not in axes)
+
+
+def reduce(op: str, node: Node, axes: tuple[int, ...], ties: str = "share") -> Node:
+    """node reduced over axes, which disappear."""
+    if not axes:
+        return node
+    shape = tuple(n for k, n in enumerate(node.shape) if k not in axes)
+    return ReindexReduce(op, shape, _kept(len(node.shape), axes), node, ties=ties)
+
+
+def expand(node: Node, axes: tuple[int, ...]) -> Node:
+    """node with axes of size one inserted where `reduce` dropped them."""
+    if not axes:
+        return node
+    shape = list(node.shape)
+    for axis in axes:
+        shape.insert(axis, 1)
+    return reshape(node, tuple(shape))
+
+
+@functools.lru_cache(maxsize=4096)
+def _reshape_pieces(source: Shape, target: Shape) -> tuple[Piece, ...]:
+    offset = flatten(tuple(("i", k) for k in range(len(target))), target)
+    return (Piece(0, tuple(simplify(e, target) for e in unflatten(offset, source))),)
+
+
+def reshape(node: Node, shape: Shape) -> Node:
+    """node with the same elements in row-major order under another shape."""
+    if node.shape == shape:
+        return node
+    if 0 in shape:
+        return Reindex(shape, (Piece(0, (0,) * len(node.shape)),), node)
+    return Reindex(shape, _reshape_pieces(node.shape, shape), node)
+
+
+def permute(node: Node, order: Sequence[int]) -> Node:
+    """node with axis k of the result being axis order[k] of node."""
+    inverse = [0] * len(order)
+    for position, axis in enumerate(order):
+        inverse[axis] = position
+    shape = tuple(node.shape[axis] for axis in order)
+    return Reindex(shape, (Piece(0, tuple(("i", k) for k in inverse)),), node)
+
+
+def linear_position(shape: Shape) -> Node:
+    """The row-major number of every element, int64."""
+    result: Node | None = None
+    stride = size_of(shape)
+    for axis, extent in enumerate(shape):
+        stride //= max(extent, 1)
+        term: Node = IndexOf(shape, axis)
+        if stride != 1:
+            term = times(term, stride)
+        result = term if result is None else add(result, term)
+    return full(0, shape, dt.int64) if result is None else result
+
+

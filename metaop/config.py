@@ -1,0 +1,37 @@
+"""Every setting of metaop and the environment variable behind it, in one place.
+
+| variable | meaning | default |
+|---|---|---|
+| METAOP_THREADS | threads a kernel may use | affinity and cgroup quota, the smaller |
+| METAOP_THREADING_LAYER | omp, tbb, workqueue or alone | the first that loads |
+| METAOP_DATA | folder with data sets | the user's cache |
+| METAOP_CHECK | 1: verify the IR after every pass | 0 |
+| METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
+| METAOP_TRACEBACK | full: keep metaop's own frames in tracebacks | short |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0", "false", "no")
+
+
+@dataclass
+class Config:
+    """Settings that a program may change at run time."""
+
+    check: bool = _flag("METAOP_CHECK")
+    cpu: str = os.environ.get("METAOP_CPU", "host")
+    # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
+    # in-place update of a value that has this many pending operations below it, is computed.
+    pending_depth: int = 4096
+    pending_update_depth: int = 16
+    # An elementwise body longer than this is cut into several kernels.
+    kernel_nodes: int = 256
+
+
+config = Config()

@@ -1,0 +1,321 @@
+"""Convolution and pooling as functions over `reindex`, `*` and reductions.
+
+Both slide a window: output position `i` reads tap `r` at `i*stride + r*dilation - before`, and what
+lies outside the input reads a fill value (0 for sums, the lowest value for maxima).  A convolution
+multiplies the windows by the kernel and sums; a pooling reduces the windows themselves.  Nothing
+here is known to the compiler: it sees a sum over a product of two affine reads.
+
+Layouts are PyTorch's: images are [batch, channel, *space], kernels [out, in/groups, *window].
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import DTypeError, ShapeError, describe
+from .var import Var
+
+Sizes = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a window slides along one axis: `out` positions of `size` taps each."""
+
+    size: int
+    stride: int
+    dilation: int
+    before: int
+    out: int
+
+    def source(self, position: Any, tap: Any) -> Any:
+        """The input coordinate that `tap` of the window at `position` reads."""
+        return position * self.stride + tap * self.dilation - self.before
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def _sizes(name: str, argument: str, value: Sizes, rank: int, least: int) -> tuple[int, ...]:
+    """`value` as one integer per spatial axis, each at least `least`."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
+    if len(values) == 1:
+        values *= rank
+    try:
+        sizes = tuple(operator.index(v) for v in values)
+    except TypeError:
+        raise ValueError(f"{name}: {argument} must be integers, got {value!r}") from None
+    if len(sizes) != rank:
+        raise ValueError(f"{name}: {argument} must be one integer or {rank}, got {value!r}")
+    if min(sizes) < least:
+        raise ValueError(f"{name}: {argument} must be at least {least}, got {value!r}")
+    return sizes
+
+
+def _padding(
+    name: str, padding: Sizes | str, stride: Sequence[int], span: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """(before, after) per axis; "same" puts the odd element after, "valid" is none."""
+    if padding == "valid":
+        return ((0, 0),) * len(span)
+    if padding == "same":
+        if max(stride) > 1:
+            raise ValueError(f"{name}: padding='same' needs stride 1, got stride {tuple(stride)}")
+        return tuple(((s - 1) // 2, s - 1 - (s - 1) // 2) for s in span)
+    if isinstance(padding, str):
+        raise ValueError(f"{name}: padding must be integers, 'same' or 'valid', got {padding!r}")
+    return tuple((p, p) for p in _sizes(name, "padding", padding, len(span), 0))
+
+
+def _check_rank(name: str, argument: str, x: Var, layout: str) -> None:
+    rank = layout.count(",") + 1
+    if x.ndim != rank:
+        hint = "; write x[None] to add the batch axis" if x.ndim == rank - 1 else ""
+        raise ShapeError(f"{name}: {argument} must be [{layout}], got {describe(x)}{hint}")
+
+
+def _windows(
+    name: str,
+    x: Var,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    ceil_mode: bool = False,
+) -> list[Window]:
+    """One Window per spatial axis of x, or a ShapeError where the kernel does not fit."""
+    windows = []
+    for size, k, s, (before, after), d in zip(
+        x.shape[2:], kernel, stride, padding, dilation, strict=True
+    ):
+        span = (k - 1) * d + 1
+        room = size + before + after - span
+        if room < 0:
+            raise ShapeError(
+                f"{name}: the window does not fit in x {describe(x)}: it spans {span}, "
+                f"the padded axis has {size + before + after}"
+            )
+        out = room // s + 1
+        # With ceil_mode a last, cut-off window is kept if it starts inside the input.
+        if ceil_mode and room % s and out * s < size + before:
+            out += 1
+        windows.append(Window(k, s, d, before, out))
+    return windows
+
+
+# --- convolution ----------------------------------------------------------------------------------
+
+
+def _check_operands(name: str, x: Var, w: Var, groups: int, space: str) -> None:
+    _check_rank(f"{name}(x, w)", "x", x, f"batch,channels,{space}")
+    _check_rank(f"{name}(x, w)", "w", w, f"out,in,{space}")
+    both = f"x is {describe(x)}, w is {describe(w)}"
+    if x.dtype is not w.dtype:
+        raise DTypeError(
+            f"{name}(x, w): dtypes must agree, {both}; write x.astype({w.dtype.name!r})"
+        )
+    if x.shape[1] != w.shape[1] * groups:
+        times = f" * {groups} groups" if groups > 1 else ""
+        raise ShapeError(
+            f"{name}(x, w): channels must agree, {both} ({x.shape[1]} != {w.shape[1]}{times})"
+        )
+    if w.shape[0] % groups:
+        raise ShapeError(f"{name}(x, w): {groups} groups do not divide w's {w.shape[0]} outputs")
+
+
+def _convolve(
+    name: str, space: str, x: Var, w: Var, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Var:
+    (groups,) = _sizes(name, "groups", groups, 1, 1)
+    _check_operands(name, x, w, groups, space)
+    rank = x.ndim - 2
+    kernel = w.shape[2:]
+    if 0 in kernel:
+        raise ShapeError(f"{name}(x, w): the window must not be empty, w is {describe(w)}")
+    steps = _sizes(name, "stride", stride, rank, 1)
+    gaps = _sizes(name, "dilation", dilation, rank, 1)
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, gaps, strict=True)]
+    pads = _padding(name, padding, steps, span)
+    windows = _windows(f"{name}(x, w)", x, kernel, steps, pads, gaps)
+    if groups == 1:
+        return _sum_of_products(x, w, windows)
+    return _grouped_sum_of_products(x, w, windows, groups)
+
+
+def _sum_of_products(x: Var, w: Var, windows: list[Window]) -> Var:
+    """`out[n,o,i…] = sum(x[n, c, i*s + r*d - p …] * w[o, c, r…] over c, r…)`."""
+    rank = len(windows)
+    shape = (
+        x.shape[0],
+        w.shape[0],
+        *(window.out for window in windows),
+        x.shape[1],
+        *(window.size for window in windows),
+    )
+
+    def image(n: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        positions, channel, taps = rest[:rank], rest[rank], rest[rank + 1 :]
+        return n, channel, *_sources(windows, positions, taps)
+
+    def kernel(n: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        return o, *rest[rank:]
+
+    product = x.reindex(shape, image) * w.reindex(shape, kernel)
+    return product.sum(axis=tuple(range(rank + 2, 2 * rank + 3)))
+
+
+def _grouped_sum_of_products(x: Var, w: Var, windows: list[Window], groups: int) -> Var:
+    """The same within each group g: channels `g*C/G + c` to outputs `g*O/G + o`."""
+    rank = len(windows)
+    outputs, channels = w.shape[0] // groups, w.shape[1]
+    space = tuple(window.out for window in windows)
+    taps = tuple(window.size for window in windows)
+    shape = (x.shape[0], groups, outputs, *space, channels, *taps)
+
+    def image(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        positions, channel, taps = rest[:rank], rest[rank], rest[rank + 1 :]
+        return n, g * channels + channel, *_sources(windows, positions, taps)
+
+    def kernel(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        return g * outputs + o, *rest[rank:]
+
+    product = x.reindex(shape, image) * w.reindex(shape, kernel)
+    summed = product.sum(axis=tuple(range(rank + 3, 2 * rank + 4)))
+    return summed.reshape((x.shape[0], w.shape[0], *space))
+
+
+def _sources(windows: list[Window], positions: Any, taps: Any) -> list[Any]:
+    return [w.source(i, r) for w, i, r in zip(windows, positions, taps, strict=True)]
+
+
+def conv1d(
+    x: Var,
+    w: Var,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Var:
+    """`out[n,o,i] = sum(x[n, c, i*stride + r*dilation - padding] * w[o, c, r] over c, r)`.
+
+    x: [batch, channels, length]; w: [out, channels/groups, window].  See `conv2d`.
+    """
+    return _convolve("conv1d", "length", x, w, stride, padding, dilation, groups)
+
+
+def conv2d(
+    x: Var,
+    w: Var,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Var:
+    """`out[n,o,i,j] = sum(x[n, c, i*s + r*d - p, j*s + q*d - p] * w[o, c, r, q] over c, r, q)`.
+
+    x: [batch, channels, height, width]; w: [out, channels/groups, window, window].  What is outside
+    x reads 0.  stride, padding and dilation are one integer or one per axis; padding may be "same"
+    (the output has the size of x; stride 1 only) or "valid" (none).  With groups, output block g
+    sees input block g only.
+
+    Returns: [batch, out, (height + 2p - d*(window-1) - 1) // s + 1, likewise].
+    Raises: ShapeError, DTypeError (x and w must have one dtype), ValueError for a bad argument.
+    Source: as torch.nn.functional.conv2d (a cross-correlation: the window is not flipped).
+    """
+    return _convolve("conv2d", "height,width", x, w, stride, padding, dilation, groups)
+
+
+# --- pooling --------------------------------------------------------------------------------------
+
+
+def _pool_windows(
+    name: str, x: Var, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> list[Window]:
+    _check_rank(f"{name}(x)", "x", x, "batch,channels,height,width")
+    sizes = _sizes(name, "kernel_size", kernel, 2, 1)
+    steps = sizes if stride is None else _sizes(name, "stride", stride, 2, 1)
+    gaps = _sizes(name, "dilation", dilation, 2, 1)
+    pads = _sizes(name, "padding", padding, 2, 0)
+    for k, d, p in zip(sizes, gaps, pads, strict=True):
+        # More would make windows that see nothing of x.
+        if p > ((k - 1) * d + 1) // 2:
+            raise ValueError(
+                f"{name}: padding must be at most half the window, got padding {padding!r} "
+                f"for kernel_size {kernel!r}"
+            )
+    both_sides = [(p, p) for p in pads]
+    return _windows(f"{name}(x)", x, sizes, steps, both_sides, gaps, ceil_mode)
+
+
+def _unfold(x: Var, windows: list[Window], fill: float | int) -> Var:
+    """x seen through its windows: [batch, channels, *positions, *taps]."""
+    rows, columns = windows
+    shape = (*x.shape[:2], rows.out, columns.out, rows.size, columns.size)
+    return x.reindex(
+        shape, lambda n, c, i, j, r, q: (n, c, rows.source(i, r), columns.source(j, q)), fill=fill
+    )
+
+
+def max_pool2d(
+    x: Var,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+) -> Var:
+    """`out[n,c,i,j] = max(x[n, c, i*s + r*d - p, j*s + q*d - p] over r, q)`.
+
+    x: [batch, channels, height, width]; stride None is kernel_size.  Padding never wins: it reads
+    the lowest value of the dtype.  With ceil_mode a last window that is cut off by the border
+    counts too.
+
+    Gradient: to the first of equal maxima, in row order.
+    Raises: ShapeError where the window does not fit; ValueError for a bad argument, among them
+    padding over half the window.
+    Source: as torch.nn.functional.max_pool2d.
+    """
+    windows = _pool_windows("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
+    return _unfold(x, windows, x.dtype.lowest).max(axis=(4, 5))
+
+
+def avg_pool2d(
+    x: Var,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Var:
+    """`out[n,c,i,j] = mean(x[n, c, i*s + r - p, j*s + q - p] over r, q)`.
+
+    x: [batch, channels, height, width]; stride None is kernel_size.  Padding reads 0; it counts in
+    the mean's divisor unless count_include_pad is False.
+
+    Raises: as max_pool2d.
+    Source: as torch.nn.functional.avg_pool2d.
+    """
+    windows = _pool_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    taps = _unfold(x, windows, 0)
+    padded = any(window.before for window in windows)
+    if not ceil_mode and (count_include_pad or not padded):
+        return taps.mean(axis=(4, 5))
+    rows, columns = (
+        _counts(window, size, count_include_pad)
+        for window, size in zip(windows, x.shape[2:], strict=True)
+    )
+    total = taps.sum(axis=(4, 5))
+    return total / (rows.reshape((-1, 1)) * columns).astype(total.dtype)
+
+
+def _counts(window: Window, size: int, include_pad: bool) -> Var:
+    """How many elements the window at each position counts along one axis, as an integer Var."""
+    margin = window.before if include_pad else 0
+    seen = [
+        min(start + window.size, size + margin) - max(start, -margin)
+        for start in (i * window.stride - window.before for i in range(window.out))
+    ]
+    return Var(seen)

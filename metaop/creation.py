@@ -1,0 +1,135 @@
+"""New Vars from numbers, arrays and shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from . import dtype as dt
+from . import elementwise as el
+from .build import cast, full as full_node
+from .dtype import as_dtype
+from .errors import ShapeError
+from .graph import Elementwise, IndexOf, Node
+from .movement import shape_of
+from .var import Var, node_of
+
+
+def array(data: Any, dtype: Any = None, requires_grad: bool = False) -> Var:
+    """A Var holding a copy of an array, number or nested list.
+
+    A list of Python floats becomes float32, of ints int64; an ndarray keeps its dtype.
+    """
+    return Var(data, dtype, requires_grad)
+
+
+asarray = array
+
+
+def full(shape: Any, value: Any, dtype: Any = None) -> Var:
+    """An array of one number."""
+    target = shape_of((shape,)) if isinstance(shape, list | tuple) else shape_of((shape,))
+    _check_extents("full", target)
+    if isinstance(value, Var):
+        return Var._of(cast(el.broadcast_to(value._node, target), value.dtype))
+    kind = dt.PYTHON_TYPES[type(value)] if dtype is None else as_dtype(dtype)
+    return Var._of(full_node(value, target, kind))
+
+
+def _check_extents(operation: str, shape: tuple[int, ...]) -> None:
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"{operation}(shape): extents must not be negative, got {shape}")
+
+
+def zeros(*shape: Any, dtype: Any = None) -> Var:
+    """An array of zeros; the shape is a tuple or separate integers.  float32 unless asked."""
+    return full(shape_of(shape), 0.0, dtype or dt.float32)
+
+
+def ones(*shape: Any, dtype: Any = None) -> Var:
+    """An array of ones; the shape is a tuple or separate integers.  float32 unless asked."""
+    return full(shape_of(shape), 1.0, dtype or dt.float32)
+
+
+empty = zeros
+
+
+def full_like(x: Any, value: Any, dtype: Any = None) -> Var:
+    """An array of one number with x's shape and dtype."""
+    node = node_of(x)
+    return full(node.shape, value, dtype or node.dtype)
+
+
+def zeros_like(x: Any, dtype: Any = None) -> Var:
+    """Zeros of x's shape and dtype."""
+    return full_like(x, 0, dtype)
+
+
+def ones_like(x: Any, dtype: Any = None) -> Var:
+    """Ones of x's shape and dtype."""
+    return full_like(x, 1, dtype)
+
+
+def index(shape: Any, axis: int) -> Var:
+    """out[i] = i[axis]: every element's coordinate along an axis, int64."""
+    target = shape_of((shape,))
+    if not -len(target) <= axis < len(target):
+        raise ShapeError(f"index(shape, axis): axis {axis} does not exist in {target}")
+    return Var._of(IndexOf(target, axis % len(target)))
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Var:
+    """start, start + step, … below stop; int64 for integers, else float32."""
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise ValueError("arange(start, stop, step): step must not be 0")
+    count = max(0, math.ceil((stop - start) / step))
+    whole = all(isinstance(v, int) for v in (start, stop, step))
+    kind = as_dtype(dtype) if dtype is not None else dt.int64 if whole else dt.float32
+    number: Node = IndexOf((count,), 0)
+    wide = dt.int64 if whole else dt.float64
+    number = cast(number, wide)
+    if step != 1:
+        number = Elementwise("mul", number, full_node(step, (count,), wide))
+    if start != 0:
+        number = Elementwise("add", number, full_node(start, (count,), wide))
+    return Var._of(cast(number, kind))
+
+
+def linspace(start: float, stop: float, num: int, dtype: Any = None) -> Var:
+    """num evenly spaced numbers from start to stop, both included."""
+    if num == 1:
+        return full((1,), float(start), dtype or dt.float32)
+    number = cast(IndexOf((num,), 0), dt.float64)
+    step = (stop - start) / (num - 1)
+    scaled = Elementwise("mul", number, full_node(step, (num,), dt.float64))
+    shifted = Elementwise("add", scaled, full_node(start, (num,), dt.float64))
+    return Var._of(cast(shifted, as_dtype(dtype or dt.float32)))
+
+
+def eye(rows: int, columns: int | None = None, k: int = 0, dtype: Any = None) -> Var:
+    """Ones on the k-th diagonal, zeros elsewhere."""
+    shape = (rows, rows if columns is None else columns)
+    on_diagonal = el.equal(index(shape, 1), el.add(index(shape, 0), k))
+    return el.astype(on_diagonal, dtype or dt.float32)
+
+
+def _triangle(x: Any, k: int, lower: bool) -> Var:
+    node = node_of(x)
+    rank = len(node.shape)
+    if rank < 2:
+        raise ShapeError("tril and triu need at least two axes")
+    difference = el.subtract(index(node.shape, rank - 1), index(node.shape, rank - 2))
+    kept = el.less_equal(difference, k) if lower else el.greater_equal(difference, k)
+    return el.where(kept, x, full_like(x, 0))
+
+
+def tril(x: Any, k: int = 0) -> Var:
+    """x with zeros above the k-th diagonal of its last two axes."""
+    return _triangle(x, k, True)
+
+
+def triu(x: Any, k: int = 0) -> Var:
+    """x with zeros below the k-th diagonal of its last two axes."""
+    return _triangle(x, k, False)

@@ -1,0 +1,387 @@
+"""Gradients: one table over node kinds, written with meta-operators, so that gradients of any
+order exist.
+
+A rule takes the node and the gradient of its value, and returns one gradient (or None) for each
+input.  Contributions to one node are added in descending order of creation of their consumer.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+from . import dtype as dt
+from .build import (
+    add,
+    cast,
+    compare,
+    div,
+    full,
+    linear_position,
+    minus_from,
+    mul,
+    neg,
+    plus,
+    reduce,
+    sub,
+    times,
+    unary,
+    where,
+)
+from .errors import DTypeError, StaleValueError, UnreachedGradientWarning, describe, origin
+from .graph import (
+    Elementwise,
+    Escape,
+    Node,
+    Piece,
+    RandomBits,
+    Reindex,
+    ReindexReduce,
+    is_projection,
+    recording,
+    toposort,
+)
+from .index import Expr, conjunction, transform
+
+Gradients = tuple[Node | None, ...]
+ElementwiseRule = Callable[..., Gradients]
+
+# ------------------------------------------------------------------------- elementwise operators
+# rule(g, y, a, b, …): g is the gradient of y = op(a, b, …)
+
+
+def _one(rule: Callable[[Node, Node, Node], Node | None]) -> ElementwiseRule:
+    return lambda g, y, a: (rule(g, y, a),)
+
+
+def _nothing(g: Node, y: Node, *inputs: Node) -> Gradients:
+    return (None,) * len(inputs)
+
+
+def _square(a: Node) -> Node:
+    return mul(a, a)
+
+
+def _where_equal(g: Node, y: Node, a: Node, b: Node) -> Gradients:
+    """maximum and minimum: the winner takes the gradient, a tie shares it."""
+    half = times(g, 0.5)
+    tie = unary("logical_not", Elementwise("ne", a, b))
+    won = Elementwise("eq", a, y)
+    return where(tie, half, where(won, g)), where(tie, half, where(won, full(0, g.shape, g.dtype), g))
+
+
+def _first_wins(g: Node, y: Node, a: Node, b: Node) -> Gradients:
+    """fmax and fmin: a where y is a, else b."""
+    won = Elementwise("eq", a, y)
+    return where(won, g), where(won, full(0, g.shape, g.dtype), g)
+
+
+def _pow(g: Node, y: Node, a: Node, b: Node) -> Gradients:
+    """d/da = b a^(b-1), zero for b = 0;  d/db = y log a, zero for a = 0 with b >= 0."""
+    zero_power = compare("eq", b, 0)
+    da = mul(b, Elementwise("pow", a, plus(b, -1)))
+    safe = where(compare("gt", a, 0), a, 1)
+    db = where(
+        Elementwise("logical_and", compare("eq", a, 0), compare("ge", b, 0)),
+        full(0, y.shape, y.dtype),
+        mul(y, unary("log", where(compare("ge", a, 0), safe, math.nan))),
+    )
+    return mul(g, where(zero_power, full(0, y.shape, y.dtype), da)), mul(g, db)
+
+
+def _mod(g: Node, y: Node, a: Node, b: Node) -> Gradients:
+    """a % b = a - b floor(a / b)."""
+    return g, neg(mul(g, Elementwise("floordiv", a, b)))
+
+
+def _atan2(g: Node, y: Node, a: Node, b: Node) -> Gradients:
+    norm = add(_square(a), _square(b))
+    return div(mul(g, b), norm), neg(div(mul(g, a), norm))
+
+
+def _cast_gradient(g: Node, y: Node, a: Node) -> Gradients:
+    return (cast(g, a.dtype) if a.dtype.is_float and y.dtype.is_float else None,)
+
+
+def _where_gradient(g: Node, y: Node, condition: Node, a: Node, b: Node) -> Gradients:
+    return None, where(condition, g), where(condition, full(0, g.shape, g.dtype), g)
+
+
+_TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
+
+ELEMENTWISE: dict[str, ElementwiseRule] = {
+    "neg": _one(lambda g, y, a: neg(g)),
+    "copy": _one(lambda g, y, a: g),
+    "abs": _one(lambda g, y, a: mul(g, unary("sign", a))),
+    "sqrt": _one(lambda g, y, a: div(g, times(y, 2))),
+    "exp": _one(lambda g, y, a: mul(g, y)),
+    "exp2": _one(lambda g, y, a: times(mul(g, y), math.log(2))),
+    "expm1": _one(lambda g, y, a: mul(g, plus(y, 1))),
+    "log": _one(lambda g, y, a: div(g, a)),
+    "log2": _one(lambda g, y, a: div(g, times(a, math.log(2)))),
+    "log10": _one(lambda g, y, a: div(g, times(a, math.log(10)))),
+    "log1p": _one(lambda g, y, a: div(g, plus(a, 1))),
+    "sin": _one(lambda g, y, a: mul(g, unary("cos", a))),
+    "cos": _one(lambda g, y, a: neg(mul(g, unary("sin", a)))),
+    "tan": _one(lambda g, y, a: mul(g, plus(_square(y), 1))),
+    "asin": _one(lambda g, y, a: div(g, unary("sqrt", minus_from(1, _square(a))))),
+    "acos": _one(lambda g, y, a: neg(div(g, unary("sqrt", minus_from(1, _square(a)))))),
+    "atan": _one(lambda g, y, a: div(g, plus(_square(a), 1))),
+    "sinh": _one(lambda g, y, a: mul(g, unary("cosh", a))),
+    "cosh": _one(lambda g, y, a: mul(g, unary("sinh", a))),
+    "tanh": _one(lambda g, y, a: mul(g, minus_from(1, _square(y)))),
+    "asinh": _one(lambda g, y, a: div(g, unary("sqrt", plus(_square(a), 1)))),
+    "acosh": _one(lambda g, y, a: div(g, unary("sqrt", plus(_square(a), -1)))),
+    "atanh": _one(lambda g, y, a: div(g, minus_from(1, _square(a)))),
+    "sigmoid": _one(lambda g, y, a: mul(g, mul(y, minus_from(1, y)))),
+    "erf": _one(lambda g, y, a: times(mul(g, unary("exp", neg(_square(a)))), _TWO_OVER_ROOT_PI)),
+    "erfc": _one(lambda g, y, a: times(mul(g, unary("exp", neg(_square(a)))), -_TWO_OVER_ROOT_PI)),
+    "add": lambda g, y, a, b: (g, g),
+    "sub": lambda g, y, a, b: (g, neg(g)),
+    "mul": lambda g, y, a, b: (mul(g, b), mul(g, a)),
+    "div": lambda g, y, a, b: (div(g, b), neg(div(mul(g, y), b))),
+    "mod": _mod,
+    "pow": _pow,
+    "atan2": _atan2,
+    "hypot": lambda g, y, a, b: (div(mul(g, a), y), div(mul(g, b), y)),
+    "copysign": lambda g, y, a, b: (
+        mul(g, mul(unary("sign", a), unary("sign", y))), None
+    ),
+    "maximum": _where_equal,
+    "minimum": _where_equal,
+    "fmax": _first_wins,
+    "fmin": _first_wins,
+    "cast": _cast_gradient,
+    "where": _where_gradient,
+}  # fmt: skip
+# constant almost everywhere, or of no float value
+CONSTANT = (
+    "sign floor ceil round trunc floordiv truncdiv truncmod isnan isinf isfinite logical_not "
+    "invert lt le gt ge eq ne logical_and logical_or logical_xor bitand bitor bitxor shl shr "
+    "bitcast"
+).split()
+ELEMENTWISE |= dict.fromkeys(CONSTANT, _nothing)
+
+
+def _elementwise(node: Elementwise, g: Node) -> Gradients:
+    return ELEMENTWISE[node.op](g, node, *node.inputs)
+
+
+# --------------------------------------------------------------------------- reindex and its like
+
+
+def _renumber_reads(e: Expr, number: dict[int, int]) -> Expr:
+    """An index expression whose k-th input is now the number[k]-th."""
+
+    def leaf(part: Expr) -> Expr | None:
+        if isinstance(part, tuple) and part[0] == "read":
+            position = tuple(_renumber_reads(p, number) for p in part[2])
+            return ("read", number[part[1]], position, part[3])
+        return None
+
+    return transform(e, leaf)
+
+
+def _reindex(node: Reindex, g: Node) -> Gradients:
+    """Each piece's gradient goes back to where it was read: a masked reindex_reduce(add)."""
+    readers = [k for k in range(len(node.inputs)) if not node.inputs[k].dtype.is_float]
+    number = {k: position + 1 for position, k in enumerate(readers)}
+    extra = [node.inputs[k] for k in readers]
+    gradients: list[Node | None] = [None] * len(node.inputs)
+    if not node.dtype.is_float:
+        return tuple(gradients)
+    earlier: Expr = ("true",)
+    for piece in node.pieces:
+        condition = conjunction(earlier, piece.condition)
+        back = ReindexReduce(
+            "add",
+            node.inputs[piece.source].shape,
+            tuple(_renumber_reads(e, number) for e in piece.indices),
+            g,
+            *extra,
+            condition=_renumber_reads(condition, number),
+        )
+        known = gradients[piece.source]
+        gradients[piece.source] = back if known is None else add(known, back)
+        earlier = conjunction(earlier, ("not", piece.condition))
+    return tuple(gradients)
+
+
+def _at_source(node: ReindexReduce, value: Node) -> Node:
+    """value[e(i)] for every i of the reduced array: 0 where nothing was written."""
+    y = node.inputs[0]
+    return Reindex(
+        y.shape, (Piece(0, node.indices, node.condition),), value, *node.inputs[1:], fill=0
+    )
+
+
+def _reindex_reduce(node: ReindexReduce, g: Node) -> Gradients:
+    rest = (None,) * (len(node.inputs) - 1)
+    if not node.dtype.is_float:
+        return (None, *rest)
+    return (_REDUCTIONS[node.op](node, g), *rest)
+
+
+def _extreme(node: ReindexReduce, g: Node) -> Node:
+    """maximum and minimum: equal elements share the gradient, or the first takes it."""
+    y = node.inputs[0]
+    best = _at_source(node, node)
+    winner = Elementwise("eq", y, best)
+    both_nan = Elementwise("logical_and", unary("isnan", y), unary("isnan", best))
+    winner = Elementwise("logical_or", winner, both_nan)
+    if node.ties == "share":
+        count = _same_reduction(node, "add", cast(winner, node.dtype))
+        return where(winner, _at_source(node, div(g, count)))
+    position = linear_position(y.shape)
+    nowhere = full(1 << 62, y.shape, dt.int64)
+    first = _same_reduction(node, "minimum", where(winner, position, nowhere))
+    is_first = Elementwise("eq", position, _at_source(node, first))
+    return where(Elementwise("logical_and", winner, is_first), _at_source(node, g))
+
+
+def _same_reduction(node: ReindexReduce, op: str, y: Node) -> Node:
+    return ReindexReduce(
+        op, node.shape, node.indices, y, *node.inputs[1:], condition=node.condition
+    )
+
+
+def _product(node: ReindexReduce, g: Node) -> Node:
+    """The product of all other factors, formed again from the factors: right with zeros, and
+    to every order."""
+    if is_projection(node):
+        return mul(_at_source(node, g), _others(node))
+    from .compiler.passes.invert import inverted
+
+    plain = inverted(node)
+    if isinstance(plain, ReindexReduce) and is_projection(plain):
+        gathered = plain.inputs[0]
+        assert isinstance(gathered, Reindex)
+        gradient = _reindex(gathered, _product(plain, g))[0]
+        assert gradient is not None
+        return gradient
+    return _product_by_division(node, g)
+
+
+def _others(node: ReindexReduce) -> Node:
+    """For every factor the product of the others: prod over j of (1 if j is i else y[j])."""
+    y = node.inputs[0]
+    kept = {e[1] for e in node.indices}
+    reduced = [k for k in range(len(y.shape)) if k not in kept]
+    rank = len(y.shape)
+    shape = (*y.shape, *(y.shape[k] for k in reduced))
+    indices: list[Expr] = [("i", k) for k in range(rank)]
+    for position, k in enumerate(reduced):
+        indices[k] = ("i", rank + position)
+    same: Expr = ("true",)
+    for position, k in enumerate(reduced):
+        same = conjunction(same, ("eq", ("i", k), ("i", rank + position)))
+    spread = Reindex(shape, (Piece(0, tuple(indices), ("not", same)),), y, fill=1)
+    return reduce("multiply", spread, tuple(range(rank, len(shape))))
+
+
+def _product_by_division(node: ReindexReduce, g: Node) -> Node:
+    """For a write that cannot be inverted: from the product of the factors that are not zero."""
+    y = node.inputs[0]
+    is_zero = compare("eq", y, 0)
+    zeros = _same_reduction(node, "add", cast(is_zero, node.dtype))
+    ones = full(1, y.shape, y.dtype)
+    others = _at_source(node, _same_reduction(node, "multiply", where(is_zero, ones, y)))
+    count = sub(_at_source(node, zeros), cast(is_zero, node.dtype))
+    quotient = where(is_zero, others, div(others, where(is_zero, ones, y)))
+    return mul(_at_source(node, g), where(compare("eq", count, 0), quotient))
+
+
+_REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
+    "add": _at_source,
+    "maximum": _extreme,
+    "minimum": _extreme,
+    "multiply": _product,
+}
+
+
+def _escape(node: Escape, g: Node) -> Gradients:
+    if node.gradient is None:
+        raise DTypeError(f"{node.name} has no gradient (recorded at {node.site})")
+    return tuple(node.gradient(node, g))
+
+
+TABLE: dict[type[Node], Callable[..., Gradients]] = {
+    Elementwise: _elementwise,
+    Reindex: _reindex,
+    ReindexReduce: _reindex_reduce,
+    Escape: _escape,
+    RandomBits: lambda node, g: (None, None),
+}
+
+# ---------------------------------------------------------------------------------- the traversal
+
+
+def gradients_of(
+    loss: Node, targets: Sequence[Node], gradient: Node | None = None
+) -> list[Node | None]:
+    """d loss / d target for every target; None for one that the loss does not depend on."""
+    wanted = set(targets)
+    graph = toposort([loss], lambda node: node in wanted and node is not loss)
+    depends = _dependent(graph, wanted)
+    start = full(1, loss.shape, loss.dtype) if gradient is None else gradient
+    totals: dict[Node, Node] = {loss: start}
+    saved = origin.site, recording.backward
+    recording.backward = True
+    try:
+        for node in reversed(graph):
+            g = totals.get(node)
+            if g is None or node not in depends or (node in wanted and node is not loss):
+                continue
+            origin.site = node.site
+            _spread(node, g, depends, totals)
+    finally:
+        origin.site, recording.backward = saved
+    _check_overwritten([totals[t] for t in targets if t in totals], loss)
+    return [totals.get(target) for target in targets]
+
+
+def _dependent(graph: list[Node], wanted: set[Node]) -> set[Node]:
+    """The nodes through which a gradient reaches a target."""
+    depends: set[Node] = set()
+    for node in graph:
+        if node in wanted or (
+            not node.stop
+            and node.dtype.is_float
+            and any(source in depends for source in node.inputs)
+        ):
+            depends.add(node)
+    return depends
+
+
+def _spread(node: Node, g: Node, depends: set[Node], totals: dict[Node, Node]) -> None:
+    if not node.inputs or type(node) not in TABLE:
+        return
+    for source, part in zip(node.inputs, TABLE[type(node)](node, g)):
+        if part is None or source not in depends:
+            continue
+        known = totals.get(source)
+        totals[source] = part if known is None else add(known, part)
+
+
+def _check_overwritten(gradients: list[Node], loss: Node) -> None:
+    """A gradient must not read a version that has been overwritten since."""
+    for node in toposort(gradients, lambda n: n.sequence <= loss.sequence):
+        if node.sequence <= loss.sequence:
+            continue
+        for source in node.inputs:
+            if source.overwritten is not None and source.sequence <= loss.sequence:
+                raise StaleValueError(
+                    f"the gradient needs {describe(source)} made at {source.site}, which was "
+                    f"overwritten at {source.overwritten}; write x = x + … instead of x += …, "
+                    "or call backward() before the write"
+                )
+
+
+def warn_unreached(count: int) -> None:
+    """One warning for all targets that the loss does not depend on."""
+    warnings.warn(
+        f"{count} of the Vars do not influence the loss: their gradient is zero",
+        UnreachedGradientWarning,
+        stacklevel=4,
+    )

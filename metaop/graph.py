@@ -1,0 +1,411 @@
+"""The graph: every kind of node, with its shape and dtype rule beside it.
+
+    node ::= Buffer                              a value in memory: a version of a Var
+           | Scalar(value)                       a Python number, an input of the program
+           | IndexOf(shape, axis)                out[i] = i[axis]
+           | RandomBits(shape; key, counter)     out[i] = Threefry word of (key, counter, i)
+           | Elementwise(op; a, b, …)            out[i] = op(a[i], b[i], …), all of one shape
+           | Reindex(shape, pieces, fill; x, …)  out[i] = x_k[e_k(i)] for the first piece whose
+                                                 condition holds; fill outside x_k or if none does
+           | ReindexReduce(op, shape, e; y, …)   out = identity; for i: out[e(i)] op= y[i]
+           | Escape(call; a, …)                  a host callback, a boundary of native execution
+
+Nodes have identity equality and are never changed after construction, with one exception that
+is the life of a value: a node acquires a storage when it is computed, and loses its inputs when
+nobody can ask for a gradient through it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from . import dtype as dt
+from .dtype import DType
+from .errors import CompilerBug, Site, user_site
+from .index import TRUE, Expr
+from .storage import Storage
+
+Shape = tuple[int, ...]
+_sequence = itertools.count()
+
+
+def size_of(shape: Iterable[int]) -> int:
+    """The number of elements of a shape."""
+    size = 1
+    for extent in shape:
+        size *= extent
+    return size
+
+
+class Node:
+    """What all kinds share.
+
+    sequence: creation number, a topological order of every graph;
+    signature: what makes two nodes of equal inputs compute the same;
+    depth: the longest chain of values that are not computed yet below this one;
+    storage: the bytes, once computed; error: why it can never be computed;
+    requires_grad: a gradient may be asked for through it; stop: no gradient passes below it;
+    overwritten: the site of the write that replaced this version; dropped: where its history went;
+    owner: a weak reference to the Var whose gradient this node's is, for a leaf of the history.
+    """
+
+    __slots__ = (
+        "sequence", "shape", "dtype", "inputs", "signature", "site", "depth", "storage", "error",
+        "requires_grad", "stop", "overwritten", "dropped", "backward", "owner", "__weakref__",
+    )  # fmt: skip
+    kind = "node"
+
+    def __init__(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any):
+        self.sequence = next(_sequence)
+        self.shape = shape
+        self.dtype = dtype
+        self.inputs = inputs
+        self.signature = signature
+        self.site: Site = user_site()
+        self.storage: Storage | None = None
+        self.error: BaseException | None = None
+        self.overwritten: Site | None = None
+        self.dropped: Site | None = None
+        self.owner: Any = None
+        self.backward = recording.backward
+        depth = 0
+        requires_grad = False
+        for node in inputs:
+            if node.depth > depth:
+                depth = node.depth
+            if node.requires_grad:
+                requires_grad = True
+        self.depth = depth + 1
+        if recording.grad:
+            self.requires_grad = requires_grad and dtype.kind == "f"
+            self.stop = False
+        else:
+            self.requires_grad = False
+            self.stop = True
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return size_of(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the value."""
+        return size_of(self.shape) * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        shape = ",".join(map(str, self.shape))
+        return f"<{self.kind} {self.dtype.short}[{shape}] from {self.site}>"
+
+
+class _Recording:
+    """How new nodes are recorded; per thread, see `metaop.grad_mode`."""
+
+    grad = True
+    backward = False
+
+
+def _make_recording() -> Any:
+    import threading
+
+    class Recording(threading.local, _Recording):
+        pass
+
+    return Recording()
+
+
+recording: Any = _make_recording()
+
+
+class Buffer(Node):
+    """A value in memory."""
+
+    __slots__ = ()
+    kind = "buffer"
+
+    def __init__(self, storage: Storage, shape: Shape, dtype: DType):
+        super().__init__(shape, dtype, (), ("buffer",))
+        self.storage = storage
+        self.depth = 0
+
+
+# The values that a rewrite may test for are part of a program's key; all others are its inputs.
+LITERALS = frozenset((0.0, 1.0, -1.0, 2.0, -2.0, 0.5))
+
+
+class Scalar(Node):
+    """A Python number of some dtype: an input of the program, so that another value (a learning
+    rate, a seed) compiles nothing.  `literal` if the value is part of the key."""
+
+    __slots__ = ("value", "literal")
+    kind = "scalar"
+
+    def __init__(self, value: bool | int | float, dtype: DType):
+        self.value = value
+        self.literal = dtype is dt.bool_ or (value in LITERALS and _sign_is_plain(value))
+        signature = ("literal", value, dtype.name) if self.literal else ("scalar",)
+        super().__init__((), dtype, (), signature)
+        self.depth = 0
+
+
+def _sign_is_plain(value: float) -> bool:
+    """False for -0.0, which `value in LITERALS` cannot tell from 0.0."""
+    return value != 0 or struct.pack("d", value) == bytes(8)
+
+
+class IndexOf(Node):
+    """out[i] = i[axis] as int64."""
+
+    __slots__ = ("axis",)
+    kind = "index"
+
+    def __init__(self, shape: Shape, axis: int):
+        self.axis = axis
+        super().__init__(shape, dt.int64, (), ("index", axis))
+
+
+class RandomBits(Node):
+    """out[i] = word 0 of Threefry-2x32-20 of key (k0, k1) and counter (i mod 2^32, call), uint32.
+
+    inputs: key uint32[2], call uint32[].  Source: Salmon et al., "Parallel random numbers: as
+    easy as 1, 2, 3", SC 2011.
+    """
+
+    __slots__ = ()
+    kind = "random_bits"
+
+    def __init__(self, shape: Shape, key: Node, call: Node):
+        super().__init__(shape, dt.uint32, (key, call), ("random_bits",))
+
+
+def _same(*dtypes: DType) -> DType:
+    return dtypes[-1]
+
+
+def _bool(*dtypes: DType) -> DType:
+    return dt.bool_
+
+
+class Operator(NamedTuple):
+    """One elementwise operator: arity, dtype rule, cost in simple instructions, on which kinds."""
+
+    arity: int
+    result: Callable[..., DType]
+    cost: int
+    kinds: str  # which dtype kinds it is defined on: f i u b
+
+
+def _table() -> dict[str, Operator]:
+    table: dict[str, Operator] = {}
+
+    def define(names: str, arity: int, cost: int, kinds: str, result: Any = _same) -> None:
+        for name in names.split():
+            table[name] = Operator(arity, result, cost, kinds)
+
+    define("neg", 1, 1, "fiu")
+    define("abs sign", 1, 1, "fiu")
+    define("copy", 1, 0, "fiub")
+    define("floor ceil round trunc", 1, 1, "f")
+    define("sqrt", 1, 6, "f")
+    define("exp exp2 sigmoid tanh", 1, 12, "f")
+    define("expm1 log log2 log10 log1p sin cos tan erf erfc", 1, 16, "f")
+    define("asin acos atan sinh cosh asinh acosh atanh", 1, 24, "f")
+    define("isnan isinf isfinite", 1, 1, "f", _bool)
+    define("logical_not", 1, 1, "b", _bool)
+    define("invert", 1, 1, "iub")
+    define("add sub mul", 2, 1, "fiu")
+    define("div", 2, 4, "f")
+    define("floordiv mod", 2, 8, "fiu")
+    define("truncdiv truncmod", 2, 8, "iu")
+    define("pow", 2, 40, "fiu")
+    define("atan2 hypot", 2, 30, "f")
+    define("copysign", 2, 1, "f")
+    define("maximum minimum", 2, 1, "fiub")
+    define("fmax fmin", 2, 2, "f")
+    define("lt le gt ge eq ne", 2, 1, "fiub", _bool)
+    define("logical_and logical_or logical_xor", 2, 1, "b", _bool)
+    define("bitand bitor bitxor", 2, 1, "iub")
+    define("shl shr", 2, 1, "iu")
+    define("where", 3, 1, "fiub")
+    return table
+
+
+OPERATORS = _table()
+CONVERSIONS = ("cast", "bitcast")
+
+
+class Elementwise(Node):
+    """out[i] = op(a[i], b[i], …); the inputs have one shape."""
+
+    __slots__ = ("op",)
+    kind = "elementwise"
+
+    def __init__(self, op: str, *inputs: Node, dtype: DType | None = None):
+        self.op = op
+        shape = inputs[0].shape
+        if dtype is None:
+            dtype = OPERATORS[op].result(*(node.dtype for node in inputs))
+        super().__init__(shape, dtype, inputs, (op, dtype.name))
+
+    def check(self) -> None:
+        """Raises CompilerBug unless the inputs fit the operator."""
+        if any(node.shape != self.shape for node in self.inputs):
+            raise CompilerBug(f"elementwise {self.op}: inputs {self.inputs} differ in shape")
+        if self.op in CONVERSIONS:
+            return
+        operands = self.inputs[1:] if self.op == "where" else self.inputs
+        if len({node.dtype for node in operands}) != 1:
+            raise CompilerBug(f"elementwise {self.op}: inputs {self.inputs} differ in dtype")
+        if operands[0].dtype.kind not in OPERATORS[self.op].kinds:
+            raise CompilerBug(f"elementwise {self.op} is not defined on {operands[0].dtype}")
+
+
+class Piece(NamedTuple):
+    """One piece of a reindex: reads inputs[source][indices] where the condition holds."""
+
+    source: int
+    indices: tuple[Expr, ...]
+    condition: Expr = TRUE
+
+
+class Reindex(Node):
+    """out[i] = x_k[e_k(i)] of the first piece whose condition holds, else fill."""
+
+    __slots__ = ("pieces", "fill")
+    kind = "reindex"
+
+    def __init__(
+        self,
+        shape: Shape,
+        pieces: tuple[Piece, ...],
+        *inputs: Node,
+        fill: bool | int | float = 0,
+    ):
+        self.pieces = pieces
+        self.fill = fill
+        signature = ("reindex", shape, pieces, repr(fill))
+        super().__init__(shape, inputs[pieces[0].source].dtype, inputs, signature)
+
+    def check(self) -> None:
+        """Raises CompilerBug unless every piece indexes its source with its rank."""
+        for piece in self.pieces:
+            source = self.inputs[piece.source]
+            if len(piece.indices) != len(source.shape) or source.dtype is not self.dtype:
+                raise CompilerBug(f"reindex piece {piece} does not fit {source}")
+
+
+REDUCTIONS = ("add", "multiply", "maximum", "minimum", "logical_and", "logical_or",
+              "bitwise_and", "bitwise_or", "bitwise_xor")  # fmt: skip
+
+
+def identity_of(op: str, dtype: DType) -> bool | int | float:
+    """The identity element of a reduction."""
+    if op == "maximum":
+        return dtype.lowest
+    if op == "minimum":
+        return dtype.highest
+    if op in ("multiply", "logical_and"):
+        return 1
+    if op == "bitwise_and":
+        return -1 if dtype.kind == "i" else dtype.highest
+    return 0
+
+
+class ReindexReduce(Node):
+    """out = identity; for i over y: out[e(i)] op= y[i], skipped outside out.
+
+    ties: how maximum and minimum share a gradient among equal elements, "share" or "first".
+    """
+
+    __slots__ = ("op", "indices", "condition", "ties")
+    kind = "reindex_reduce"
+
+    def __init__(
+        self,
+        op: str,
+        shape: Shape,
+        indices: tuple[Expr, ...],
+        *inputs: Node,
+        condition: Expr = TRUE,
+        ties: str = "share",
+    ):
+        self.op, self.indices, self.condition, self.ties = op, indices, condition, ties
+        signature = ("reindex_reduce", op, shape, indices, condition)
+        super().__init__(shape, inputs[0].dtype, inputs, signature)
+
+    def check(self) -> None:
+        """Raises CompilerBug unless the write index has the rank of the result."""
+        if len(self.indices) != len(self.shape) or self.op not in REDUCTIONS:
+            raise CompilerBug(f"reindex_reduce {self.op} {self.indices} does not fit {self.shape}")
+
+
+class Escape(Node):
+    """A host callback: `call(*ndarrays) -> ndarray` of this shape and dtype, run between segments.
+
+    gradient: (node, output gradient) -> gradients of the inputs, or None if it has none.
+    """
+
+    __slots__ = ("call", "gradient", "name")
+    kind = "escape"
+
+    def __init__(
+        self,
+        name: str,
+        call: Callable[..., Any],
+        shape: Shape,
+        dtype: DType,
+        *inputs: Node,
+        gradient: Callable[..., Any] | None = None,
+    ):
+        self.name, self.call, self.gradient = name, call, gradient
+        super().__init__(shape, dtype, inputs, ("escape", name, id(call)))
+
+
+def toposort(roots: Iterable[Node], leaf: Callable[[Node], bool] | None = None) -> list[Node]:
+    """Every node that the roots are computed from, inputs first; `leaf` nodes are not entered.
+
+    The creation number is a topological order, so sorting by it is all there is to do.
+    """
+    seen: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if leaf is None or not leaf(node):
+            stack.extend(node.inputs)
+    return sorted(seen, key=_by_sequence)
+
+
+def _by_sequence(node: Node) -> int:
+    return node.sequence
+
+
+def pending(roots: Iterable[Node]) -> list[Node]:
+    """The nodes that have to be known to compute the roots, inputs first; computed ones are leaves."""
+    return toposort(roots, lambda node: node.storage is not None)
+
+
+# ---------------------------------------------------------------------------- frequent reindexes
+
+
+def identity_indices(rank: int) -> tuple[Expr, ...]:
+    """(i0, i1, …)."""
+    return tuple(("i", k) for k in range(rank))
+
+
+def is_projection(node: ReindexReduce) -> bool:
+    """True if the write index is distinct loop indices in increasing order: a plain reduction."""
+    axes = [e[1] if isinstance(e, tuple) and e[0] == "i" else -1 for e in node.indices]
+    shape = node.inputs[0].shape
+    return (
+        node.condition == TRUE
+        and len(node.inputs) == 1
+        and all(a >= 0 for a in axes)
+        and axes == sorted(set(axes))
+        and all(shape[a] == extent for a, extent in zip(axes, node.shape))
+    )

@@ -1,0 +1,639 @@
+"""Index expressions as data: what a reindex reads, where a reindex_reduce writes.
+
+Grammar (plain tuples and ints; hashable, printable, free of code):
+
+    e ::= int | ("i", k)                          the k-th loop index
+        | ("add"|"sub"|"mul", e, e)
+        | ("floordiv"|"mod", e, e)                Python's signs
+        | ("div"|"rem", e, e)                     C's signs (Jittor's / and %)
+        | ("min"|"max", e, e) | ("where", c, e, e)
+        | ("read", k, (e, ...), check)            the k-th integer input at (e, ...);
+                                                  check: (low, high) or None
+        | ("val", name)                           a value named earlier (compiler only)
+    c ::= ("lt"|"le"|"eq"|"ne", e, e) | ("and"|"or", c, c) | ("not", c) | ("true",)
+
+`simplify` brings an expression into a normal form, a sum of coefficients times atoms, using the
+range of every loop index; equal normal forms are equal expressions (not the reverse).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .errors import IndexExpressionError
+
+Expr = Any  # int or a tuple of the grammar above
+Range = tuple[int, int]  # inclusive bounds
+Extents = Sequence[int]
+TRUE = ("true",)
+FALSE = ("not", TRUE)
+HUGE = 1 << 62
+
+
+def loop(k: int) -> Expr:
+    """The k-th loop index."""
+    return ("i", k)
+
+
+# ----------------------------------------------------------------------------------- arithmetic
+
+
+def _truncating_div(a: int, b: int) -> int:
+    quotient = abs(a) // abs(b)
+    return quotient if (a >= 0) == (b >= 0) else -quotient
+
+
+FOLD: dict[str, Callable[[int, int], Any]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b,
+    "mod": lambda a, b: a % b,
+    "div": _truncating_div,
+    "rem": lambda a, b: a - b * _truncating_div(a, b),
+    "min": min,
+    "max": max,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+}
+CONDITIONS = frozenset(("lt", "le", "eq", "ne", "and", "or", "not", "true"))
+
+
+def is_condition(e: Expr) -> bool:
+    """True for a condition, False for an integer expression."""
+    return isinstance(e, tuple) and e[0] in CONDITIONS
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The direct sub-expressions of e."""
+    if isinstance(e, int) or e[0] in ("i", "val", "true"):
+        return ()
+    return e[2] if e[0] == "read" else e[1:]
+
+
+def rebuild(e: Expr, parts: Sequence[Expr]) -> Expr:
+    """e with its direct sub-expressions replaced by `parts`."""
+    if e[0] == "read":
+        return ("read", e[1], tuple(parts), *e[3:])
+    return (e[0], *parts)
+
+
+def transform(e: Expr, leaf: Callable[[Expr], Expr | None]) -> Expr:
+    """e rebuilt from the leaves up; `leaf` may replace any node (None: keep and go on)."""
+    replaced = leaf(e)
+    if replaced is not None:
+        return replaced
+    parts = children(e)
+    if not parts:
+        return e
+    new = tuple(transform(p, leaf) for p in parts)
+    return e if new == parts else rebuild(e, new)
+
+
+def substitute(e: Expr, indices: Sequence[Expr]) -> Expr:
+    """e with every loop index k replaced by indices[k]."""
+    if isinstance(e, int):
+        return e
+    if e[0] == "i":
+        return indices[e[1]]
+    parts = children(e)
+    if not parts:
+        return e
+    return rebuild(e, [substitute(p, indices) for p in parts])
+
+
+def loops_of(e: Expr) -> set[int]:
+    """The loop indices that occur in e."""
+    if isinstance(e, int):
+        return set()
+    if e[0] == "i":
+        return {e[1]}
+    found: set[int] = set()
+    for part in children(e):
+        found |= loops_of(part)
+    return found
+
+
+def contains(e: Expr, kinds: tuple[str, ...]) -> bool:
+    """True if a node of one of the kinds occurs in e."""
+    if isinstance(e, int):
+        return False
+    return e[0] in kinds or any(contains(p, kinds) for p in children(e))
+
+
+def reads_of(e: Expr) -> list[Expr]:
+    """The reads of integer inputs in e, outermost last."""
+    if isinstance(e, int):
+        return []
+    found = [r for part in children(e) for r in reads_of(part)]
+    return [*found, e] if e[0] == "read" else found
+
+
+def evaluate(e: Expr, indices: Sequence[int], read: Callable[..., int] | None = None) -> Any:
+    """The value of e at concrete loop indices; `read(k, position)` supplies integer inputs."""
+    if isinstance(e, int):
+        return e
+    kind = e[0]
+    if kind == "i":
+        return indices[e[1]]
+    if kind == "true":
+        return True
+    if kind == "read":
+        assert read is not None
+        return read(e[1], tuple(evaluate(p, indices, read) for p in e[2]))
+    if kind == "where":
+        return evaluate(e[2] if evaluate(e[1], indices, read) else e[3], indices, read)
+    parts = [evaluate(p, indices, read) for p in e[1:]]
+    if kind == "and":
+        return parts[0] and parts[1]
+    if kind == "or":
+        return parts[0] or parts[1]
+    return not parts[0] if kind == "not" else FOLD[kind](*parts)
+
+
+# ----------------------------------------------------------------------------------- intervals
+
+
+def interval(e: Expr, extents: Extents) -> Range:
+    """Inclusive bounds of e when loop index k runs over range(extents[k])."""
+    if isinstance(e, int):
+        return (e, e)
+    kind = e[0]
+    if kind == "i":
+        return (0, max(extents[e[1]] - 1, 0))
+    if kind == "read" or kind == "val":
+        check = e[3] if kind == "read" else (e[2] if len(e) > 2 else None)
+        return (check[0], check[1] - 1) if check else (-HUGE, HUGE)
+    if kind in CONDITIONS:
+        return (0, 1)
+    if kind == "where":
+        a, b = interval(e[2], extents), interval(e[3], extents)
+        return (min(a[0], b[0]), max(a[1], b[1]))
+    a, b = interval(e[1], extents), interval(e[2], extents)
+    return _INTERVAL[kind](a, b)
+
+
+def _corners(op: Callable[[int, int], int], a: Range, b: Range) -> Range:
+    values = [op(x, y) for x in a for y in b]
+    return (min(values), max(values))
+
+
+def _interval_div(op: Callable[[int, int], int]) -> Callable[[Range, Range], Range]:
+    def rule(a: Range, b: Range) -> Range:
+        return _corners(op, a, b) if b[0] > 0 else (-HUGE, HUGE)
+
+    return rule
+
+
+def _interval_mod(a: Range, b: Range) -> Range:
+    if b[0] != b[1] or b[0] <= 0:
+        return (-HUGE, HUGE)
+    if a[0] >= 0 and a[1] < b[0]:
+        return a
+    return (0, b[0] - 1)
+
+
+def _interval_rem(a: Range, b: Range) -> Range:
+    if b[0] != b[1] or b[0] <= 0:
+        return (-HUGE, HUGE)
+    return (0 if a[0] >= 0 else 1 - b[0], 0 if a[1] <= 0 else b[0] - 1)
+
+
+_INTERVAL: dict[str, Callable[[Range, Range], Range]] = {
+    "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "mul": lambda a, b: _corners(FOLD["mul"], a, b),
+    "floordiv": _interval_div(FOLD["floordiv"]),
+    "div": _interval_div(FOLD["div"]),
+    "mod": _interval_mod,
+    "rem": _interval_rem,
+    "min": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+    "max": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+}
+
+# --------------------------------------------------------------------------------- normal form
+
+Terms = dict[Expr, int]  # atom -> coefficient; the atom None stands for the constant
+
+
+def linear(e: Expr, extents: Extents) -> Terms:
+    """e as a sum of coefficient * atom (key None: the constant), atoms in normal form."""
+    if isinstance(e, int):
+        return {None: e} if e else {}
+    kind = e[0]
+    if kind in ("add", "sub"):
+        sign = 1 if kind == "add" else -1
+        result = dict(linear(e[1], extents))
+        for atom, coefficient in linear(e[2], extents).items():
+            _accumulate(result, atom, sign * coefficient)
+        return result
+    if kind == "mul":
+        a, b = linear(e[1], extents), linear(e[2], extents)
+        if not b or set(b) == {None}:
+            return _scaled(a, b.get(None, 0))
+        if not a or set(a) == {None}:
+            return _scaled(b, a.get(None, 0))
+        return {("mul", from_terms(a), from_terms(b)): 1}
+    if kind in ("floordiv", "mod", "div", "rem"):
+        return _linear_division(kind, linear(e[1], extents), simplify(e[2], extents), extents)
+    return {_simplify_atom(e, extents): 1} if not _folds(e, extents) else _folded(e, extents)
+
+
+def _accumulate(terms: Terms, atom: Expr, coefficient: int) -> None:
+    total = terms.get(atom, 0) + coefficient
+    if total:
+        terms[atom] = total
+    else:
+        terms.pop(atom, None)
+
+
+def _scaled(terms: Terms, factor: int) -> Terms:
+    return {atom: c * factor for atom, c in terms.items()} if factor else {}
+
+
+def _simplify_atom(e: Expr, extents: Extents) -> Expr:
+    parts = children(e)
+    return rebuild(e, [simplify(p, extents) for p in parts]) if parts else e
+
+
+def _folds(e: Expr, extents: Extents) -> bool:
+    if e[0] in ("i", "val", "read"):
+        return e[0] == "i" and extents[e[1]] == 1
+    low, high = interval(e, extents)
+    return low == high or e[0] in ("min", "max", "where")
+
+
+def _folded(e: Expr, extents: Extents) -> Terms:
+    """A node whose value the ranges decide: min, max, where, an index of extent one."""
+    if e[0] == "i":
+        return {}
+    low, high = interval(e, extents)
+    if low == high:
+        return {None: low} if low else {}
+    if e[0] == "where":
+        condition = simplify(e[1], extents)
+        if condition in (TRUE, FALSE):
+            return linear(e[2] if condition == TRUE else e[3], extents)
+    if e[0] in ("min", "max"):
+        a, b = interval(e[1], extents), interval(e[2], extents)
+        if a[1] <= b[0]:
+            return linear(e[1] if e[0] == "min" else e[2], extents)
+        if b[1] <= a[0]:
+            return linear(e[2] if e[0] == "min" else e[1], extents)
+    return {_simplify_atom(e, extents): 1}
+
+
+def _terms_interval(terms: Terms, extents: Extents) -> Range:
+    low = high = 0
+    for atom, coefficient in terms.items():
+        if atom is None:
+            low, high = low + coefficient, high + coefficient
+        else:
+            a, b = interval(atom, extents)
+            low += coefficient * (a if coefficient > 0 else b)
+            high += coefficient * (b if coefficient > 0 else a)
+    return low, high
+
+
+def _linear_division(kind: str, terms: Terms, divisor: Expr, extents: Extents) -> Terms:
+    """(k*A + B) // k -> A + B // k and (k*A + B) % k -> B % k, both for k > 0."""
+    if not isinstance(divisor, int) or divisor <= 0:
+        if isinstance(divisor, int) and set(terms) <= {None} and divisor:
+            value = FOLD[kind](terms.get(None, 0), divisor)
+            return {None: value} if value else {}
+        return {(kind, from_terms(terms), divisor): 1}
+    if kind in ("div", "rem"):  # C's signs agree with Python's on non-negative numbers
+        if _terms_interval(terms, extents)[0] < 0:
+            return {(kind, from_terms(terms), divisor): 1}
+        kind = "floordiv" if kind == "div" else "mod"
+    rest: Terms = {}
+    whole: Terms = {}
+    for atom, coefficient in terms.items():
+        quotient, remainder = divmod(coefficient, divisor)
+        if remainder and atom is not None:  # keep a term whole: its parts have no better form
+            quotient, remainder = 0, coefficient
+        if quotient:
+            whole[atom] = quotient
+        if remainder:
+            rest[atom] = remainder
+    low, high = _terms_interval(rest, extents)
+    if low // divisor == high // divisor:
+        base = low // divisor
+        if kind == "floordiv":
+            _accumulate(whole, None, base)
+            return whole
+        _accumulate(rest, None, -base * divisor)
+        return rest
+    if kind == "floordiv":
+        for atom, coefficient in _floordiv_atom(rest, divisor, extents).items():
+            _accumulate(whole, atom, coefficient)
+        return whole
+    return _mod_atom(rest, divisor, extents)
+
+
+def _common_factor(terms: Terms, divisor: int) -> int:
+    from math import gcd
+
+    factor = divisor
+    for atom, coefficient in terms.items():
+        if atom is not None:
+            factor = gcd(factor, coefficient)
+    return factor
+
+
+def _floordiv_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
+    """(g*A + c) // (g*k) -> (A + c // g) // k, and (x // a) // b -> x // (a*b)."""
+    factor = _common_factor(terms, divisor)
+    if factor > 1:
+        reduced = {a: c // factor for a, c in terms.items() if c // factor or a is not None}
+        return _linear_division("floordiv", reduced, divisor // factor, extents)
+    if len(terms) == 1:
+        ((atom, coefficient),) = terms.items()
+        if coefficient == 1 and atom is not None and atom[0] == "floordiv":
+            if isinstance(atom[2], int) and atom[2] > 0:
+                inner = linear(atom[1], extents)
+                return _linear_division("floordiv", inner, atom[2] * divisor, extents)
+    return {("floordiv", from_terms(terms), divisor): 1}
+
+
+def _mod_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
+    """(g*A) % (g*k) -> g * (A % k), and (x % (k*m)) % k -> x % k."""
+    factor = _common_factor(terms, divisor)
+    constant = terms.get(None, 0)
+    if factor > 1 and constant % factor == 0:
+        reduced = {a: c // factor for a, c in terms.items()}
+        return _scaled(_linear_division("mod", reduced, divisor // factor, extents), factor)
+    if len(terms) == 1:
+        ((atom, coefficient),) = terms.items()
+        if coefficient == 1 and atom is not None and atom[0] == "mod":
+            if isinstance(atom[2], int) and atom[2] % divisor == 0:
+                return _linear_division("mod", linear(atom[1], extents), divisor, extents)
+    return {("mod", from_terms(terms), divisor): 1}
+
+
+def _recombine(terms: Terms, extents: Extents) -> Terms:
+    """m*k*(x // k) + m*(x % k) -> m*x: what undoes a reshape in a linear offset."""
+    changed = True
+    while changed:
+        changed = False
+        for atom, coefficient in list(terms.items()):
+            if atom is None or atom[0] != "floordiv" or not isinstance(atom[2], int):
+                continue
+            x, k = atom[1], atom[2]
+            if coefficient % k:
+                continue
+            m = coefficient // k
+            remainder = linear(("mod", x, k), extents)
+            if remainder and all(terms.get(a) == c * m for a, c in remainder.items()):
+                del terms[atom]
+                for a in remainder:
+                    del terms[a]
+                for a, c in linear(x, extents).items():
+                    _accumulate(terms, a, c * m)
+                changed = True
+                break
+    return terms
+
+
+def from_terms(terms: Terms) -> Expr:
+    """The expression of a sum: atoms in a fixed order, the constant last."""
+    result: Expr = None
+    for atom in sorted((a for a in terms if a is not None), key=_atom_order):
+        coefficient = terms[atom]
+        if result is None:
+            result = atom if coefficient == 1 else ("mul", atom, coefficient)
+        elif coefficient < 0:
+            result = ("sub", result, atom if coefficient == -1 else ("mul", atom, -coefficient))
+        else:
+            result = ("add", result, atom if coefficient == 1 else ("mul", atom, coefficient))
+    constant = terms.get(None, 0)
+    if result is None:
+        return constant
+    if constant:
+        return ("add", result, constant) if constant > 0 else ("sub", result, -constant)
+    return result
+
+
+def _atom_order(atom: Expr) -> tuple[int, int, str]:
+    return (0, atom[1], "") if atom[0] == "i" else (1, 0, repr(atom))
+
+
+def simplify(e: Expr, extents: Extents) -> Expr:
+    """e in normal form, given the extent of every loop index."""
+    if isinstance(e, int):
+        return e
+    if e[0] in CONDITIONS:
+        return _simplify_condition(e, extents)
+    return from_terms(_recombine(linear(e, extents), extents))
+
+
+def _simplify_condition(c: Expr, extents: Extents) -> Expr:
+    kind = c[0]
+    if kind == "true":
+        return c
+    if kind == "not":
+        inner = _simplify_condition(c[1], extents)
+        return inner[1] if inner[0] == "not" else ("not", inner)
+    if kind == "and":
+        return conjunction(_simplify_condition(c[1], extents), _simplify_condition(c[2], extents))
+    if kind == "or":
+        a, b = _simplify_condition(c[1], extents), _simplify_condition(c[2], extents)
+        if TRUE in (a, b):
+            return TRUE
+        return b if a == FALSE else a if b == FALSE else ("or", a, b)
+    difference = linear(("sub", c[1], c[2]), extents)
+    low, high = _terms_interval(difference, extents)
+    decided = _decide(kind, low, high)
+    if decided is not None:
+        return TRUE if decided else FALSE
+    return (kind, simplify(c[1], extents), simplify(c[2], extents))
+
+
+def _decide(kind: str, low: int, high: int) -> bool | None:
+    """The truth of `difference kind 0` when low <= difference <= high, None if it varies."""
+    if kind == "lt":
+        return True if high < 0 else False if low >= 0 else None
+    if kind == "le":
+        return True if high <= 0 else False if low > 0 else None
+    equal = True if low == high == 0 else False if low > 0 or high < 0 else None
+    return equal if kind == "eq" or equal is None else not equal
+
+
+def conjunction(a: Expr, b: Expr) -> Expr:
+    """a and b, with trivial and repeated parts dropped."""
+    if a == TRUE or a == b:
+        return b
+    if b == TRUE:
+        return a
+    if FALSE in (a, b):
+        return FALSE
+    known = conjuncts(a)
+    for part in conjuncts(b):
+        if part not in known:
+            a = ("and", a, part)
+    return a
+
+
+def conjuncts(c: Expr) -> list[Expr]:
+    """The parts of a conjunction."""
+    if c == TRUE:
+        return []
+    return [*conjuncts(c[1]), *conjuncts(c[2])] if c[0] == "and" else [c]
+
+
+def within(indices: Sequence[Expr], shape: Sequence[int]) -> Expr:
+    """The condition that an index tuple lies inside a shape."""
+    condition: Expr = TRUE
+    for e, size in zip(indices, shape):
+        condition = conjunction(condition, conjunction(("le", 0, e), ("lt", e, size)))
+    return condition
+
+
+def flatten(indices: Sequence[Expr], shape: Sequence[int]) -> Expr:
+    """The row-major offset of an index tuple in an array of this shape."""
+    offset: Expr = 0
+    for e, size in zip(indices, shape):
+        offset = ("add", ("mul", offset, size), e)
+    return offset
+
+
+def unflatten(offset: Expr, shape: Sequence[int]) -> tuple[Expr, ...]:
+    """The index tuple in an array of this shape of a row-major offset."""
+    result = []
+    for d in range(len(shape)):
+        stride = 1
+        for size in shape[d + 1 :]:
+            stride *= size
+        e: Expr = ("floordiv", offset, stride) if stride != 1 else offset
+        result.append(("mod", e, shape[d]) if d and shape[d] else e)
+    return tuple(result)
+
+
+# -------------------------------------------------------------------------------------- output
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "div": "/",
+          "rem": "%%", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
+_BINDING = {"or": 1, "and": 2, "lt": 4, "le": 4, "eq": 4, "ne": 4, "add": 5, "sub": 5,
+            "mul": 6, "floordiv": 6, "mod": 6, "div": 6, "rem": 6}  # fmt: skip
+
+
+def show(
+    e: Expr,
+    name: Callable[[int], str] = "i{}".format,
+    read: Callable[[Expr, str], str] | None = None,
+    level: int = 0,
+) -> str:
+    """e as text; `name(k)` prints loop index k, `read(e, position)` a read of an input."""
+    if isinstance(e, int):
+        return str(e) if e >= 0 or level < 6 else f"({e})"
+    kind = e[0]
+    if kind == "i":
+        return name(e[1])
+    if kind == "val":
+        return str(e[1])
+    if kind == "true":
+        return "True"
+    if kind == "not":
+        return f"not {show(e[1], name, read, 3)}" if level < 3 else f"(not {show(e[1], name, read, 3)})"  # noqa: E501
+    if kind == "read":
+        position = ", ".join(show(p, name, read) for p in e[2])
+        return read(e, position) if read else f"@{e[1]}[{position}]"
+    if kind in ("min", "max"):
+        return f"{kind}({show(e[1], name, read)}, {show(e[2], name, read)})"
+    if kind == "where":
+        condition, yes, no = (show(p, name, read, 1) for p in e[1:])
+        return f"({yes} if {condition} else {no})"
+    own = _BINDING[kind]
+    text = f"{show(e[1], name, read, own)} {_SIGNS[kind]} {show(e[2], name, read, own + 1)}"
+    return f"({text})" if own < level else text
+
+
+# --------------------------------------------------------------------- what users write: objects
+
+
+def as_index(value: Any, context: str = "index expression") -> Expr:
+    """The expression of an Index, an int or a bool; IndexExpressionError for anything else."""
+    if isinstance(value, Index):
+        return value.expr
+    if isinstance(value, bool):
+        return TRUE if value else FALSE
+    if hasattr(value, "__index__"):
+        return int(value.__index__())
+    raise IndexExpressionError(
+        f"{context}: expected integers and loop indices, got {value!r} of type "
+        f"{type(value).__name__}; an index is an integer: use // instead of /"
+    )
+
+
+def _binary(kind: str, swap: bool = False) -> Callable[[Index, Any], Any]:
+    def method(self: Index, other: Any) -> Any:
+        a, b = self.expr, as_index(other)
+        return Index((kind, b, a) if swap else (kind, a, b))
+
+    return method
+
+
+class Index:
+    """A loop index or arithmetic on loop indices, as written in a meta-operator.
+
+    `+ - * // %` and unary minus with Python's meaning, `< <= > >= == !=`, `& | ~` on conditions.
+    """
+
+    __slots__ = ("expr",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, expr: Expr):
+        self.expr = expr
+
+    __add__, __radd__ = _binary("add"), _binary("add", True)
+    __sub__, __rsub__ = _binary("sub"), _binary("sub", True)
+    __mul__, __rmul__ = _binary("mul"), _binary("mul", True)
+    __floordiv__, __rfloordiv__ = _binary("floordiv"), _binary("floordiv", True)
+    __mod__, __rmod__ = _binary("mod"), _binary("mod", True)
+    __lt__, __le__ = _binary("lt"), _binary("le")
+    __gt__, __ge__ = _binary("lt", True), _binary("le", True)
+    __eq__, __ne__ = _binary("eq"), _binary("ne")  # type: ignore[assignment]
+    __and__, __or__ = _binary("and"), _binary("or")
+
+    def __neg__(self) -> Index:
+        return Index(("sub", 0, self.expr))
+
+    def __invert__(self) -> Index:
+        return Index(("not", self.expr))
+
+    def __truediv__(self, other: Any) -> Index:
+        raise IndexExpressionError(
+            f"{self!r} / {other!r}: an index is an integer: write // (or Jittor's '/' in a string)"
+        )
+
+    def __bool__(self) -> bool:
+        raise IndexExpressionError(
+            f"{self!r}: the value of an index is not known while the expression is recorded; "
+            "combine conditions with & and |, choose with metaop.index.where"
+        )
+
+    def __repr__(self) -> str:
+        return show(self.expr)
+
+
+def where(condition: Any, yes: Any, no: Any) -> Index:
+    """The index `yes` where the condition holds, else `no`."""
+    return Index(("where", as_index(condition), as_index(yes), as_index(no)))
+
+
+def minimum(a: Any, b: Any) -> Index:
+    """The smaller of two indices."""
+    return Index(("min", as_index(a), as_index(b)))
+
+
+def maximum(a: Any, b: Any) -> Index:
+    """The larger of two indices."""
+    return Index(("max", as_index(a), as_index(b)))
+
+
+def identity_range(rank: int) -> tuple[Expr, ...]:
+    """(i0, i1, …)."""
+    return tuple(("i", k) for k in range(rank))

@@ -1,0 +1,333 @@
+"""Reading and writing parts: every NumPy index of integers, slices, None, Ellipsis, integer Vars
+and arrays; boolean masks for writing.
+
+A read is one reindex.  A write `x[i] = v` makes a new version of x: a reindex of two pieces, v
+inside the written part and the old x elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import dtype as dt
+from . import elementwise as el
+from .build import broadcast_shapes, broadcast_to, cast, full, linear_position, reshape, where
+from .errors import DTypeError, ShapeError, describe
+from .graph import Elementwise, IndexOf, Node, Piece, Reindex, ReindexReduce, Shape
+from .index import TRUE, Expr, conjunction
+from .var import Var, node_of
+
+
+@dataclass
+class Selection:
+    """What an index selects: per axis of x an expression over the result's loops.
+
+    shape: of the result; indices: what is read; conditions, inverse: for basic indices the part
+    of x that is selected and, per axis of the result, which element of it an element of x is.
+    """
+
+    shape: Shape
+    indices: list[Expr]
+    extra: list[Node] = field(default_factory=list)
+    conditions: list[Expr] = field(default_factory=list)
+    inverse: list[Expr] = field(default_factory=list)
+
+
+def _is_array(key: Any) -> bool:
+    return isinstance(key, Var | np.ndarray | list)
+
+
+def _normalised(node: Node, key: Any) -> list[Any]:
+    """The index as one entry per axis of x (and None), the Ellipsis expanded."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    keys = [_integer_array(node, k) if _is_array(k) else k for k in keys]
+    used = sum(k is not None and k is not Ellipsis for k in keys)
+    rank = len(node.shape)
+    if sum(k is Ellipsis for k in keys) > 1:
+        raise IndexError("an index can only have one Ellipsis ('...')")
+    if used > rank:
+        raise IndexError(f"too many indices: x is {describe(node)}, {used} were given")
+    if not any(k is Ellipsis for k in keys):
+        keys.append(Ellipsis)
+    position = next(i for i, k in enumerate(keys) if k is Ellipsis)
+    return [*keys[:position], *[slice(None)] * (rank - used), *keys[position + 1 :]]
+
+
+def _integer_array(node: Node, key: Any) -> Any:
+    array = node_of(key)
+    if array.dtype is dt.bool_:
+        raise IndexError(
+            f"reading x[mask] gives a shape that depends on values (x is {describe(node)}); "
+            "use mo.where(mask, x, other), or x.numpy()[mask]"
+        )
+    if array.dtype.is_float:
+        if isinstance(key, list) and not key:
+            return cast(array, dt.int64)
+        raise IndexError(f"an index must be an integer, got {describe(array)}")
+    return array
+
+
+def _integer(node: Node, key: Any, axis: int) -> int:
+    if isinstance(key, bool) or not hasattr(key, "__index__"):
+        raise IndexError(
+            f"x[{key!r}]: an index is an integer, slice, None, Ellipsis or integer array; "
+            f"x is {describe(node)}"
+        )
+    position, extent = key.__index__(), node.shape[axis]
+    if not -extent <= position < extent:
+        raise IndexError(
+            f"index {position} is out of bounds for axis {axis} with size {extent}; "
+            f"x is {describe(node)}"
+        )
+    return position % extent
+
+
+def select(node: Node, key: Any) -> Selection:
+    """What x[key] selects.  Raises IndexError as NumPy does."""
+    keys = _normalised(node, key)
+    if any(isinstance(k, Node) for k in keys):
+        return _advanced(node, keys)
+    shape: list[int] = []
+    result = Selection((), [])
+    axis = 0
+    for k in keys:
+        if k is None:
+            shape.append(1)
+            result.inverse.append(0)
+            continue
+        if isinstance(k, slice):
+            start, _, step, count = _slice(k, node.shape[axis])
+            loop: Expr = ("i", len(shape))
+            result.indices.append(_affine(loop, step, start))
+            _invert_slice(result, axis, start, step, count, node.shape[axis])
+            shape.append(count)
+        else:
+            position = _integer(node, k, axis)
+            result.indices.append(position)
+            result.conditions.append(("eq", ("i", axis), position))
+        axis += 1
+    result.shape = tuple(shape)
+    return result
+
+
+def _slice(key: slice, extent: int) -> tuple[int, int, int, int]:
+    start, stop, step = key.indices(extent)
+    return start, stop, step, len(range(start, stop, step))
+
+
+def _affine(loop: Expr, step: int, start: int) -> Expr:
+    e = loop if step == 1 else ("mul", loop, step)
+    return ("add", e, start) if start else e
+
+
+def _invert_slice(
+    result: Selection, axis: int, start: int, step: int, count: int, extent: int
+) -> None:
+    """Which elements of an axis a slice selects, and the number of each among them."""
+    loop: Expr = ("i", axis)
+    last = start + (count - 1) * step
+    low, high = (start, last) if step > 0 else (last, start)
+    if count == 0:
+        result.conditions.append(("lt", loop, 0))
+        result.inverse.append(0)
+        return
+    if low > 0:
+        result.conditions.append(("le", low, loop))
+    if high < extent - 1:
+        result.conditions.append(("lt", loop, high + 1))
+    distance: Expr = ("sub", loop, start) if step > 0 else ("sub", start, loop)
+    if abs(step) > 1:
+        result.conditions.append(("eq", ("mod", distance, abs(step)), 0))
+        distance = ("floordiv", distance, abs(step))
+    result.inverse.append(distance)
+
+
+def _advanced(node: Node, keys: list[Any]) -> Selection:
+    """Integer arrays among the keys: they broadcast together and become axes of the result at
+    the place of the first one, or in front if a slice or None separates them (as NumPy)."""
+    places = [p for p, k in enumerate(keys) if k is not None and not isinstance(k, slice)]
+    arrays = [k for k in keys if isinstance(k, Node)]
+    try:
+        common = broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError:
+        raise IndexError(
+            "shape mismatch: index arrays do not broadcast: "
+            + ", ".join(describe(a) for a in arrays)
+        ) from None
+    together = places == list(range(places[0], places[-1] + 1))
+    front = sum(k is None or isinstance(k, slice) for k in keys[: places[0]]) if together else 0
+    loops: list[Expr] = [("i", front + k) for k in range(len(common))]
+    result = Selection((), [])
+    outer: list[int] = []  # extents of the axes that slices and None make
+    axis = 0
+    for k in keys:
+        number = len(outer) if len(outer) < front else len(outer) + len(common)
+        if k is None:
+            outer.append(1)
+            continue
+        if isinstance(k, slice):
+            start, _, step, count = _slice(k, node.shape[axis])
+            result.indices.append(_affine(("i", number), step, start))
+            outer.append(count)
+        elif isinstance(k, Node):
+            result.indices.append(_read(result, k, loops, common, node.shape[axis]))
+        else:
+            result.indices.append(_integer(node, k, axis))
+        axis += 1
+    result.shape = (*outer[:front], *common, *outer[front:])
+    return result
+
+
+def _read(
+    result: Selection, array: Node, loops: list[Expr], common: Shape, extent: int
+) -> Expr:
+    """A checked read of an index array; negative numbers count from the end."""
+    result.extra.append(array)
+    skip = len(common) - len(array.shape)
+    at = tuple(0 if n == 1 else loops[skip + k] for k, n in enumerate(array.shape))
+    if array.dtype.kind == "u":
+        return ("read", len(result.extra), at, (0, extent))
+    read = ("read", len(result.extra), at, (-extent, extent))
+    return ("where", ("lt", read, 0), ("add", read, extent), read)
+
+
+def getitem(x: Any, key: Any) -> Var:
+    """x[key].  An integer array is checked when the value is computed: IndexError."""
+    node = node_of(x)
+    chosen = select(node, key)
+    indices = tuple(chosen.indices)
+    return Var._of(Reindex(chosen.shape, (Piece(0, indices),), node, *chosen.extra))
+
+
+def setitem(x: Var, key: Any, value: Any) -> None:
+    """x[key] = value: x becomes a new version; what was recorded with the old one keeps it.
+
+    Repeated integer indices: the last one wins.  A boolean mask of x's shape (or its first axes)
+    takes a value that broadcasts to x.
+    """
+    x._before_update()
+    mask = _mask(x, key)
+    if mask is not None:
+        new = el.where(mask, value, x)
+        if new.shape != x.shape:
+            raise ShapeError(
+                f"x[mask] = v: v must broadcast to x, x is {describe(x)}; "
+                "write x = mo.where(mask, v, x)"
+            )
+        x._update(new)
+        return
+    node = x._node
+    chosen = select(node, key)
+    source = _assignable(value, chosen.shape, node)
+    if chosen.extra:
+        x._update(Var._of(_scattered(node, chosen, source)))
+        return
+    condition: Expr = TRUE
+    for part in chosen.conditions:
+        condition = conjunction(condition, part)
+    inside = Piece(0, tuple(chosen.inverse), condition)
+    rank = len(node.shape)
+    elsewhere = Piece(1, tuple(("i", k) for k in range(rank)))
+    pieces = (inside,) if condition == TRUE else (inside, elsewhere)
+    x._update(Var._of(Reindex(node.shape, pieces, *((source, node)[: len(pieces)]))))
+
+
+def _mask(x: Var, key: Any) -> Var | None:
+    """A boolean mask over the first axes of x, spread over all of them."""
+    if isinstance(key, tuple) or not _is_array(key):
+        return None
+    node = node_of(key)
+    if node.dtype is not dt.bool_:
+        return None
+    if node.shape != x.shape[: len(node.shape)]:
+        raise IndexError(
+            f"x[mask]: the mask must have the shape of x or of its first axes, "
+            f"x is {describe(x)}, the mask {describe(node)}"
+        )
+    spread = reshape(node, (*node.shape, *(1,) * (len(x.shape) - len(node.shape))))
+    return Var._of(broadcast_to(spread, x.shape))
+
+
+def _assignable(value: Any, shape: Shape, target: Node) -> Node:
+    node = node_of(value, target.dtype if not hasattr(value, "dtype") else None)
+    if node.dtype.is_float and not target.dtype.is_float:
+        raise DTypeError(f"x[i] = v: cannot write {describe(node)} into {describe(target)}")
+    node = cast(node, target.dtype)
+    while len(node.shape) > len(shape) and node.shape[0] == 1:
+        node = reshape(node, node.shape[1:])
+    try:
+        fits = broadcast_shapes(node.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"x[i] = v: v must broadcast to the selected part, v is {describe(node)}, "
+            f"the part has shape {shape}"
+        )
+    return broadcast_to(node, shape)
+
+
+def _scattered(node: Node, chosen: Selection, source: Node) -> Node:
+    """Assignment through integer arrays: each place takes the last value written to it."""
+    number = linear_position(chosen.shape)
+    last = ReindexReduce("maximum", node.shape, tuple(chosen.indices), number, *chosen.extra)
+    written = Elementwise("ge", last, full(0, node.shape, dt.int64))
+    flat = reshape(source, (source.size,))
+    if not source.size:
+        return node
+    read = ("read", 1, tuple(("i", k) for k in range(len(node.shape))), None)
+    taken = Reindex(node.shape, (Piece(0, (read,)),), flat, last)
+    return where(written, taken, node)
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Var:
+    """Slices of x along an axis at integer indices (as numpy.take); indices are checked."""
+    node = node_of(x)
+    if axis is None:
+        return getitem(Var._of(reshape(node, (node.size,))), _as_index(indices))
+    if not -len(node.shape) <= axis < len(node.shape):
+        raise ShapeError(f"take(x, indices, axis={axis}): x is {describe(node)}")
+    key = (slice(None),) * (axis % len(node.shape)) + (_as_index(indices),)
+    return getitem(x, key)
+
+
+def _as_index(indices: Any) -> Any:
+    return indices if isinstance(indices, Var) else np.asarray(indices)
+
+
+def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Var:
+    """out[i, j, …] = x[i, indices[i, j, …], …] along an axis; indices are checked."""
+    node, index = node_of(x), node_of(indices)
+    rank = len(node.shape)
+    if len(index.shape) != rank or index.dtype.is_float:
+        raise ShapeError(
+            f"take_along_axis(x, indices): indices must be integers of x's rank, "
+            f"x is {describe(node)}, indices {describe(index)}"
+        )
+    axis %= rank
+    outer = tuple(
+        n if k == axis else max(n, node.shape[k]) for k, n in enumerate(index.shape)
+    )
+    for k in range(rank):
+        if k != axis and {node.shape[k], index.shape[k]} - {1, outer[k]}:
+            raise ShapeError(
+                f"take_along_axis(x, indices): extents must agree beside axis {axis}, "
+                f"x is {describe(node)}, indices {describe(index)}"
+            )
+    chosen = Selection(outer, [])
+    loops: list[Expr] = [("i", k) for k in range(rank)]
+    found = _read(chosen, index, loops, outer, node.shape[axis])
+    at = tuple(
+        found if k == axis else (0 if node.shape[k] == 1 else ("i", k)) for k in range(rank)
+    )
+    return Var._of(Reindex(outer, (Piece(0, at),), node, index))
+
+
+def one_hot(labels: Any, classes: int, dtype: Any = dt.float32) -> Var:
+    """out[…, k] = 1 where labels[…] is k, else 0."""
+    node = node_of(labels)
+    spread = Var._of(reshape(node, (*node.shape, 1)))
+    return el.astype(el.equal(spread, Var._of(IndexOf((classes,), 0))), dtype)

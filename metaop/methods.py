@@ -1,0 +1,162 @@
+"""Which functions are methods and operators of Var: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import creation, indexing, linear, movement, notation, random, reduction
+from . import elementwise as el
+from .dtype import DType, as_dtype, float32, float64, int32, int64
+from .dtype import bool_ as bool_type
+from .dtype import float16 as float16_type
+from .life import not_recording_gradients
+from .var import Var
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "__neg__": el.negative, "__pos__": el.positive, "__abs__": el.abs,
+    "__invert__": el.bitwise_invert, "__matmul__": linear.matmul,
+    "__eq__": el.equal, "__ne__": el.not_equal, "__lt__": el.less, "__le__": el.less_equal,
+    "__gt__": el.greater, "__ge__": el.greater_equal,
+}  # fmt: skip
+
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "add": el.add, "sub": el.subtract, "mul": el.multiply, "truediv": el.divide,
+    "floordiv": el.floor_divide, "mod": el.remainder, "pow": el.pow, "and": el.bitwise_and,
+    "or": el.bitwise_or, "xor": el.bitwise_xor, "lshift": el.bitwise_left_shift,
+    "rshift": el.bitwise_right_shift,
+}  # fmt: skip
+
+METHODS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(el, name) for name in (
+        "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos "
+        "atan sinh cosh tanh asinh acosh atanh erf erfc sigmoid floor ceil round trunc isnan "
+        "isinf isfinite logical_not logical_and logical_or logical_xor abs sign negative pow "
+        "maximum minimum clip astype lerp"
+    ).split()},
+    **{name: getattr(reduction, name) for name in (
+        "sum prod mean var std max min amax amin all any argmax argmin count_nonzero logsumexp norm"
+    ).split()},
+    **{name: getattr(movement, name) for name in (
+        "reshape flatten transpose swapaxes moveaxis squeeze flip roll broadcast_to repeat tile split"
+    ).split()},
+    "view": movement.reshape, "permute": movement.permute_dims, "expand": movement.broadcast_to,
+    "unsqueeze": movement.expand_dims, "cast": el.astype, "neg": el.negative, "eq": el.equal,
+    "ne": el.not_equal, "lt": el.less, "le": el.less_equal, "gt": el.greater,
+    "ge": el.greater_equal, "add": el.add, "sub": el.subtract, "mul": el.multiply,
+    "div": el.divide, "clamp": el.clip, "matmul": linear.matmul, "dot": linear.dot,
+    "take": indexing.take, "reindex": notation.reindex, "reindex_reduce": notation.reindex_reduce,
+}  # fmt: skip
+
+
+def _binary_operator(function: Callable[..., Any], swap: bool) -> Callable[..., Any]:
+    def operator(self: Var, other: Any) -> Any:
+        if isinstance(other, notation.Indexed) or other is None or isinstance(other, str):
+            return NotImplemented
+        return function(other, self) if swap else function(self, other)
+
+    return operator
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def operator(self: Var, other: Any) -> Var:
+        self._before_update()
+        return self._update(function(self, other))
+
+    return operator
+
+
+def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
+    def operator(self: Var, other: Any) -> Any:
+        if other is None or isinstance(other, str):
+            return NotImplemented
+        return function(self, other)
+
+    return operator
+
+
+def _getitem(self: Var, key: Any) -> Any:
+    if notation.uses_axes(key):
+        return notation.index_var(self, key)
+    result = indexing.getitem(self, key)
+    result.__dict__["_taken_from"] = key
+    return result
+
+
+def _setitem(self: Var, key: Any, value: Any) -> None:
+    taken = self.__dict__.get("_taken_from")
+    if taken is not None and isinstance(taken, int):
+        first = ", ".join(map(str, (taken, *(key if isinstance(key, tuple) else (key,)))))
+        raise TypeError(
+            f"x[{taken}] is a new value, not a view of x: writing into it does not change x; "
+            f"write x[{first}] = v"
+        )
+    indexing.setitem(self, key, value)
+
+
+def _filled(make: Callable[..., Any]) -> Callable[..., Var]:
+    """An in-place filler: w.fill_(0.5), w.normal_(0, 0.1)."""
+
+    def method(self: Var, *args: Any, **options: Any) -> Var:
+        with not_recording_gradients():
+            return self.assign(make(self, *args, **options))
+
+    return method
+
+
+FILLERS: dict[str, Callable[..., Any]] = {
+    "fill_": lambda x, value: creation.full_like(x, value),
+    "zero_": lambda x: creation.zeros_like(x),
+    "copy_": lambda x, other: other,
+    "uniform_": lambda x, low=0.0, high=1.0: random.uniform(x.shape, low, high, dtype=x.dtype),
+    "normal_": lambda x, mean=0.0, std=1.0: random.normal(x.shape, mean, std, dtype=x.dtype),
+    "add_": lambda x, other, alpha=1: x + other * alpha,
+    "mul_": lambda x, other: x * other,
+}
+
+
+def _converted(dtype: DType) -> Callable[[Var], Var]:
+    return lambda self: self if self.dtype is dtype else el.astype(self, dtype)
+
+
+def _to(self: Var, *targets: Any, dtype: Any = None, device: Any = None) -> Var:
+    """x in another dtype; "cpu" is accepted and means nothing."""
+    for target in targets:
+        if isinstance(target, Var):
+            dtype = target.dtype
+        elif target != "cpu":
+            dtype = target
+    if device not in (None, "cpu"):
+        raise ValueError(f"metaop computes on the CPU: no device {device!r}")
+    return self if dtype is None else _converted(as_dtype(dtype))(self)
+
+
+def _install() -> None:
+    for name, function in OPERATORS.items():
+        wrap = _comparison if name in ("__eq__", "__ne__") else lambda f: f
+        setattr(Var, name, wrap(function))
+    Var.__rmatmul__ = lambda self, other: linear.matmul(other, self)
+    Var.__hash__ = object.__hash__  # type: ignore[method-assign]
+    for name, function in ARITHMETIC.items():
+        setattr(Var, f"__{name}__", _binary_operator(function, False))
+        setattr(Var, f"__r{name}__", _binary_operator(function, True))
+        setattr(Var, f"__i{name}__", _in_place(function))
+    Var.__imatmul__ = _in_place(linear.matmul)
+    for name, function in METHODS.items():
+        setattr(Var, name, function)
+    for name, function in FILLERS.items():
+        setattr(Var, name, _filled(function))
+    Var.__getitem__, Var.__setitem__ = _getitem, _setitem
+    Var.to = _to
+    conversions = {"float": float32, "double": float64, "half": float16_type, "long": int64,
+                   "int": int32, "bool": bool_type}  # fmt: skip
+    for name, dtype in conversions.items():
+        setattr(Var, name, _converted(dtype))
+    for name in ("cpu", "contiguous"):
+        setattr(Var, name, lambda self: self)
+    Var.T = property(lambda self: movement.transpose(self))
+    Var.mT = property(lambda self: movement.matrix_transpose(self))
+    Var.type_as = lambda self, other: _to(self, other.dtype)
+
+
+_install()

@@ -1,0 +1,244 @@
+"""Reductions over axes: each is one reindex_reduce, or a short composition.
+
+All accept `axis` (= `dim` = `dims`: an int, several, or None for all) and `keepdims` (= `keepdim`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from . import dtype as dt
+from . import elementwise as el
+from .build import cast, expand, full, linear_position, normal_axes, reduce, reshape, where
+from .dtype import DType, as_dtype, floating
+from .errors import DTypeError, ShapeError, describe
+from .graph import Elementwise, IndexOf, Node, Piece, Reindex, size_of
+from .index import Expr
+from .var import Var, node_of
+
+STAGE = 64  # factors of a product that one stage multiplies: bounds the work of its gradient
+
+
+def _with_aliases(function: Callable[..., Var]) -> Callable[..., Var]:
+    """Accepts dim, dims and keepdim beside axis and keepdims."""
+
+    @functools.wraps(function)
+    def wrapped(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Var:
+        for alias in ("dim", "dims"):
+            if alias in options:
+                axis = options.pop(alias)
+        if "keepdim" in options:
+            keepdims = options.pop("keepdim")
+        return function(x, axis, keepdims, **options)
+
+    return wrapped
+
+
+def _finish(node: Node, axes: tuple[int, ...], keepdims: bool) -> Var:
+    return Var._of(expand(node, axes) if keepdims else node)
+
+
+def _sum_dtype(dtype: DType) -> DType:
+    """Small integers are summed in 64 bits, as in NumPy."""
+    if dtype.is_float:
+        return dtype
+    return dt.uint64 if dtype.kind == "u" else dt.int64
+
+
+@_with_aliases
+def sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Var:
+    """The sum over axes.  Small integers and bools are summed as 64-bit integers.
+
+    Long sums are added up in blocks, so 10^7 float32 ones sum to 10^7.
+    """
+    node = node_of(x)
+    axes = normal_axes(axis, len(node.shape), "sum")
+    node = cast(node, _sum_dtype(node.dtype) if dtype is None else as_dtype(dtype))
+    return _finish(reduce("add", node, axes), axes, keepdims)
+
+
+@_with_aliases
+def prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Var:
+    """The product over axes; its gradient is right with zeros, to every order."""
+    node = node_of(x)
+    axes = normal_axes(axis, len(node.shape), "prod")
+    node = cast(node, _sum_dtype(node.dtype) if dtype is None else as_dtype(dtype))
+    result = node
+    if size_of(node.shape[k] for k in axes) > STAGE and node.dtype.is_float:
+        result = _staged_product(node, axes)
+    else:
+        result = reduce("multiply", node, axes)
+    return _finish(result, axes, keepdims)
+
+
+def _staged_product(node: Node, axes: tuple[int, ...]) -> Node:
+    """The product in stages of a few factors, so that its gradient stays cheap."""
+    rank = len(node.shape)
+    kept = [k for k in range(rank) if k not in axes]
+    order = [*kept, *axes]
+    shape = tuple(node.shape[k] for k in kept)
+    count = size_of(node.shape[k] for k in axes)
+    inverse = [order.index(k) for k in range(rank)]
+    moved = Reindex(
+        tuple(node.shape[k] for k in order), (Piece(0, tuple(("i", k) for k in inverse)),), node
+    )
+    flat = reshape(moved, (*shape, count))
+    while count > 1:
+        stages = -(-count // STAGE)
+        indices: list[Expr] = [("i", k) for k in range(len(shape))]
+        position = ("add", ("mul", ("i", len(shape)), STAGE), ("i", len(shape) + 1))
+        padded = Reindex((*shape, stages, STAGE), (Piece(0, (*indices, position)),), flat, fill=1)
+        flat = reduce("multiply", padded, (len(shape) + 1,))
+        count = stages
+    return reshape(flat, shape)
+
+
+@_with_aliases
+def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The mean over axes: a float, float32 for integers."""
+    node = node_of(x)
+    node = cast(node, floating(node.dtype))
+    axes = normal_axes(axis, len(node.shape), "mean")
+    count = size_of(node.shape[k] for k in axes)
+    total = reduce("add", node, axes)
+    result = Elementwise("div", total, full(float(count), total.shape, total.dtype))
+    return _finish(result, axes, keepdims)
+
+
+@_with_aliases
+def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
+    """The variance over axes: sum of (x - mean)**2 divided by n - correction.
+
+    In two passes about the mean; never as E[x**2] - E[x]**2, which loses all digits when the mean
+    is large.
+    """
+    node = node_of(x)
+    axes = normal_axes(axis, len(node.shape), "var")
+    centred = el.square(el.subtract(x, mean(x, axes, True)))
+    count = size_of(node.shape[k] for k in axes)
+    total = sum(centred, axes, keepdims)
+    return el.divide(total, float(max(count - correction, 0)))
+
+
+@_with_aliases
+def std(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
+    """The square root of the variance."""
+    return el.sqrt(var(x, axis, keepdims, correction=correction))
+
+
+def _extreme(op: str, name: str, x: Any, axis: Any, keepdims: bool, ties: str) -> Var:
+    node = node_of(x)
+    axes = normal_axes(axis, len(node.shape), name)
+    if 0 in (node.shape[k] for k in axes) and 0 not in (
+        node.shape[k] for k in range(len(node.shape)) if k not in axes
+    ):
+        raise ShapeError(f"{name}(x): nothing to choose from, x is {describe(node)}")
+    return _finish(reduce(op, node, axes, ties), axes, keepdims)
+
+
+@_with_aliases
+def max(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The largest value over axes; NaN if there is one.
+
+    Gradient: over chosen axes to the first of equal values, over all of them shared, as PyTorch's
+    `max(dim)` and `max()`.
+    """
+    return _extreme("maximum", "max", x, axis, keepdims, "share" if axis is None else "first")
+
+
+@_with_aliases
+def min(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The smallest value over axes; NaN if there is one.  Gradient as `max`."""
+    return _extreme("minimum", "min", x, axis, keepdims, "share" if axis is None else "first")
+
+
+@_with_aliases
+def amax(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The largest value over axes; equal values share the gradient."""
+    return _extreme("maximum", "amax", x, axis, keepdims, "share")
+
+
+@_with_aliases
+def amin(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The smallest value over axes; equal values share the gradient."""
+    return _extreme("minimum", "amin", x, axis, keepdims, "share")
+
+
+@_with_aliases
+def all(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """True where every element over the axes is true (not 0)."""
+    node = cast(node_of(x), dt.bool_)
+    axes = normal_axes(axis, len(node.shape), "all")
+    return _finish(reduce("logical_and", node, axes), axes, keepdims)
+
+
+@_with_aliases
+def any(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """True where some element over the axes is true (not 0)."""
+    node = cast(node_of(x), dt.bool_)
+    axes = normal_axes(axis, len(node.shape), "any")
+    return _finish(reduce("logical_or", node, axes), axes, keepdims)
+
+
+@_with_aliases
+def count_nonzero(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """How many elements over the axes are not 0."""
+    return sum(Var._of(cast(node_of(x), dt.bool_)), axis, keepdims)
+
+
+def _arg_extreme(op: str, name: str, x: Any, axis: Any, keepdims: bool) -> Var:
+    node = node_of(x)
+    rank = len(node.shape)
+    axes = normal_axes(axis, rank, name)
+    if axis is not None and len(axes) != 1:
+        raise ShapeError(f"{name}(x, axis): one axis or None, got {axis}")
+    if size_of(node.shape[k] for k in axes) == 0:
+        raise ShapeError(f"{name}(x): nothing to choose from, x is {describe(node)}")
+    best = reduce(op, node, axes)
+    spread = Reindex(node.shape, (Piece(0, tuple(("i", k) for k in range(rank) if k not in axes)),), best)
+    found: Node = Elementwise("eq", node, spread)
+    if node.dtype.is_float:  # the first NaN wins, as in NumPy
+        found = Elementwise("logical_or", found, Elementwise("isnan", node))
+    position = linear_position(node.shape) if axis is None else IndexOf(node.shape, axes[0])
+    chosen = where(found, position, full(1 << 62, node.shape, dt.int64))
+    return _finish(reduce("minimum", chosen, axes), axes, keepdims)
+
+
+@_with_aliases
+def argmax(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The position of the first largest element (int64), along an axis or in row-major order."""
+    return _arg_extreme("maximum", "argmax", x, axis, keepdims)
+
+
+@_with_aliases
+def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The position of the first smallest element (int64), along an axis or in row-major order."""
+    return _arg_extreme("minimum", "argmin", x, axis, keepdims)
+
+
+@_with_aliases
+def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """log(sum(exp(x))) about the largest value, so that nothing overflows."""
+    largest = amax(x, axis, True).detach()
+    shift = el.where(el.isfinite(largest), largest, 0)
+    total = el.log(sum(el.exp(el.subtract(x, shift)), axis, True))
+    result = el.add(total, shift)
+    axes = normal_axes(axis, result.ndim, "logsumexp")
+    if keepdims:
+        return result
+    shape = tuple(n for k, n in enumerate(result.shape) if k not in axes)
+    return Var._of(reshape(result._node, shape))
+
+
+@_with_aliases
+def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """sqrt(sum(x**2)) over axes."""
+    return el.sqrt(sum(el.square(el.abs(x)), axis, keepdims))
+
+
+def require_float(x: Var, name: str) -> None:
+    """Raises DTypeError unless x is a float."""
+    if not x.dtype.is_float:
+        raise DTypeError(f"{name}(x): x must be a float, it is {describe(x)}")

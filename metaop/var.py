@@ -1,0 +1,505 @@
+"""Var: a value that is recorded now and computed when somebody looks.
+
+The functions on Vars stand in the modules of their family; `metaop.methods` makes the methods of
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import dtype as dt
+from . import life
+from .build import broadcast_shapes, broadcast_to, full
+from .dtype import DType, as_dtype
+from .errors import DTypeError, ShapeError, StaleValueError, describe, user_site
+from .grad import gradients_of, warn_unreached
+from .graph import Buffer, Elementwise, Node, Shape, recording, size_of, toposort
+from .hints import hint_for
+from .index import Index
+from .storage import Storage
+
+SHOWN = 1000  # elements beyond which NumPy's printing abbreviates
+
+
+class Var:
+    """An array value: `Var([1.0, 2.0])`, as made by `mo.array`.
+
+    data: a Var, ndarray, number or nested list (copied).  A list of Python floats becomes float32,
+    of ints int64; an ndarray keeps its dtype.
+    """
+
+    __slots__ = ("_node", "_is_leaf", "_grad", "__weakref__", "__dict__")
+    __array_ufunc__ = None  # ndarray * Var is left to Var
+    __hash__ = object.__hash__
+
+    _node: Node
+    _is_leaf: bool
+    _grad: Var | None
+
+    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
+        self._node = node_of(data, None if dtype is None else as_dtype(dtype))
+        self._is_leaf, self._grad = False, None
+        if isinstance(data, Var) and self._node is data._node:
+            with life.not_recording_gradients():
+                self._node = Elementwise("copy", self._node)
+        if self._node.storage is None:
+            life.register(self)
+        if requires_grad:
+            self.requires_grad = True
+
+    @staticmethod
+    def _of(node: Node) -> Var:
+        """A Var bound to a node just recorded."""
+        var = Var.__new__(Var)
+        var._node = node
+        var._is_leaf = False
+        var._grad = None
+        if node.storage is None:
+            life.register(var)
+            if node.depth > life.config.pending_depth:
+                life.bound_depth(node)
+        return var
+
+    if TYPE_CHECKING:  # the methods that metaop.methods adds
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(hint_for("Var", name, dir(type(self))))
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        """The extents of the axes."""
+        return self._node.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self._node.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self._node.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value."""
+        return self._node.nbytes
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return size_of(self._node.shape)
+
+    def dim(self) -> int:
+        """The number of axes."""
+        return len(self._node.shape)
+
+    @property
+    def size(self) -> Any:
+        """The number of elements; `x.size()` and `x.size(0)` answer as in PyTorch."""
+        return _Size(self._node.shape)
+
+    @property
+    def device(self) -> str:
+        """Where the value lives: always "cpu"."""
+        return "cpu"
+
+    # -- its value ----------------------------------------------------------------------------
+
+    def _array(self) -> np.ndarray:
+        """A read-only array over the value's own memory."""
+        storage = life.value_of(self._node)
+        array = storage.view(self.dtype.storage, self.shape)
+        if self.dtype is dt.bfloat16:
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        array.flags.writeable = False
+        return array
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the value as an ndarray (bfloat16 as float32); computes what is pending."""
+        return np.array(self._array())
+
+    def item(self) -> Any:
+        """The value of a Var of one element as a Python number."""
+        if size_of(self.shape) != 1:
+            raise ShapeError(f"item(): x must have one element, it is {describe(self)}")
+        return self._array().reshape(())[()].item()
+
+    def tolist(self) -> Any:
+        """The value as nested lists of Python numbers."""
+        return self._array().tolist()
+
+    def sync(self) -> Var:
+        """Computes the value; returns the Var."""
+        life.value_of(self._node)
+        return self
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._array()
+        return array.astype(dtype) if dtype is not None else np.array(array)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_float:
+            raise DTypeError(f"{describe(self)} cannot be used as an index: it is not an integer")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __str__(self) -> str:
+        life.value_of(self._node)
+        return repr(self)
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        if self._node.storage is None:
+            state = "failed" if self._node.error is not None else "pending"
+            return f"{kind}({describe(self)}, {state}{grad})"
+        prefix = f"{kind}("
+        text = np.array2string(self._array(), separator=", ", prefix=prefix, threshold=SHOWN)
+        return f"{prefix}{text}, dtype={self.dtype}{grad})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d Var")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Var]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d Var")
+        return (self[k] for k in range(self.shape[0]))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
+
+    # -- gradients ----------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """True if a gradient can be asked for: a leaf that wants one, or made from such."""
+        return self._node.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if wanted and not self.dtype.is_float:
+            raise DTypeError(f"only a float Var can require a gradient, this one is {describe(self)}")
+        if wanted == self._is_leaf:
+            return
+        self._is_leaf = bool(wanted)
+        storage = self._node.storage
+        with life.not_recording_gradients():
+            if storage is not None:
+                self._node = Buffer(storage, self.shape, self.dtype)
+            else:
+                self._node = Elementwise("copy", self._node)
+                life.register(self)
+        life.mark_leaf(self._node, self)
+
+    def requires_grad_(self, wanted: bool = True) -> Var:
+        """Sets requires_grad; returns the Var."""
+        self.requires_grad = wanted
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """True if no operation made it from something that requires a gradient."""
+        return self._is_leaf or not self.requires_grad
+
+    @property
+    def grad(self) -> Var | None:
+        """What `backward()` accumulated, None before."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Var | None) -> None:
+        if value is not None and value.shape != self.shape:
+            raise ShapeError(f"grad of {describe(self)} cannot be {describe(value)}")
+        self._grad = value
+
+    def detach(self) -> Var:
+        """The same value as a constant."""
+        with life.not_recording_gradients():
+            return Var._of(Elementwise("copy", self._node))
+
+    @property
+    def data(self) -> Var:
+        """The same value as a constant; assigning writes the value."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.assign(value)
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Adds d self / d leaf to the `.grad` of every leaf that requires a gradient.
+
+        self must be a float of one element unless `gradient` (of self's shape) is given.  History
+        is dropped afterwards unless retain_graph.  Raises DTypeError, ShapeError, and
+        StaleValueError for a value that was overwritten or whose history was dropped.
+        """
+        start = check_loss(self, gradient, "backward()")
+        site = user_site()
+        graph = toposort([self._node], lambda node: node.stop or not node.requires_grad)
+        owners = [(n, n.owner()) for n in graph if n.owner is not None and n.requires_grad]
+        leaves = [(node, var) for node, var in owners if var is not None]
+        if not self.requires_grad:
+            raise_no_history(self, "backward()")
+        with life.not_recording_gradients():
+            found = gradients_of(self._node, [node for node, _ in leaves], start)
+            for (_, var), g in zip(leaves, found):
+                if g is not None:
+                    old = var._grad
+                    var._grad = Var._of(g if old is None else Elementwise("add", old._node, g))
+        if not retain_graph:
+            life.drop_history(graph, site)
+
+    # -- writes -------------------------------------------------------------------------------
+
+    def assign(self, value: Any) -> Var:
+        """Writes a value of the same shape (or one that broadcasts to it); returns the Var.
+
+        No gradient passes through the write.  Raises ShapeError or DTypeError.
+        """
+        life.write(self, self._writable(value))
+        return self
+
+    def _writable(self, value: Any) -> Node:
+        node = node_of(value, self.dtype if not isinstance(value, Var) else None)
+        if node.dtype is not self.dtype:
+            if node.dtype.is_float and not self.dtype.is_float:
+                raise DTypeError(f"assign: cannot write {describe(node)} into {describe(self)}")
+            node = Elementwise("cast", node, dtype=self.dtype)
+        if node.shape != self.shape:
+            try:
+                fits = broadcast_shapes(node.shape, self.shape) == self.shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ShapeError(f"assign: cannot write {describe(node)} into {describe(self)}")
+            node = broadcast_to(node, self.shape)
+        return node
+
+    def _update(self, result: Var) -> Var:
+        """Rebinds this Var to the result of an in-place operator."""
+        if result.shape != self.shape:
+            raise ShapeError(
+                f"in-place: the result is {describe(result)} but the Var is {describe(self)}; "
+                "write x = x + y"
+            )
+        node = result._node
+        if node.dtype is not self.dtype:
+            if node.dtype.is_float and not self.dtype.is_float:
+                raise DTypeError(
+                    f"in-place: cannot write {node.dtype} into a Var of {self.dtype}; "
+                    "write x = x + y"
+                )
+            node = Elementwise("cast", node, dtype=self.dtype)
+        life.write(self, node)
+        return self
+
+    def _before_update(self) -> None:
+        if self._is_leaf and recording.grad:
+            raise RuntimeError(
+                "a leaf that requires a gradient is updated in place while history is recorded; "
+                "write: with mo.no_grad(): w -= lr * w.grad"
+            )
+        life.bound_update(self._node)
+
+    # -- copies -------------------------------------------------------------------------------
+
+    def __reduce__(self) -> Any:
+        return (_unpickle, (type(self), self._array().tobytes(), self._bits_dtype(), self.shape,
+                            self._is_leaf))  # fmt: skip
+
+    def _bits_dtype(self) -> str:
+        # bfloat16 travels as the float32 that `_array` makes of it
+        return "float32->bfloat16" if self.dtype is dt.bfloat16 else self.dtype.name
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Var:
+        new = type(self).__new__(type(self))
+        Var.__init__(new, self.detach(), requires_grad=self._is_leaf)
+        memo[id(self)] = new
+        if self._grad is not None:
+            new._grad = self._grad.detach()
+        return new
+
+
+class _Size(int):
+    """The number of elements that can also be called as PyTorch's method."""
+
+    shape: Shape
+
+    def __new__(cls, shape: Shape) -> _Size:
+        size = super().__new__(cls, size_of(shape))
+        size.shape = shape
+        return size
+
+    def __call__(self, axis: int | None = None) -> Any:
+        return self.shape if axis is None else self.shape[axis]
+
+
+def _unpickle(kind: type, raw: bytes, dtype: str, shape: Shape, is_leaf: bool) -> Var:
+    stored, _, final = dtype.partition("->")
+    array = np.frombuffer(raw, as_dtype(stored).storage).reshape(shape)
+    var: Var = kind.__new__(kind)
+    Var.__init__(var, array, dtype=final or None, requires_grad=is_leaf)
+    return var
+
+
+# ------------------------------------------------------------------------------ values into nodes
+
+
+def node_of(value: Any, dtype: DType | None = None) -> Node:
+    """The node of a Var, or of a copy of an array, number or list."""
+    if isinstance(value, Var):
+        node = value._node
+        if dtype is not None and node.dtype is not dtype:
+            node = Elementwise("cast", node, dtype=dtype)
+        return node
+    if isinstance(value, Index):
+        raise TypeError("an index is not a value; use mo.index(shape, axis) for its numbers")
+    array = np.asarray(value)
+    if array.dtype == object:
+        array = _array_of_objects(value)
+    if dtype is None and not hasattr(value, "dtype") and array.dtype == np.float64:
+        dtype = dt.float32  # Python floats
+    return buffer_of(array, dtype)
+
+
+def _array_of_objects(value: Any) -> np.ndarray:
+    """A list that holds Vars, or something that is no array."""
+    if isinstance(value, list | tuple):
+        return np.stack([np.asarray(v) for v in value])
+    raise DTypeError(f"cannot make a Var of {type(value).__name__}: {value!r}")
+
+
+def buffer_of(array: np.ndarray, dtype: DType | None = None) -> Node:
+    """A node holding a copy of an array."""
+    own = as_dtype(array.dtype)
+    node = Buffer(Storage.of_array(np.asarray(array, own.storage)), array.shape, own)
+    if dtype is None or dtype is own:
+        return node
+    if dtype.storage == np.dtype("float32") and own is dt.float64:
+        return Buffer(Storage.of_array(array.astype(np.float32)), array.shape, dtype)
+    return Elementwise("cast", node, dtype=dtype)
+
+
+# ---------------------------------------------------------------------------------------- mo.grad
+
+
+def check_loss(loss: Var, gradient: Any, operation: str) -> Node | None:
+    """The gradient to start from; raises unless the loss is a float of one element or has one."""
+    if not loss.dtype.is_float:
+        raise DTypeError(
+            f"{operation}: the loss must be a float, it is {describe(loss)}; "
+            "an integer has no gradient"
+        )
+    if gradient is None:
+        if size_of(loss.shape) != 1:
+            raise ShapeError(
+                f"{operation}: the loss must have one element, it is {describe(loss)}; "
+                "call .sum() or pass grad_outputs="
+            )
+        return None
+    node = node_of(gradient, loss.dtype)
+    if node.shape != loss.shape:
+        raise ShapeError(f"{operation}: the gradient is {describe(node)}, the loss {describe(loss)}")
+    return node
+
+
+def raise_no_history(loss: Var, operation: str) -> None:
+    """Says why no gradient can be asked for."""
+    dropped = loss._node.dropped
+    if dropped is not None:
+        raise StaleValueError(
+            f"{operation}: the history of {describe(loss)} was dropped at {dropped}; "
+            "pass retain_graph=True there to differentiate twice"
+        )
+    raise DTypeError(
+        f"{operation}: {describe(loss)} does not depend on anything that requires a gradient"
+    )
+
+
+def grad(
+    loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True
+) -> Any:
+    """d loss / d v for every Var in vs, in the structure of vs (a Var, list, tuple or dict).
+
+    loss: a float of one element, or any float with grad_outputs of its shape.  The gradients can
+    be differentiated again unless retain_graph is False, which drops the history.  A Var that the
+    loss does not depend on gets zeros, and one UnreachedGradientWarning is given for all of them.
+    """
+    start = check_loss(loss, grad_outputs, "grad(loss, vs)")
+    targets = _flatten(vs)
+    if loss._node.dropped is not None:
+        raise_no_history(loss, "grad(loss, vs)")
+    site = user_site()
+    graph = toposort([loss._node])
+    if retain_graph:
+        found = gradients_of(loss._node, [v._node for v in targets], start)
+    else:
+        with life.not_recording_gradients():
+            found = gradients_of(loss._node, [v._node for v in targets], start)
+        life.drop_history(graph, site)
+    if any(g is None for g in found):
+        warn_unreached(sum(g is None for g in found))
+    gradients = [_zeros(v) if g is None else Var._of(g) for v, g in zip(targets, found)]
+    return _rebuild(vs, iter(gradients))
+
+
+def _zeros(var: Var) -> Var:
+    return Var._of(full(0, var.shape, var.dtype))
+
+
+def _flatten(structure: Any) -> list[Var]:
+    if isinstance(structure, Var):
+        return [structure]
+    if isinstance(structure, dict):
+        return [v for item in structure.values() for v in _flatten(item)]
+    if isinstance(structure, list | tuple):
+        return [v for item in structure for v in _flatten(item)]
+    raise TypeError(f"grad: expected Vars, got {type(structure).__name__}")
+
+
+def _rebuild(structure: Any, gradients: Iterator[Var]) -> Any:
+    if isinstance(structure, Var):
+        return next(gradients)
+    if isinstance(structure, dict):
+        return {key: _rebuild(item, gradients) for key, item in structure.items()}
+    return type(structure)(_rebuild(item, gradients) for item in structure)
+
+
+def assign_all(pairs: list[tuple[Var, Any]]) -> None:
+    """Writes many Vars at once: whoever looks, or interrupts, sees all of the writes or none.
+
+        mo.assign_all([(w, w - lr * g) for w, g in zip(weights, gradients)])
+    """
+    life.write_all([(var, var._writable(value)) for var, value in pairs])
+
+
+def sync(*vars: Var) -> None:
+    """Computes the given Vars, or everything that is pending."""
+    if not vars:
+        life.sync()
+    for var in vars:
+        var.sync()
+

@@ -1,0 +1,42 @@
+"""Flatten and Unflatten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import metaop as mo
+
+from .. import functional
+from ..module import Module
+
+
+class Flatten(Module):
+    """The axes start_dim to end_dim (included) merged: [batch, ...] to [batch, features]."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: [..., *merged, ...].  Returns [..., product, ...]."""
+        return functional.flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Axis `dim` split into axes of the given sizes, one of which may be -1."""
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]):
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: [..., product, ...].  Returns [..., *unflattened_size, ...]."""
+        return functional.unflatten(x, self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

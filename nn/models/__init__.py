@@ -1,0 +1,5 @@
+"""Networks ready to train."""
+
+from .lenet import LeNetBN
+
+__all__ = ["LeNetBN"]
