@@ -417,7 +417,13 @@ def _integer_sign(self: Builder, x: Any, dtype: DType) -> Any:
     return self.raw.select(self.raw.icmp_signed("<", x, zero), constant(x.type, -1), positive)
 
 
-def _safe_divisor(self: Builder, a: Any, b: Any) -> tuple[Any, Any]:
+def _nonzero(self: Builder, b: Any) -> Any:
+    """A divisor for lanes that do not exist, or that a check has reported, too."""
+    is_zero = self.raw.icmp_signed("==", b, constant(b.type, 0))
+    return self.raw.select(is_zero, constant(b.type, 1), b)
+
+
+def _safe_divisor(self: Builder, b: Any) -> tuple[Any, Any]:
     """-1 as a divisor overflows for the smallest integer: divide by 1 and negate instead."""
     minus = self.raw.icmp_signed("==", b, constant(b.type, -1))
     return self.raw.select(minus, constant(b.type, 1), b), minus
@@ -426,9 +432,10 @@ def _safe_divisor(self: Builder, a: Any, b: Any) -> tuple[Any, Any]:
 def _truncating(self: Builder, a: Any, b: Any, dtype: DType) -> tuple[Any, Any]:
     """Quotient and remainder with C's signs."""
     raw = self.raw
+    b = _nonzero(self, b)
     if dtype.kind == "u":
         return raw.udiv(a, b), raw.urem(a, b)
-    divisor, minus = _safe_divisor(self, a, b)
+    divisor, minus = _safe_divisor(self, b)
     quotient = raw.sdiv(a, divisor)
     quotient = raw.select(minus, raw.sub(constant(a.type, 0), a), quotient)
     rest = raw.select(minus, constant(a.type, 0), raw.srem(a, divisor))

@@ -348,4 +348,4 @@ def live_nodes() -> int:
     """The number of nodes in memory."""
     import gc
 
-    return sum(isinstance(item, Node) for item in gc.get_objects())
+    return sum(issubclass(type(item), Node) for item in gc.get_objects())

@@ -119,7 +119,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0)
     centred = el.square(el.subtract(x, mean(x, axes, True)))
     count = size_of(node.shape[k] for k in axes)
     total = sum(centred, axes, keepdims)
-    return el.divide(total, float(max(count - correction, 0)))
+    return el.divide(total, float(count - correction if count > correction else 0))
 
 
 @_with_aliases

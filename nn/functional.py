@@ -268,8 +268,7 @@ def _axis(name: str, axis: int, rank: int) -> int:
 
 def one_hot(tensor: Var, num_classes: int) -> Var:
     """`out[..., c] = 1 if tensor[...] == c else 0`, int64."""
-    classes = mo.arange(num_classes)
-    return (mo.expand_dims(tensor, -1) == classes).astype(mo.int64)
+    return mo.one_hot(tensor, num_classes, dtype=mo.int64)
 
 
 # --- dropout --------------------------------------------------------------------------------------
@@ -557,7 +556,9 @@ def _batched(input: Var, target: Var) -> tuple[Var, Var]:
 
 def _at_label(x: Var, label: Var) -> Var:
     """`out[n, ...] = x[n, label[n, ...], ...]`, checked; of the shape of label."""
-    index = mo.expand_dims(label, 1) if label.ndim else label.reshape((1, 1))
+    # take_along_axis counts -1 from the end; a negative label is pushed below what it allows.
+    checked = mo.where(label < 0, label - x.shape[1], label)
+    index = mo.expand_dims(checked, 1) if label.ndim else checked.reshape((1, 1))
     return mo.take_along_axis(x, index, axis=1).reshape(label.shape)
 
 

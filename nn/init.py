@@ -70,12 +70,12 @@ def ones_(tensor: Var) -> Var:
 
 def uniform_(tensor: Var, a: float = 0.0, b: float = 1.0) -> Var:
     """Uniform on [a, b)."""
-    return _fill(tensor, mo.random.uniform(tensor.shape, a, b))
+    return _fill(tensor, mo.random.uniform(tensor.shape, a, b, dtype=tensor.dtype))
 
 
 def normal_(tensor: Var, mean: float = 0.0, std: float = 1.0) -> Var:
     """Normal with this mean and standard deviation."""
-    return _fill(tensor, mo.random.normal(tensor.shape, mean, std))
+    return _fill(tensor, mo.random.normal(tensor.shape, mean, std, dtype=tensor.dtype))
 
 
 def trunc_normal_(
