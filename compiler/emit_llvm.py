@@ -271,8 +271,11 @@ class _Emitter:
             new = self.b.intrinsic("llvm.fma", values[0], values[1], old)
         else:
             new = self.b.combine(stmt.op, old, values[0], accumulator.dtype)
-        if accumulator.lanes and self.mask is not None:
-            new = self.raw.select(self.mask, new, old)
+        guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
+        if accumulator.lanes:
+            guard = self.active(guard)
+        if guard is not None:
+            new = self.raw.select(guard, new, old)
         self.raw.store(new, place)
 
     def read_accumulator(self, accumulator: Accumulator) -> Any:

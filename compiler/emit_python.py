@@ -97,6 +97,9 @@ class _Printer:
             case Update():
                 name = self.subscripted(stmt)
                 values = [self.value(v) for v in stmt.values]
+                if stmt.guard != TRUE:
+                    yield f"{indent}if {show(stmt.guard)}:"
+                    indent += "    "
                 yield f"{indent}{name} = {_COMBINE[stmt.op].format(name, *values)}"
             case Store():
                 yield from self.store(stmt, indent)

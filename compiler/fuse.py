@@ -104,9 +104,11 @@ def choose_stores(graph: Graph) -> set[Node]:
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
     stored = {n for n in stored if not isinstance(n, Input)}
     cost, chain = _costs(graph, stored)
+    footprint = _footprints(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     for node in reversed(graph.nodes):
-        if node not in stored and _too_dear(node, evaluations[node], cost[node], chain[node]):
+        worth = 2 * footprint[node] >= node.size  # else store what it is spread from
+        if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
             stored.add(node)
         count = evaluations[node] if node not in stored else float(node.size)
         for source, times in _demand(node, count):
@@ -139,7 +141,21 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
     return cost, chain
 
 
-def _too_dear(node: Node, evaluations: float, cost: float, chain: int) -> bool:
+def _footprints(graph: Graph, stored: set[Node]) -> dict[Node, float]:
+    """The elements that a value is made from: less than its size if it only spreads them out."""
+    footprint: dict[Node, float] = {}
+    for node in graph.nodes:
+        if isinstance(node, Input | RandomBits) or node in stored:
+            footprint[node] = node.size
+        elif isinstance(node, Reindex):
+            sources = {node.inputs[piece.source] for piece in node.pieces}
+            footprint[node] = sum(min(s.size, footprint[s]) for s in sources)
+        else:
+            footprint[node] = min(sum(footprint[i] for i in set(node.inputs)), 1e15)
+    return footprint
+
+
+def _too_dear(node: Node, evaluations: float, cost: float) -> bool:
     """True if writing a value once and reading it costs less than computing it again."""
     if not isinstance(node, Elementwise | Reindex | RandomBits) or not node.size:
         return False
@@ -225,6 +241,8 @@ class Lowering:
         buffer = self.place.get(node)
         if buffer is not None:
             offset = simplify(flatten(indices, node.shape), self.extents)
+            if guard != TRUE and simplify(within(indices, node.shape), self.extents) == TRUE:
+                guard = TRUE  # nothing can go wrong by reading it anyway
             return self.values.load(buffer, offset, guard)
         self.nodes.append(node)
         match node:
@@ -325,13 +343,13 @@ class Lowering:
         fill: Value,
     ) -> Value:
         """source[at] where valid, else fill; a plain load carries the fill itself."""
-        value = self.value(source, at, conjunction(inner_guard, valid))
+        needed = conjunction(inner_guard, valid)
+        value = self.value(source, at, needed)
         if valid == TRUE:
             return value
         if isinstance(value, Load):
-            return self.values.load(
-                self.values.buffers[value.buffer], value.offset, value.guard, number
-            )
+            buffer = self.values.buffers[value.buffer]
+            return self.values.load(buffer, value.offset, needed, number)
         return self.values.op("where", (self.values.condition(valid), value, fill), value.dtype)
 
 
@@ -438,12 +456,35 @@ class _Builder:
         for position, k in enumerate(order):
             indices[k] = ("i", position)
         lowering = Lowering(self.place, extents)
-        value = lowering.value(y, tuple(indices), TRUE)
+        inner, at, guard = self._unguarded(lowering, node, y, tuple(indices))
+        value = lowering.value(inner, at, guard)
         offset = simplify(flatten(identity_range(len(kept)), node.shape), extents)
-        return self._finish(
+        nest = self._finish(
             node, lowering, extents=extents, rank=len(kept), value=value, offset=offset, op=node.op,
-            contraction=node.op == "add" and node.dtype.is_float and _is_contraction(y),
+            contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
         )  # fmt: skip
+        nest.guard = guard
+        return nest
+
+    def _unguarded(
+        self, lowering: Lowering, node: ReindexReduce, y: Node, indices: tuple[Expr, ...]
+    ) -> tuple[Node, tuple[Expr, ...], Expr]:
+        """What is reduced, below reindexes that fill with the identity: where they fill, the
+        reduction has nothing to do."""
+        guard: Expr = TRUE
+        identity = identity_of(node.op, node.dtype)
+        while isinstance(y, Reindex) and y not in self.place and len(y.pieces) == 1:
+            piece = y.pieces[0]
+            source = y.inputs[piece.source]
+            if y.fill != identity or 0 in source.shape:
+                break
+            lowering.nodes.append(y)
+            condition = lowering.resolve(y, piece.condition, indices, guard)
+            inner = conjunction(guard, condition)
+            at = tuple(lowering.resolve(y, e, indices, inner) for e in piece.indices)
+            guard = conjunction(inner, simplify(within(at, source.shape), lowering.extents))
+            y, indices = source, at
+        return y, indices, guard
 
     def _scatter(self, node: ReindexReduce) -> list[Nest]:
         """Identity everywhere, then every element combined in order; only loops that are a
@@ -503,11 +544,11 @@ def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
     return disjoint and sum(sizes) == size_of(shape)
 
 
-def _is_contraction(y: Node) -> bool:
-    """A product of two factors that are both smaller than the space of the product."""
+def _is_contraction(y: Node, size: int) -> bool:
+    """A product of two factors that are both smaller than the space that is summed over."""
     if not isinstance(y, Elementwise) or y.op != "mul":
         return False
-    return all(_repeats(factor, y.size) for factor in y.inputs)
+    return all(_repeats(factor, size) for factor in y.inputs)
 
 
 def _repeats(factor: Node, size: int) -> bool:

@@ -5,7 +5,8 @@
              | For(loop, start, stop, how, body)  how: serial | vector | unroll
              | Let(name, dims, value)             a name; one per element of the unrolled dims
              | Init(name, dims, op, dtype)        an accumulator at its identity
-             | Update(name, dims, op, value)      accumulator op= value  (op fma: value is (a, b))
+             | Update(name, dims, op, value, guard)   accumulator op= value if guard
+                                                 (op fma: value is (a, b))
              | Store(buffer, offset, value, op)   buffer[offset] = value, or op= value
     value  ::= Load(buffer, offset, guard, fill)  buffer[offset] if guard else fill
              | Const(value) | Op(name, args) | IndexValue(e) | Condition(c) | Ref(name, dims)
@@ -210,12 +211,15 @@ class Init(Stmt):
 
 
 class Update(Stmt):
-    """accumulator name[dims] op= value; op "fma" adds the product of two values, rounded once."""
+    """accumulator name[dims] op= value where the guard holds; op "fma" adds the product of two
+    values, rounded once."""
 
-    __slots__ = ("name", "dims", "op", "values")
+    __slots__ = ("name", "dims", "op", "values", "guard")
 
-    def __init__(self, name: str, dims: tuple[int, ...], op: str, values: tuple[Value, ...]):
+    def __init__(self, name: str, dims: tuple[int, ...], op: str, values: tuple[Value, ...],
+                 guard: Expr = TRUE):  # fmt: skip
         self.name, self.dims, self.op, self.values = name, dims, op, values
+        self.guard = guard
 
 
 class Store(Stmt):
@@ -330,6 +334,7 @@ class _Verifier:
             case Update():
                 if stmt.name not in self.names:
                     self.fail(f"accumulator {stmt.name} is updated before it exists")
+                self.index(stmt.guard, loops)
                 for value in stmt.values:
                     self.value(value, loops)
             case Store():
@@ -435,7 +440,9 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
                 yield f"{indent}{name}: {stmt.dtype.short} = identity({stmt.op})\n"
             case Update():
                 name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
-                yield f"{indent}{name} {stmt.op}= {', '.join(map(show_value, stmt.values))}\n"
+                guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
+                values = ", ".join(map(show_value, stmt.values))
+                yield f"{indent}{name} {stmt.op}= {values}{guard}\n"
             case Store():
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
                 sign = f" {stmt.op}=" if stmt.op else " ="

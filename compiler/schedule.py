@@ -553,6 +553,7 @@ class _Body:
         update = Update("acc", lanes, nest.op, (value,))
         if nest.contraction and isinstance(value, Op) and value.name == "mul":
             update = Update("acc", lanes, "fma", value.args)
+        update.guard = nest.guard
         self.levels[-1].after.append(self.unroll(lanes, update))
         final: Value = Ref("acc", lanes, dtype)
         if dtype is not nest.target.dtype:

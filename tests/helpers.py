@@ -1,0 +1,92 @@
+"""What several test files need: values through both printers, central differences, tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import metaop as mo
+from metaop.compiler import pipeline
+from metaop.compiler.emit_python import run_python
+from metaop.compiler.nest import Nest
+from metaop.graph import Escape, Scalar, pending
+
+# relative and absolute tolerance of one operation, by result dtype
+TOLERANCE = {
+    "float64": (1e-12, 1e-13),
+    "float32": (3e-6, 1e-6),
+    "float16": (2e-3, 1e-3),
+    "bfloat16": (2e-2, 1e-2),
+}
+
+
+def assert_same(got: Any, want: Any, dtype: str | None = None) -> None:
+    """Shapes equal; floats within the tolerance of their dtype (or of `dtype`), NaN equal to NaN;
+    everything else equal."""
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    relative, absolute = TOLERANCE.get(dtype or got.dtype.name, (0, 0))
+    np.testing.assert_allclose(got, want, rtol=relative, atol=absolute, equal_nan=True)
+
+
+def leaf_array(node: Any) -> np.ndarray:
+    """The flat array of a leaf."""
+    if node.storage is None and isinstance(node, Scalar):
+        return np.array([node.value]).astype(node.dtype.storage)
+    return np.array(node.storage.view(node.dtype.storage, (node.size,)))
+
+
+def python_value(x: mo.Var) -> np.ndarray:
+    """The value of a pending Var computed by its printed Python kernels under CPython."""
+    node = x._node
+    nodes = pending([node])
+    graph = pipeline.run_passes(pipeline.import_graph(nodes, [node]))
+    fused = pipeline.fuse_graph(graph)
+    leaves = [n for n in nodes if pipeline.is_leaf(n)]
+    memory = {b: np.zeros(max(b.size, 1), b.dtype.storage) for b in fused.buffers}
+    for buffer in fused.buffers:
+        if buffer.role == "in":
+            memory[buffer] = leaf_array(leaves[buffer.position])
+    for number, nest in enumerate(fused.nests):
+        if isinstance(nest, Escape):
+            arguments = [memory[fused.place[i]].reshape(i.shape) for i in nest.inputs]
+            memory[fused.place[nest]][...] = np.ravel(nest.call(*arguments))
+            continue
+        assert isinstance(nest, Nest)
+        scheduled = pipeline.schedule_nest(nest, number)
+        integers = list(scheduled.integers.values())
+        run_python(scheduled.kernel, [memory[b] for b in scheduled.buffers], integers)
+    result = memory[fused.place[graph.outputs[0]]][: node.size].reshape(node.shape)
+    if x.dtype is mo.bfloat16:
+        result = (result.astype(np.uint32) << 16).view(np.float32)
+    return result
+
+
+def assert_value(x: mo.Var, want: Any, dtype: str | None = None, printed: bool = True) -> None:
+    """The Var, computed by machine code and (if printed) by its Python kernels, is `want`."""
+    if printed and x._node.storage is None:
+        assert_same(python_value(x), want, dtype)
+    assert_same(x.numpy(), want, dtype)
+
+
+def numeric_gradient(f: Callable[..., Any], arrays: list[np.ndarray], h: float = 1e-5) -> list:
+    """Central differences of a function of float64 arrays that returns a number."""
+    gradients = []
+    for k, array in enumerate(arrays):
+        result = np.zeros_like(array)
+        for i in np.ndindex(*array.shape):
+            plus, minus = array.copy(), array.copy()
+            plus[i] += h
+            minus[i] -= h
+            high = f(*arrays[:k], plus, *arrays[k + 1 :])
+            low = f(*arrays[:k], minus, *arrays[k + 1 :])
+            result[i] = (high - low) / (2 * h)
+        gradients.append(result)
+    return gradients
+
+
+def kernel_count(*vars: mo.Var) -> int:
+    """How many kernels computing these Vars would launch."""
+    return len(mo.explain(*vars).kernels)
