@@ -70,19 +70,12 @@ def ones_(tensor: Var) -> Var:
 
 def uniform_(tensor: Var, a: float = 0.0, b: float = 1.0) -> Var:
     """Uniform on [a, b)."""
-    return _fill(tensor, _uniform(tensor, a, b))
-
-
-def _uniform(tensor: Var, low: float, high: float) -> Var:
-    """Uniform numbers for tensor, drawn flat so that one kernel serves tensors of every shape."""
-    numbers = mo.random.uniform((tensor.size,), low, high, dtype=tensor.dtype)
-    return numbers.reshape(tensor.shape)
+    return _fill(tensor, mo.random.uniform(tensor.shape, a, b, dtype=tensor.dtype))
 
 
 def normal_(tensor: Var, mean: float = 0.0, std: float = 1.0) -> Var:
     """Normal with this mean and standard deviation."""
-    numbers = mo.random.normal((tensor.size,), mean, std, dtype=tensor.dtype)
-    return _fill(tensor, numbers.reshape(tensor.shape))
+    return _fill(tensor, mo.random.normal(tensor.shape, mean, std, dtype=tensor.dtype))
 
 
 def trunc_normal_(
@@ -90,7 +83,8 @@ def trunc_normal_(
 ) -> Var:
     """Normal, cut off to [a, b]: the inverse distribution function at uniform numbers."""
     low, high = (math.erf((bound - mean) / (std * math.sqrt(2))) for bound in (a, b))
-    normal = _erfinv(_uniform(tensor, low, high)) * (std * math.sqrt(2)) + mean
+    unit = mo.random.uniform(tensor.shape, low, high, dtype=tensor.dtype)
+    normal = _erfinv(unit) * (std * math.sqrt(2)) + mean
     return _fill(tensor, mo.clip(normal, a, b))
 
 
