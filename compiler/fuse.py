@@ -34,7 +34,6 @@ from metaop.index import (
     conjuncts,
     flatten,
     identity_range,
-    is_condition,
     loops_of,
     simplify,
     substitute,
@@ -361,7 +360,7 @@ class _Builder:
         self.place: dict[Node, Buffer] = {}
         self.buffers: list[Buffer] = []
         self.nests: list[Nest | Escape] = []
-        self.names = name_nodes(graph)
+        self.names = graph.names
 
     def run(self) -> Fused:
         for node in self.graph.inputs:
@@ -557,19 +556,3 @@ def _repeats(factor: Node, size: int) -> bool:
         if factor.size < size:
             return True
     return factor.size < size
-
-
-def name_nodes(graph: Graph) -> dict[Node, str]:
-    """a, b, … for inputs and v0, v1, … for the rest, in topological order."""
-    names: dict[Node, str] = {}
-    for node in graph.inputs:
-        names[node] = f"a{node.position}"
-    count = 0
-    for node in graph.nodes:
-        if node not in names:
-            names[node] = f"v{count}"
-            count += 1
-    return names
-
-
-assert is_condition(TRUE)

@@ -35,12 +35,35 @@ class Graph:
     """A program's graph: nodes in topological order, the inputs and the outputs.
 
     keep: nodes whose value has to outlive the program if it is stored at all, each with the
-    number under which the caller knows it.
+    number under which the caller knows it.  names: what dumps call the nodes; a rewritten node
+    keeps the name of what it replaces.
     """
 
-    def __init__(self, outputs: list[Node], inputs: list[Input], keep: dict[Node, list[int]]):
+    def __init__(
+        self,
+        outputs: list[Node],
+        inputs: list[Input],
+        keep: dict[Node, list[int]],
+        names: dict[Node, str] | None = None,
+    ):
         self.outputs, self.inputs, self.keep = outputs, inputs, keep
         self.nodes = toposort(outputs)
+        self.names = self.name_all(names or {})
+
+    def name_all(self, known: dict[Node, str]) -> dict[Node, str]:
+        """a0, a1, … for inputs; known names; v0, v1, … in topological order for the rest, literal
+        numbers last, because texts show their value."""
+        names = {node: f"a{node.position}" for node in self.inputs}
+        names |= {node: known[node] for node in self.nodes if node in known}
+        taken = set(known.values())
+        count = 0
+        unnamed = [node for node in self.nodes if node not in names]
+        for node in sorted(unnamed, key=_is_number):
+            while f"v{count}" in taken:
+                count += 1
+            names[node] = f"v{count}"
+            taken.add(f"v{count}")
+        return names
 
 
 def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -67,6 +90,13 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
     return new
 
 
+def _is_number(node: Node) -> bool:
+    """A literal number, or one spread over a shape."""
+    while isinstance(node, Reindex) and not node.pieces[0].indices:
+        node = node.inputs[0]
+    return isinstance(node, Scalar)
+
+
 Rule = Callable[[Node], Node]
 
 
@@ -74,6 +104,7 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
     """The graph with `rule` applied to every node after its inputs were mapped."""
     new: dict[Node, Node] = {}
     keep: dict[Node, list[int]] = {}
+    names: dict[Node, str] = {}
     saved = origin.site
     try:
         for node in graph.nodes:
@@ -82,11 +113,13 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
             if mapped.shape != node.shape or mapped.dtype is not node.dtype:
                 raise CompilerBug(f"{rule.__name__} changed the type of {node!r} to {mapped!r}")
             new[node] = mapped
+            if not isinstance(mapped, Input):
+                names.setdefault(mapped, graph.names[node])
             if node in graph.keep:
                 keep.setdefault(mapped, []).extend(graph.keep[node])
     finally:
         origin.site = saved
-    return Graph([new[n] for n in graph.outputs], graph.inputs, keep)
+    return Graph([new[n] for n in graph.outputs], graph.inputs, keep, names)
 
 
 def verify(graph: Graph) -> None:

@@ -1,12 +1,33 @@
-"""Looking inside: what a value will become, without computing anything."""
+"""Looking inside: what a value will become, without computing anything.
+
+    mo.dump(y, stage="loops")       the text of a stage
+    mo.explain(y).kernels           every kernel: what it reads, writes, computes
+    mo.stats()                      what this process compiled and launched
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from . import life
+from .build import times
 from .compiler import pipeline
+from .compiler.emit_python import HEADER, emit_python
+from .compiler.executor import executor
+from .compiler.loops import Op, show_kernel
+from .compiler.nest import Nest, dependencies
 from .compiler.program import arena
-from .var import Var
+from .compiler.schedule import Scheduled
+from .graph import Elementwise, Node, pending
+from .show import number_of, show_graph
+from .var import Var, grad
+
+STAGES = ("graph", "canonical", "loops", "source")
 
 
 class Stats(NamedTuple):
@@ -22,18 +43,211 @@ class Stats(NamedTuple):
 
 
 def stats() -> Stats:
-    """Counters of this process: kernels compiled, loaded and launched, programs, arena bytes."""
-    from .compiler.executor import executor
-    from .life import live_nodes
-
+    """Counters of this process: kernels compiled, loaded from disk and launched, programs made,
+    seconds of compilation, bytes of the arena, graph nodes in memory."""
     counted = pipeline.statistics
     return Stats(counted.compiled, 0, executor().launch_count, counted.programs,
-                 counted.compile_seconds, arena.nbytes, live_nodes())  # fmt: skip
+                 counted.compile_seconds, arena.nbytes, life.live_nodes())  # fmt: skip
 
 
-def explain(*vars: Var) -> Any:
-    """placeholder"""
+@dataclass
+class KernelInfo:
+    """One kernel of an explanation.
+
+    nodes: the operators fused into it; reads, writes: buffers by name; bytes: of what it reads
+    and writes, each buffer once; flops: arithmetic operations; source: as plain Python.
+    """
+
+    name: str
+    nodes: list[str]
+    reads: list[str]
+    writes: list[str]
+    bytes: int
+    flops: int
+    source: str
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.name}: {', '.join(self.reads)} -> {', '.join(self.writes)}, "
+            f"{self.bytes:,} bytes, {self.flops:,} flops, fuses {' '.join(self.nodes)}"
+        )
 
 
-def dump(*args: Any, **options: Any) -> Any:
-    """placeholder"""
+@dataclass
+class Explanation:
+    """What computing some Vars takes."""
+
+    kernels: list[KernelInfo]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.kernels)) or "nothing to compute"
+
+
+def explain(*vars: Var) -> Explanation:
+    """The kernels that computing these Vars will run; computes nothing itself."""
+    stages = _Stages([v._node for v in vars])
+    return Explanation([_kernel_info(s, stages.fused.names) for s in stages.scheduled])
+
+
+def _kernel_info(scheduled: Scheduled, names: dict[Node, str]) -> KernelInfo:
+    nest = scheduled.nest
+    target = nest.target.name
+    reads = [b.name for b in nest.reads if b.name != target]
+    touched = {b.name: b.nbytes for b in [*nest.reads, nest.target]}
+    return KernelInfo(
+        scheduled.kernel.name,
+        _fused_names(nest, names),
+        reads,
+        [target],
+        sum(touched.values()),
+        _operations(nest) * nest.iterations,
+        emit_python(scheduled.kernel, _comment(nest, names)),
+    )
+
+
+def _fused_names(nest: Nest, names: dict[Node, str]) -> list[str]:
+    shown = [n for n in nest.nodes if n in names and number_of(n) is None]
+    return list(dict.fromkeys(names[n] for n in sorted(shown, key=lambda n: n.sequence)))
+
+
+def _operations(nest: Nest) -> int:
+    """Arithmetic operations per iteration of the innermost loop."""
+    count = sum(
+        isinstance(value, Op) and value.name not in ("cast", "copy", "bitcast")
+        for value, _ in dependencies(nest)
+    )
+    return count + (nest.op is not None)
+
+
+def _comment(nest: Nest, names: dict[Node, str]) -> str:
+    sites = dict.fromkeys(str(n.site) for n in nest.nodes)
+    return f"fuses {' '.join(_fused_names(nest, names))}; from {', '.join(sites)}"
+
+
+class _Stages:
+    """Every stage of compiling some nodes, each computed once."""
+
+    def __init__(self, asked: Sequence[Node]):
+        # a computed value has no kernels: show it as a copy of what is in memory
+        roots = [n if n.storage is None else Elementwise("copy", n) for n in asked]
+        self.nodes = pending(roots)
+        self.recorded = pipeline.import_graph(self.nodes, roots)
+        self.canonical = pipeline.run_passes(self.recorded)
+        self.fused = pipeline.fuse_graph(self.canonical)
+        self.scheduled = [
+            pipeline.schedule_nest(nest, number)
+            for number, nest in enumerate(n for n in self.fused.nests if isinstance(n, Nest))
+        ]
+
+    def text(self, stage: str, title: str) -> str:
+        if stage == "graph":
+            graph = self.recorded
+            return show_graph(graph.nodes, graph.outputs, graph.names, title, sites=True)
+        if stage == "canonical":
+            graph = self.canonical
+            return show_graph(graph.nodes, graph.outputs, graph.names, title)
+        names = self.fused.names
+        if stage == "loops":
+            return "\n".join(
+                f"# {_comment(s.nest, names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
+                for s in self.scheduled
+            )
+        return (
+            HEADER
+            + "\n\n"
+            + "\n\n".join(emit_python(s.kernel, _comment(s.nest, names)) for s in self.scheduled)
+        )
+
+
+def _arguments(scheduled: Scheduled) -> str:
+    integers = ", ".join(f"{name}={value}" for name, value in scheduled.integers.items())
+    return f"{scheduled.chunks} chunks{', ' + integers if integers else ''}"
+
+
+def dump(
+    target: Any,
+    stage: str = "graph",
+    file: str | os.PathLike[str] | None = None,
+    *,
+    inputs: Sequence[Var] = (),
+    train: bool = False,
+    title: str | None = None,
+) -> str:
+    """The text of a stage of what `target` becomes; also written to `file` if given.
+
+    target: a Var, several, a Module or function of Vars (called with `inputs`), or a function of
+    no arguments.  stage: graph (as recorded), canonical (after the passes), loops, source, or all.
+    train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
+    for [N, C] outputs with drawn labels, else the mean square.  Computes nothing of the target.
+    """
+    if stage not in (*STAGES, "all"):
+        raise ValueError(f"dump: stage must be one of {', '.join(STAGES)} or all, not {stage!r}")
+    wanted = STAGES if stage == "all" else (stage,)
+    title = title or getattr(target, "__name__", type(target).__name__).lower()
+    stages = _Stages(_recorded(target, inputs, train))
+    parts = [stages.text(one, title) for one in wanted]
+    text = "\n".join(parts) if stage != "all" else "\n".join(
+        f"# ---- {one}\n{part}" for one, part in zip(wanted, parts)
+    )  # fmt: skip
+    if file is not None:
+        with open(file, "w", encoding="utf-8") as out:
+            out.write(text)
+    return text
+
+
+class _Rehearsed(Exception):
+    """Leaves a transaction so that its writes are undone."""
+
+
+def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
+    """The nodes to show; writes that recording them makes are undone."""
+    nodes: list[Node] = []
+    try:
+        with life.transaction():
+            outputs = _outputs(target, inputs)
+            if train:
+                outputs = _training_step(target, outputs)
+            nodes = [v._node for v in outputs] + life.recorded_writes()
+            raise _Rehearsed
+    except _Rehearsed:
+        pass
+    return nodes
+
+
+def _outputs(target: Any, inputs: Sequence[Var]) -> list[Var]:
+    if isinstance(target, Callable) and not isinstance(target, Var):  # type: ignore[arg-type]
+        target = target(*inputs)
+    if isinstance(target, Var):
+        return [target]
+    if isinstance(target, dict):
+        target = list(target.values())
+    if isinstance(target, list | tuple) and target and all(isinstance(v, Var) for v in target):
+        return list(target)
+    raise TypeError(f"dump: expected Vars or something that returns Vars, got {target!r}")
+
+
+def _training_step(target: Any, outputs: list[Var]) -> list[Var]:
+    loss = outputs[0]
+    if loss.ndim or not loss.dtype.is_float:
+        loss = _drawn_loss(loss)
+    parameters = list(target.parameters()) if hasattr(target, "parameters") else []
+    if not parameters:
+        raise TypeError("dump(train=True): the target has no parameters() to train")
+    gradients = grad(loss, parameters, retain_graph=False)
+    with life.not_recording_gradients():
+        steps = [
+            Var._of(Elementwise("sub", p._node, times(g._node, 0.1)))
+            for p, g in zip(parameters, gradients)
+        ]
+    return [loss, *steps]
+
+
+def _drawn_loss(output: Var) -> Var:
+    from . import nn  # nn is built on this package
+
+    generator = np.random.default_rng(0)
+    if output.ndim == 2:
+        labels = Var(generator.integers(0, output.shape[1], output.shape[0]))
+        return nn.functional.cross_entropy(output, labels)
+    target = Var(generator.standard_normal(output.shape), output.dtype)
+    return nn.functional.mse_loss(output, target)

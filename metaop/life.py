@@ -152,6 +152,11 @@ def transaction() -> Iterator[None]:
         _transactions.log = None
 
 
+def recorded_writes() -> list[Node]:
+    """The new values of the writes recorded in the current transaction."""
+    return [record.new for record in _transactions.log or ()]
+
+
 def undo(writes: list[Write]) -> None:
     """Takes writes back, the last one first."""
     for record in reversed(writes):

@@ -1,0 +1,47 @@
+"""Every program and output in the README is real."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, re.DOTALL)
+
+
+def test_readme_has_the_two_programs():
+    assert len(PROGRAMS) == 2
+
+
+@pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=["train", "see"])
+def test_readme_program_prints_what_the_readme_says(program, output, tmp_path):
+    name = "see.py" if "dump" in program else "train.py"
+    (tmp_path / name).write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, name], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_readme_links_exist():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_readme_dump_command_runs(tmp_path):
+    line = next(line for line in README.splitlines() if line.strip().startswith("metaop dump"))
+    arguments = line.split("metaop ", 1)[1].replace("'", "").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "metaop.cli", *arguments], cwd=ROOT, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "def k0(" in done.stdout
