@@ -104,12 +104,13 @@ class _Target:
         self._context = Context(self._typing)
         pointer = types.CPointer(types.int64)
         self._signature = types.void(pointer, pointer, types.int64, types.int64)
-        self._flags = Flags()
-        self._flags.nrt = False
-        self._flags.no_cpython_wrapper = True
-        self._flags.no_cfunc_wrapper = True
-        self._flags.error_model = "numpy"
-        self._flags.release_gil = True
+        flags: Any = Flags()
+        flags.nrt = False
+        flags.no_cpython_wrapper = True
+        flags.no_cfunc_wrapper = True
+        flags.error_model = "numpy"
+        flags.release_gil = True
+        self._flags = flags
         self._compile_extra = compile_extra
 
     def compile(self, function: Any) -> Any:

@@ -114,10 +114,7 @@ class _Emitter:
                 case For(how="vector"):
                     self.vector_loop(stmt)
                 case For():
-                    self.counted(
-                        self.scalar_index(stmt.start), self.scalar_index(stmt.stop), 1,
-                        lambda i, s=stmt: self.iteration(s.loop, i, s.body),
-                    )  # fmt: skip
+                    self.serial_loop(stmt)
                 case Let():
                     self.let(stmt)
                 case Init():
@@ -126,6 +123,10 @@ class _Emitter:
                     self.update(stmt)
                 case Store():
                     self.store(stmt)
+
+    def serial_loop(self, stmt: For) -> None:
+        start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
+        self.counted(start, stop, 1, lambda i: self.iteration(stmt.loop, i, stmt.body))
 
     def iteration(self, loop: int, index: Any, body: list[Stmt]) -> None:
         self.loops[loop] = index
@@ -373,8 +374,8 @@ class _Emitter:
         if dtype.compute is dtype:
             return self.b.combine(op, old, new, dtype)
         wide = dtype.compute
-        pair = [self.b.cast(v, dtype, wide) for v in (old, new)]
-        return self.b.cast(self.b.combine(op, *pair, wide), wide, dtype)
+        first, second = (self.b.cast(v, dtype, wide) for v in (old, new))
+        return self.b.cast(self.b.combine(op, first, second, wide), wide, dtype)
 
     def store_lanes(self, stmt: Store, offset: Any, guard: Any, value: Any, dtype: DType) -> None:
         mask = self.active(guard)

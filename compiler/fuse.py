@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from metaop import dtype as dt
-from metaop.config import config
 from metaop.errors import CompilerBug
 from metaop.graph import (
     OPERATORS,
@@ -36,7 +35,6 @@ from metaop.index import (
     identity_range,
     loops_of,
     simplify,
-    substitute,
     transform,
     within,
 )
@@ -102,7 +100,7 @@ def choose_stores(graph: Graph) -> set[Node]:
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
     stored = {n for n in stored if not isinstance(n, Input)}
-    cost, chain = _costs(graph, stored)
+    cost = _costs(graph, stored)
     footprint = _footprints(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     for node in reversed(graph.nodes):
@@ -115,10 +113,10 @@ def choose_stores(graph: Graph) -> set[Node]:
     return stored
 
 
-def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Node, int]]:
-    """Per node: the cost of evaluating one element inline; the length of its inlined chain.
+def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
+    """Per node the cost of evaluating one element inline.
 
-    A chain that reaches the bound is cut by storing its node.
+    A chain of inlined operators that reaches the bound is cut by storing its last node.
     """
     cost: dict[Node, float] = {}
     chain: dict[Node, int] = {}
@@ -137,7 +135,7 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
         if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
             stored.add(node)
             chain[node] = 0
-    return cost, chain
+    return cost
 
 
 def _footprints(graph: Graph, stored: set[Node]) -> dict[Node, float]:
@@ -363,8 +361,8 @@ class _Builder:
         self.names = graph.names
 
     def run(self) -> Fused:
-        for node in self.graph.inputs:
-            self._new_buffer(node, "in", node.position)
+        for given in self.graph.inputs:
+            self._new_buffer(given, "in", given.position)
         for node in self.graph.nodes:
             if isinstance(node, Input):
                 continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,13 @@ def check(value: Any, low: int, high: int, number: int, guard: bool) -> Any:
 
 
 def cast(value: Any, dtype: Any) -> Any:
-    """value converted as NumPy's astype does."""
-    return np.asarray(value).astype(dtype)[()]
+    """value converted as NumPy's astype does; to an integer a float saturates and NaN is 0."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and np.dtype(dtype).kind in "iu":
+        info = np.iinfo(dtype)
+        whole = 0 if np.isnan(array) else info.max if array > info.max else array
+        return dtype(int(info.min if whole < info.min else whole))
+    return array.astype(dtype)[()]
 
 
 def from_bfloat16(value: Any) -> Any:
@@ -135,29 +141,32 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
+def _pow(a: Any, b: Any) -> Any:
+    # for a scalar 0.5 NumPy takes the square root, which differs from pow at -inf and -0.0
+    return np.power(np.array([a, a]), np.array([b, b]))[0]
+
+
 def _truncdiv(a: Any, b: Any) -> Any:
-    quotient = abs(int(a)) // abs(int(b))
-    return quotient if (a >= 0) == (b >= 0) else -quotient
+    quotient = math.trunc(Fraction(int(a), int(b)))
+    return np.array(quotient & 0xFFFFFFFFFFFFFFFF, u64)  # min / -1 wraps
 
 
 def _truncmod(a: Any, b: Any) -> Any:
-    return int(a) - int(b) * _truncdiv(a, b)
+    return int(a) - int(b) * math.trunc(Fraction(int(a), int(b)))
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    name: _same_type(function)
-    for name, function in {
-        "abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "round": np.rint,
-        "trunc": np.trunc, "sqrt": np.sqrt, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
-        "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sin": np.sin,
-        "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-        "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
-        "acosh": np.arccosh, "atanh": np.arctanh, "erf": _erf, "erfc": _erfc,
-        "sigmoid": _sigmoid, "floordiv": np.floor_divide, "mod": np.remainder,
-        "truncdiv": _truncdiv, "truncmod": _truncmod, "pow": np.power, "atan2": np.arctan2,
-        "hypot": np.hypot, "copysign": np.copysign, "maximum": np.maximum,
-        "minimum": np.minimum, "fmax": np.fmax, "fmin": np.fmin,
-    }.items()
+_DEFINITIONS: dict[str, Callable[..., Any]] = {
+    "abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "round": np.rint,
+    "trunc": np.trunc, "sqrt": np.sqrt, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
+    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sin": np.sin,
+    "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+    "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
+    "acosh": np.arccosh, "atanh": np.arctanh, "erf": _erf, "erfc": _erfc,
+    "sigmoid": _sigmoid, "floordiv": np.floor_divide, "mod": np.remainder,
+    "truncdiv": _truncdiv, "truncmod": _truncmod, "pow": _pow, "atan2": np.arctan2,
+    "hypot": np.hypot, "copysign": np.copysign, "maximum": np.maximum,
+    "minimum": np.minimum, "fmax": np.fmax, "fmin": np.fmin,
 }  # fmt: skip
+FUNCTIONS = {name: _same_type(function) for name, function in _DEFINITIONS.items()}
 PREDICATES = {"isnan": np.isnan, "isinf": np.isinf, "isfinite": np.isfinite}
 globals().update(FUNCTIONS | PREDICATES)

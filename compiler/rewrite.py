@@ -53,7 +53,9 @@ class Graph:
     def name_all(self, known: dict[Node, str]) -> dict[Node, str]:
         """a0, a1, … for inputs; known names; v0, v1, … in topological order for the rest, literal
         numbers last, because texts show their value."""
-        names = {node: f"a{node.position}" for node in self.inputs}
+        names: dict[Node, str] = {}
+        for given in self.inputs:
+            names[given] = f"a{given.position}"
         names |= {node: known[node] for node in self.nodes if node in known}
         taken = set(known.values())
         count = 0

@@ -18,8 +18,8 @@ from .errors import MetaopError
 from .var import Var
 
 EXAMPLE = """examples:
-  metaop dump examples/lenet_bn.py:net --input 'f32[256,1,28,28]' --stage loops
-  metaop dump examples/lenet_bn.py:net --input 'f32[256,1,28,28]' --train --stage source -o step.py
+  metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --stage loops
+  metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --train --stage source -o step.py
 """
 
 

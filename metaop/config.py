@@ -7,7 +7,6 @@
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
 | METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
-| METAOP_TRACEBACK | full: keep metaop's own frames in tracebacks | short |
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ class Config:
     # in-place update of a value that has this many pending operations below it, is computed.
     pending_depth: int = 4096
     pending_update_depth: int = 16
-    # An elementwise body longer than this is cut into several kernels.
-    kernel_nodes: int = 256
 
 
 config = Config()

@@ -101,9 +101,11 @@ def as_dtype(dtype: Any) -> DType:
     if isinstance(dtype, type) and dtype in PYTHON_TYPES:
         return PYTHON_TYPES[dtype]
     try:
-        return _BY_NUMPY[np.dtype(dtype).newbyteorder("=")]
+        if dtype is not None:  # which is float64 to NumPy
+            return _BY_NUMPY[np.dtype(dtype).newbyteorder("=")]
     except (TypeError, KeyError):
-        raise DTypeError(f"no such dtype: {dtype!r}; metaop has {', '.join(BY_NAME)}") from None
+        pass
+    raise DTypeError(f"no such dtype: {dtype!r}; metaop has {', '.join(BY_NAME)}")
 
 
 def _numpy_promote(a: DType, b: DType) -> DType:

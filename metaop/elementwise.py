@@ -7,6 +7,7 @@ creates float64: int / int, exp(int) and int array + 1.0 are float32.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,7 @@ def _checked(operation: str, value: Number, dtype: DType) -> Number:
     """A Python integer must fit the dtype it takes, as in NumPy."""
     if dtype.is_integer and not dtype.lowest <= value <= dtype.highest:
         raise OverflowError(f"{operation}: {value} is out of bounds for {dtype}")
-    return value
+    return float(value) if dtype.is_float else value  # OverflowError beyond float64
 
 
 def same_shape(operation: str, *nodes: Node) -> list[Node]:
@@ -257,12 +258,59 @@ hypot = _binary("hypot", "sqrt(a*a + b*b) without overflow.", "hypot", as_float=
 copysign = _binary("copysign", "|a| with the sign of b.", "copysign", as_float=True)
 maximum = _binary("maximum", "The larger; NaN if either is.  A tie shares the gradient.", "maximum")
 minimum = _binary("minimum", "The smaller; NaN if either is.  A tie shares it.", "minimum")
-less = _binary("lt", "a < b.", "less")
-less_equal = _binary("le", "a <= b.", "less_equal")
-greater = _binary("gt", "a > b.", "greater")
-greater_equal = _binary("ge", "a >= b.", "greater_equal")
-equal = _binary("eq", "a == b.", "equal")
-not_equal = _binary("ne", "a != b.", "not_equal")
+
+
+_HOLDS: dict[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+    "eq": operator.eq, "ne": operator.ne,
+}  # fmt: skip
+
+
+def _comparison(op: str, text: str, name: str) -> Callable[[Any, Any], Var]:
+    """A comparison of the numbers themselves, also where two integers have no common dtype."""
+    plain = _binary(op, text, name)
+
+    def function(a: Any, b: Any) -> Var:
+        a, b = (v if isinstance(v, Var) or is_number(v) else Var(v) for v in (a, b))
+        if isinstance(a, Var) and isinstance(b, Var):
+            kinds = {a.dtype.kind, b.dtype.kind}
+            if kinds == {"i", "u"} and dt.uint64 in (a.dtype, b.dtype):
+                return _compare_signs(op, name, a._node, b._node)
+        elif isinstance(a, Var) and _beyond(a.dtype, b):
+            return Var._of(full(_HOLDS[op](0, b), a.shape, dt.bool_))
+        elif isinstance(b, Var) and _beyond(b.dtype, a):
+            return Var._of(full(_HOLDS[op](a, 0), b.shape, dt.bool_))
+        return plain(a, b)
+
+    return _document(function, name, text)
+
+
+def _beyond(dtype: DType, number: Number) -> bool:
+    """True for a Python integer outside a dtype: all elements compare to it as 0 does."""
+    return (
+        dtype.is_integer
+        and isinstance(number, int)
+        and not dtype.lowest <= number <= dtype.highest
+    )
+
+
+def _compare_signs(op: str, name: str, x: Node, y: Node) -> Var:
+    """uint64 with signed: a negative number is below every unsigned one."""
+    x, y = same_shape(name, x, y)
+    first = x.dtype.kind == "i"
+    signed = x if first else y
+    negative = Elementwise("lt", signed, full(0, signed.shape, signed.dtype))
+    holds = full(_HOLDS[op](-1, 0) if first else _HOLDS[op](0, -1), x.shape, dt.bool_)
+    compared = Elementwise(op, cast(x, dt.uint64), cast(y, dt.uint64))
+    return Var._of(Elementwise("where", negative, holds, compared))
+
+
+less = _comparison("lt", "a < b.", "less")
+less_equal = _comparison("le", "a <= b.", "less_equal")
+greater = _comparison("gt", "a > b.", "greater")
+greater_equal = _comparison("ge", "a >= b.", "greater_equal")
+equal = _comparison("eq", "a == b.", "equal")
+not_equal = _comparison("ne", "a != b.", "not_equal")
 bitwise_and = _binary("bitand", "a & b of integers and bools.", "bitwise_and")
 bitwise_or = _binary("bitor", "a | b of integers and bools.", "bitwise_or")
 bitwise_xor = _binary("bitxor", "a ^ b of integers and bools.", "bitwise_xor")

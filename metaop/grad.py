@@ -78,16 +78,21 @@ def _first_wins(g: Node, y: Node, a: Node, b: Node) -> Gradients:
 
 
 def _pow(g: Node, y: Node, a: Node, b: Node) -> Gradients:
-    """d/da = b a^(b-1), zero for b = 0;  d/db = y log a, zero for a = 0 with b >= 0."""
-    zero_power = compare("eq", b, 0)
-    da = mul(b, Elementwise("pow", a, plus(b, -1)))
+    """d/da = b a^(b-1), zero for b = 0;  d/db = y log a, zero for a = 0 with b >= 0.
+
+    At b = 0 and a = 0 the factor a^(b-1) is infinite; it is not formed, so that 0 times its own
+    derivative is not NaN either.
+    """
+    away_from_zero = Elementwise("logical_or", compare("lt", a, 0), compare("gt", a, 0))
+    undefined = Elementwise("logical_and", compare("eq", b, 0), unary("logical_not", away_from_zero))
+    da = mul(b, Elementwise("pow", a, where(undefined, full(0, b.shape, b.dtype), plus(b, -1))))
     safe = where(compare("gt", a, 0), a, 1)
     db = where(
         Elementwise("logical_and", compare("eq", a, 0), compare("ge", b, 0)),
         full(0, y.shape, y.dtype),
         mul(y, unary("log", where(compare("ge", a, 0), safe, math.nan))),
     )
-    return mul(g, where(zero_power, full(0, y.shape, y.dtype), da)), mul(g, db)
+    return mul(g, da), mul(g, db)
 
 
 def _mod(g: Node, y: Node, a: Node, b: Node) -> Gradients:
@@ -254,6 +259,10 @@ def _product(node: ReindexReduce, g: Node) -> Node:
     from .compiler.passes.invert import inverted
 
     plain = inverted(node)
+    if isinstance(plain, Reindex):  # at most one factor each
+        alone = _reindex(plain, g)[0]
+        assert alone is not None
+        return alone
     if isinstance(plain, ReindexReduce) and is_projection(plain):
         gathered = plain.inputs[0]
         assert isinstance(gathered, Reindex)
@@ -281,15 +290,22 @@ def _others(node: ReindexReduce) -> Node:
 
 
 def _product_by_division(node: ReindexReduce, g: Node) -> Node:
-    """For a write that cannot be inverted: from the product of the factors that are not zero."""
+    """For a write that cannot be inverted: from the product of the factors that are not zero.
+
+    The product of the others is that times the zeros among the others, if there are any.  One of
+    them is kept as a factor (it is 0, but its derivative is not), so second derivatives are right.
+    """
     y = node.inputs[0]
     is_zero = compare("eq", y, 0)
-    zeros = _same_reduction(node, "add", cast(is_zero, node.dtype))
     ones = full(1, y.shape, y.dtype)
-    others = _at_source(node, _same_reduction(node, "multiply", where(is_zero, ones, y)))
-    count = sub(_at_source(node, zeros), cast(is_zero, node.dtype))
-    quotient = where(is_zero, others, div(others, where(is_zero, ones, y)))
-    return mul(_at_source(node, g), where(compare("eq", count, 0), quotient))
+    nonzero = where(is_zero, ones, y)
+    product = _at_source(node, _same_reduction(node, "multiply", nonzero))
+    zero = where(is_zero, y)
+    zeros = _at_source(node, _same_reduction(node, "add", cast(is_zero, node.dtype)))
+    other_zeros = sub(zeros, cast(is_zero, node.dtype))
+    other_zero = sub(_at_source(node, _same_reduction(node, "add", zero)), zero)
+    rest = where(compare("eq", other_zeros, 0), ones, where(compare("eq", other_zeros, 1), other_zero))
+    return mul(_at_source(node, g), mul(div(product, nonzero), rest))
 
 
 _REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
@@ -326,6 +342,7 @@ def gradients_of(
     depends = _dependent(graph, wanted)
     start = full(1, loss.shape, loss.dtype) if gradient is None else gradient
     totals: dict[Node, Node] = {loss: start}
+    _check_history(loss, wanted)
     saved = origin.site, recording.backward
     recording.backward = True
     try:
@@ -337,8 +354,20 @@ def gradients_of(
             _spread(node, g, depends, totals)
     finally:
         origin.site, recording.backward = saved
-    _check_overwritten([totals[t] for t in targets if t in totals], loss)
+    _check_leaves(graph, [t for t in targets if t not in totals])
+    _check_overwritten([totals[t] for t in targets if t in totals], loss, start)
     return [totals.get(target) for target in targets]
+
+
+def _check_history(loss: Node, wanted: set[Node]) -> None:
+    """A loss that was computed while nothing required a gradient has forgotten how."""
+    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape)
+    if made and not loss.inputs and not loss.stop and loss not in wanted:
+        raise StaleValueError(
+            f"the loss {describe(loss)} made at {loss.site} was computed while nothing required a "
+            "gradient, so its history is gone; write x.requires_grad = True first, or call "
+            "grad(loss, x) before reading the loss"
+        )
 
 
 def _dependent(graph: list[Node], wanted: set[Node]) -> set[Node]:
@@ -364,10 +393,25 @@ def _spread(node: Node, g: Node, depends: set[Node], totals: dict[Node, Node]) -
         totals[source] = part if known is None else add(known, part)
 
 
-def _check_overwritten(gradients: list[Node], loss: Node) -> None:
+def _check_leaves(graph: list[Node], unreached: list[Node]) -> None:
+    """A leaf that was updated since the loss was recorded is not the one that the loss read."""
+    owners = {id(t.owner()) for t in unreached if t.owner is not None and t.owner() is not None}
+    for node in graph:
+        if node.owner is not None and id(node.owner()) in owners and node.overwritten is not None:
+            raise StaleValueError(
+                f"the loss was recorded with {describe(node)} made at {node.site}, which was "
+                f"overwritten at {node.overwritten}; ask for the gradient before the write"
+            )
+
+
+def _check_overwritten(gradients: list[Node], loss: Node, start: Node) -> None:
     """A gradient must not read a version that has been overwritten since."""
-    for node in toposort(gradients, lambda n: n.sequence <= loss.sequence):
-        if node.sequence <= loss.sequence:
+
+    def given(node: Node) -> bool:
+        return node.sequence <= loss.sequence or node is start
+
+    for node in toposort(gradients, given):
+        if given(node):
             continue
         for source in node.inputs:
             if source.overwritten is not None and source.sequence <= loss.sequence:
@@ -383,5 +427,5 @@ def warn_unreached(count: int) -> None:
     warnings.warn(
         f"{count} of the Vars do not influence the loss: their gradient is zero",
         UnreachedGradientWarning,
-        stacklevel=4,
+        stacklevel=3,
     )

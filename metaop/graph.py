@@ -57,6 +57,8 @@ class Node:
         "requires_grad", "stop", "overwritten", "dropped", "backward", "owner", "__weakref__",
     )  # fmt: skip
     kind = "node"
+    depth: int
+    requires_grad: bool
 
     def __init__(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any):
         self.sequence = next(_sequence)

@@ -10,6 +10,7 @@ Grammar (plain tuples and ints; hashable, printable, free of code):
         | ("read", k, (e, ...), check)            the k-th integer input at (e, ...);
                                                   check: (low, high) or None
         | ("val", name)                           a value named earlier (compiler only)
+        | ("axis", axis)                          a named loop (index notation only)
     c ::= ("lt"|"le"|"eq"|"ne", e, e) | ("and"|"or", c, c) | ("not", c) | ("true",)
 
 `simplify` brings an expression into a normal form, a sum of coefficients times atoms, using the
@@ -67,9 +68,32 @@ def is_condition(e: Expr) -> bool:
     return isinstance(e, tuple) and e[0] in CONDITIONS
 
 
+def as_integer(e: Expr) -> Expr:
+    """e with every condition that stands for an integer written as one: 1 if it holds, else 0."""
+    typed = _typed(e)
+    return ("where", typed, 1, 0) if is_condition(typed) else typed
+
+
+def as_truth(e: Expr) -> Expr:
+    """e as a condition: an integer is true if it is not 0."""
+    typed = _typed(e)
+    return typed if is_condition(typed) else ("ne", typed, 0)
+
+
+def _typed(e: Expr) -> Expr:
+    parts = children(e)
+    if not parts:
+        return e
+    if e[0] in ("and", "or", "not"):
+        return rebuild(e, [as_truth(p) for p in parts])
+    if e[0] == "where":
+        return ("where", as_truth(e[1]), as_integer(e[2]), as_integer(e[3]))
+    return rebuild(e, [as_integer(p) for p in parts])
+
+
 def children(e: Expr) -> tuple[Expr, ...]:
     """The direct sub-expressions of e."""
-    if isinstance(e, int) or e[0] in ("i", "val", "true"):
+    if isinstance(e, int) or e[0] in ("i", "val", "true", "axis"):
         return ()
     return e[2] if e[0] == "read" else e[1:]
 
@@ -238,7 +262,8 @@ def linear(e: Expr, extents: Extents) -> Terms:
             return _scaled(b, a.get(None, 0))
         return {("mul", from_terms(a), from_terms(b)): 1}
     if kind in ("floordiv", "mod", "div", "rem"):
-        return _linear_division(kind, linear(e[1], extents), simplify(e[2], extents), extents)
+        dividend = _recombine(linear(e[1], extents), extents)
+        return _linear_division(kind, dividend, simplify(e[2], extents), extents)
     return {_simplify_atom(e, extents): 1} if not _folds(e, extents) else _folded(e, extents)
 
 
@@ -534,6 +559,8 @@ def show(
         return name(e[1])
     if kind == "val":
         return str(e[1])
+    if kind == "axis":
+        return repr(e[1])
     if kind == "true":
         return "True"
     if kind == "not":
@@ -576,6 +603,24 @@ def _binary(kind: str, swap: bool = False) -> Callable[[Index, Any], Any]:
     return method
 
 
+def _logical(kind: str) -> Callable[[Index, Any], Any]:
+    def method(self: Index, other: Any) -> Any:
+        return Index((kind, _as_condition(self), _as_condition(other)))
+
+    return method
+
+
+def _as_condition(value: Any) -> Expr:
+    """The expression of a condition; an integer is none, because & | ~ are not bitwise here."""
+    e = as_index(value)
+    if not is_condition(e):
+        raise IndexExpressionError(
+            f"{show(e)} is an integer: & | ~ combine conditions; write % 2 for the last bit, "
+            "!= 0 for a truth value"
+        )
+    return e
+
+
 class Index:
     """A loop index or arithmetic on loop indices, as written in a meta-operator.
 
@@ -596,13 +641,14 @@ class Index:
     __lt__, __le__ = _binary("lt"), _binary("le")
     __gt__, __ge__ = _binary("lt", True), _binary("le", True)
     __eq__, __ne__ = _binary("eq"), _binary("ne")  # type: ignore[assignment]
-    __and__, __or__ = _binary("and"), _binary("or")
+    __and__, __rand__ = _logical("and"), _logical("and")
+    __or__, __ror__ = _logical("or"), _logical("or")
 
     def __neg__(self) -> Index:
         return Index(("sub", 0, self.expr))
 
     def __invert__(self) -> Index:
-        return Index(("not", self.expr))
+        return Index(("not", _as_condition(self)))
 
     def __truediv__(self, other: Any) -> Index:
         raise IndexExpressionError(
@@ -621,7 +667,7 @@ class Index:
 
 def where(condition: Any, yes: Any, no: Any) -> Index:
     """The index `yes` where the condition holds, else `no`."""
-    return Index(("where", as_index(condition), as_index(yes), as_index(no)))
+    return Index(("where", _as_condition(condition), as_index(yes), as_index(no)))
 
 
 def minimum(a: Any, b: Any) -> Index:

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -202,6 +203,9 @@ class _Rehearsed(Exception):
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
+    target = _called(target)
+    if hasattr(target, "parameters"):
+        life.sync()  # a network's initial values are not part of what is shown
     try:
         with life.transaction():
             outputs = _outputs(target, inputs)
@@ -214,8 +218,21 @@ def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     return nodes
 
 
+def _called(target: Any) -> Any:
+    """What a function of no arguments (or a Module's class) returns; anything else as it is."""
+    if isinstance(target, Var) or hasattr(target, "parameters") and not isinstance(target, type):
+        return target
+    if callable(target):
+        try:
+            inspect.signature(target).bind()
+        except (TypeError, ValueError):
+            return target
+        return target()
+    return target
+
+
 def _outputs(target: Any, inputs: Sequence[Var]) -> list[Var]:
-    if isinstance(target, Callable) and not isinstance(target, Var):  # type: ignore[arg-type]
+    if callable(target) and not isinstance(target, Var):
         target = target(*inputs)
     if isinstance(target, Var):
         return [target]

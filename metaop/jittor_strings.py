@@ -11,16 +11,19 @@ import ast
 from collections.abc import Mapping
 
 from .errors import IndexExpressionError
-from .index import Expr
+from .index import Expr, is_condition
 
 _BINARY = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "div",
-    ast.Mod: "rem", ast.BitAnd: "and", ast.BitOr: "or",
+    ast.Mod: "rem",
 }  # fmt: skip
+_LOGICAL = {ast.BitAnd: "and", ast.BitOr: "or"}
 _COMPARE = {
     ast.Lt: ("lt", False), ast.LtE: ("le", False), ast.Gt: ("lt", True), ast.GtE: ("le", True),
     ast.Eq: ("eq", False), ast.NotEq: ("ne", False),
 }  # fmt: skip
+
+_EXTRA = "_extra"  # what @e becomes, so that Python can parse it
 
 
 def parse(text: str, rank: int, names: Mapping[str, int] | None = None) -> Expr:
@@ -29,8 +32,11 @@ def parse(text: str, rank: int, names: Mapping[str, int] | None = None) -> Expr:
     names: further integers by name (xshape0, oshape0 …).  Raises IndexExpressionError with the
     place of the fault.
     """
-    source = text.replace("&&", " and ").replace("||", " or ").replace("@e", "_extra")
-    source = source.replace("!=", "\0").replace("!", " not ").replace("\0", "!=")
+    if "~" in text:
+        raise IndexExpressionError(f"index expression {text!r}: ~ is not allowed; write !")
+    source = text.replace("&&", " and ").replace("||", " or ").replace("@e", _EXTRA)
+    # C's ! binds as tightly as Python's ~, Python's not does not
+    source = source.replace("!=", "\0").replace("!", "~").replace("\0", "!=")
     try:
         tree = ast.parse(source.strip(), mode="eval").body
     except SyntaxError as error:
@@ -51,10 +57,14 @@ def _convert(tree: ast.AST, text: str, rank: int, names: Mapping[str, int]) -> E
             return _name(name, text, rank, names)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return ("sub", 0, go(operand))
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
+        case ast.UnaryOp(op=ast.Invert() | ast.Not(), operand=operand):
             return ("not", _condition(go(operand)))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return (_BINARY[type(op)], go(left), go(right))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _LOGICAL:
+            a, b = go(left), go(right)
+            if is_condition(a) and is_condition(b):
+                return (_LOGICAL[type(op)], a, b)
         case ast.BoolOp(op=op, values=values):
             kind = "and" if isinstance(op, ast.And) else "or"
             result = _condition(go(values[0]))
@@ -67,10 +77,11 @@ def _convert(tree: ast.AST, text: str, rank: int, names: Mapping[str, int]) -> E
             return (kind, b, a) if swap else (kind, a, b)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return ("where", _condition(go(test)), go(body), go(orelse))
-        case ast.Call(func=ast.Name(id=name), args=args) if name in ("min", "max"):
-            return (name, *map(go, args))
-        case ast.Call(func=ast.Name(id=name), args=args) if name.startswith("_extra"):
-            return ("read", int(name[6:]), tuple(map(go, args)), None)
+        case ast.Call(func=ast.Name(id="min" | "max" as name), args=[a, b], keywords=[]):
+            return (name, go(a), go(b))
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name[:6] == _EXTRA:
+            if name[6:].isdigit():
+                return ("read", int(name[6:]), tuple(map(go, args)), None)
     raise IndexExpressionError(
         f"index expression {text!r}: {ast.unparse(tree)!r} is not allowed; use integers, "
         "i0 i1 …, + - * / %, comparisons, && || !, @e0(…)"
@@ -79,8 +90,6 @@ def _convert(tree: ast.AST, text: str, rank: int, names: Mapping[str, int]) -> E
 
 def _condition(e: Expr) -> Expr:
     """An integer used as a condition means e != 0."""
-    from .index import is_condition
-
     return e if is_condition(e) else ("ne", e, 0)
 
 

@@ -132,31 +132,32 @@ def _to(self: Var, *targets: Any, dtype: Any = None, device: Any = None) -> Var:
 
 
 def _install() -> None:
+    kind: Any = Var  # attributes are set here that a type checker sees on the class itself
     for name, function in OPERATORS.items():
         wrap = _comparison if name in ("__eq__", "__ne__") else lambda f: f
-        setattr(Var, name, wrap(function))
-    Var.__rmatmul__ = lambda self, other: linear.matmul(other, self)
-    Var.__hash__ = object.__hash__  # type: ignore[method-assign]
+        setattr(kind, name, wrap(function))
+    kind.__rmatmul__ = lambda self, other: linear.matmul(other, self)
+    kind.__hash__ = object.__hash__
     for name, function in ARITHMETIC.items():
-        setattr(Var, f"__{name}__", _binary_operator(function, False))
-        setattr(Var, f"__r{name}__", _binary_operator(function, True))
-        setattr(Var, f"__i{name}__", _in_place(function))
-    Var.__imatmul__ = _in_place(linear.matmul)
+        setattr(kind, f"__{name}__", _binary_operator(function, False))
+        setattr(kind, f"__r{name}__", _binary_operator(function, True))
+        setattr(kind, f"__i{name}__", _in_place(function))
+    kind.__imatmul__ = _in_place(linear.matmul)
     for name, function in METHODS.items():
-        setattr(Var, name, function)
+        setattr(kind, name, function)
     for name, function in FILLERS.items():
-        setattr(Var, name, _filled(function))
-    Var.__getitem__, Var.__setitem__ = _getitem, _setitem
-    Var.to = _to
+        setattr(kind, name, _filled(function))
+    kind.__getitem__, kind.__setitem__ = _getitem, _setitem
+    kind.to = _to
     conversions = {"float": float32, "double": float64, "half": float16_type, "long": int64,
                    "int": int32, "bool": bool_type}  # fmt: skip
     for name, dtype in conversions.items():
-        setattr(Var, name, _converted(dtype))
+        setattr(kind, name, _converted(dtype))
     for name in ("cpu", "contiguous"):
-        setattr(Var, name, lambda self: self)
-    Var.T = property(lambda self: movement.transpose(self))
-    Var.mT = property(lambda self: movement.matrix_transpose(self))
-    Var.type_as = lambda self, other: _to(self, other.dtype)
+        setattr(kind, name, lambda self: self)
+    kind.T = property(lambda self: movement.transpose(self))
+    kind.mT = property(lambda self: movement.matrix_transpose(self))
+    kind.type_as = lambda self, other: _to(self, other.dtype)
 
 
 _install()

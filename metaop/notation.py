@@ -16,7 +16,19 @@ from . import elementwise as el
 from .build import cast
 from .errors import DTypeError, IndexExpressionError, ShapeError, describe
 from .graph import REDUCTIONS, Node, Piece, Reindex, ReindexReduce, Shape
-from .index import TRUE, Expr, Index, as_index, is_condition, transform
+from .index import (
+    TRUE,
+    Expr,
+    Index,
+    as_index,
+    as_integer,
+    as_truth,
+    children,
+    interval,
+    is_condition,
+    show,
+    transform,
+)
 from .jittor_strings import parse
 from .movement import shape_of
 from .var import Var, node_of
@@ -41,24 +53,23 @@ class _Reads:
 def _expressions(
     operation: str,
     index: Any,
-    rank: int,
+    loops: Shape,
     wanted: int,
     extras: Sequence[Any],
     names: dict[str, int],
     reads: _Reads,
 ) -> tuple[Expr, ...]:
-    """The `wanted` expressions over `rank` loops that a lambda or a list of strings gives."""
+    """The `wanted` expressions over the loops that a lambda or a list of strings gives."""
     if callable(index):
-        given = _call(operation, index, rank)
+        given = _call(operation, index, len(loops))
     else:
-        given = [
-            Index(parse(e, rank, names)) if isinstance(e, str) else e for e in list(index)
-        ]
+        listed = [index] if isinstance(index, str | Index | int) else list(index)
+        given = [Index(parse(e, len(loops), names)) if isinstance(e, str) else e for e in listed]
     if len(given) != wanted:
         raise IndexExpressionError(
             f"{operation}: {wanted} index expressions are needed, {len(given)} were given"
         )
-    return tuple(_resolve(operation, e, rank, extras, reads) for e in given)
+    return tuple(as_integer(_resolve(operation, e, loops, extras, reads)) for e in given)
 
 
 def _call(operation: str, index: Callable[..., Any], rank: int) -> list[Any]:
@@ -75,13 +86,21 @@ def _call(operation: str, index: Callable[..., Any], rank: int) -> list[Any]:
     return list(result) if isinstance(result, tuple | list) else [result]
 
 
-def _resolve(operation: str, given: Any, rank: int, extras: Sequence[Any], reads: _Reads) -> Expr:
-    """One expression; a Var of rank 0 to `rank` in it is read at the first loops."""
+def _resolve(
+    operation: str, given: Any, loops: Shape, extras: Sequence[Any], reads: _Reads
+) -> Expr:
+    """One expression; a Var of at most as many axes as loops is read at the first loops."""
+    rank = len(loops)
     if isinstance(given, Var):
         given = _whole_read(given, rank)
     expr = as_index(given, operation)
 
     def leaf(e: Expr) -> Expr | None:
+        if isinstance(e, tuple) and e[0] == "axis":
+            raise IndexExpressionError(
+                f"{operation}: {e[1]!r} is an axis of index notation: write x[…] with it, "
+                "or use the function's own indices"
+            )
         if isinstance(e, tuple) and e[0] == "i" and e[1] >= rank:
             raise IndexExpressionError(f"{operation}: i{e[1]} does not exist, there are {rank} loops")
         if not (isinstance(e, tuple) and e[0] == "read"):
@@ -98,7 +117,22 @@ def _resolve(operation: str, given: Any, rank: int, extras: Sequence[Any], reads
         at = tuple(transform(p, leaf) for p in e[2])
         return ("read", reads.number(source), at, e[3])
 
-    return transform(expr, leaf)
+    resolved = transform(expr, leaf)
+    _check_divisors(operation, resolved, loops)
+    return resolved
+
+
+def _check_divisors(operation: str, e: Expr, loops: Shape) -> None:
+    """Raises IndexExpressionError unless every divisor in e is positive wherever it is used."""
+    for part in children(e):
+        _check_divisors(operation, part, loops)
+    if isinstance(e, tuple) and e[0] in ("floordiv", "mod", "div", "rem"):
+        low, _ = interval(e[2], loops)
+        if low < 1:
+            raise IndexExpressionError(
+                f"{operation}: the divisor of {show(e)} must be positive, but may be "
+                f"{'anything' if low < -(1 << 60) else low}; write max(divisor, 1)"
+            )
 
 
 def _whole_read(var: Var, rank: int) -> Index:
@@ -108,16 +142,20 @@ def _whole_read(var: Var, rank: int) -> Index:
 
 
 def _condition(
-    operation: str, where: Any, rank: int, extras: Sequence[Any], names: dict[str, int], reads: _Reads
+    operation: str,
+    where: Any,
+    loops: Shape,
+    extras: Sequence[Any],
+    names: dict[str, int],
+    reads: _Reads,
 ) -> Expr:
     if where is None:
         return TRUE
     if callable(where):
-        where = _call(operation, where, rank)[0]
+        where = _call(operation, where, len(loops))[0]
     elif isinstance(where, str):
-        where = Index(parse(where, rank, names))
-    expr = _resolve(operation, where, rank, extras, reads)
-    return expr if is_condition(expr) else ("ne", expr, 0)
+        where = Index(parse(where, len(loops), names))
+    return as_truth(_resolve(operation, where, loops, extras, reads))
 
 
 def _extent_names(x: Node, shape: Shape) -> dict[str, int]:
@@ -153,11 +191,10 @@ def reindex(
     node = node_of(x)
     target = _checked_shape("reindex", shape)
     reads, names = _Reads(), _extent_names(node, target)
-    rank = len(target)
-    expressions = _expressions("reindex", index, rank, len(node.shape), extras, names, reads)
-    condition = _condition("reindex", where, rank, extras, names, reads)
+    expressions = _expressions("reindex", index, target, len(node.shape), extras, names, reads)
+    condition = _condition("reindex", where, target, extras, names, reads)
     for text in overflow_conditions:
-        outside = _condition("reindex", text, rank, extras, names, reads)
+        outside = _condition("reindex", text, target, extras, names, reads)
         condition = ("not", outside) if condition == TRUE else ("and", condition, ("not", outside))
     number = fill if overflow_value is None else overflow_value
     _check_fill(number, node)
@@ -213,11 +250,11 @@ def reindex_reduce(
         node = cast(node, dt.int64)
     target = _checked_shape("reindex_reduce", shape)
     reads, names = _Reads(), _extent_names(node, target)
-    rank = len(node.shape)
-    expressions = _expressions("reindex_reduce", index, rank, len(target), extras, names, reads)
-    condition = _condition("reindex_reduce", where, rank, extras, names, reads)
+    loops = node.shape
+    expressions = _expressions("reindex_reduce", index, loops, len(target), extras, names, reads)
+    condition = _condition("reindex_reduce", where, loops, extras, names, reads)
     for text in overflow_conditions:
-        outside = _condition("reindex_reduce", text, rank, extras, names, reads)
+        outside = _condition("reindex_reduce", text, loops, extras, names, reads)
         condition = ("not", outside) if condition == TRUE else ("and", condition, ("not", outside))
     return Var._of(
         ReindexReduce(name, target, expressions, node, *reads.nodes, condition=condition)
@@ -240,6 +277,9 @@ class Axis(Index):
         self.number = Axis._count
         self.extent = int(extent.__index__())
         super().__init__(("axis", self))
+
+    def __repr__(self) -> str:
+        return f"axis{self.number}"
 
 
 def axes(*extents: int) -> tuple[Axis, ...]:
@@ -269,7 +309,8 @@ def uses_axes(key: Any) -> bool:
 class Indexed:
     """An expression over named axes, `x[n, i + r] * w[r]`: arithmetic works as on Vars.
 
-    `mo.sum(e, over=(r,))` reduces axes; `e.array(n, i)` or assigning axes' order makes a Var.
+    `mo.sum(e, over=(r,))` reduces axes, `e.array(n, i)` makes a Var of the axes in some order (by
+    default that in which `mo.axes` made them).
     """
 
     __array_ufunc__ = None
@@ -279,7 +320,7 @@ class Indexed:
 
     def array(self, *order: Axis) -> Var:
         """The Var with the given axes in this order (all axes of the expression, each once)."""
-        order = order or tuple(self.axes)
+        order = order or tuple(_natural(self.axes))
         if {id(a) for a in order} != {id(a) for a in self.axes} or len(order) != len(self.axes):
             raise IndexExpressionError(
                 f"array(…): name each of the {len(self.axes)} axes of the expression once"
@@ -324,7 +365,9 @@ def _in_order(key: Any, order: tuple[Axis, ...], reads: list[Node]) -> Expr:
             return ("i", _place(e[1], order))
         return None
 
-    return transform(as_index(key), leaf)
+    placed = as_integer(transform(as_index(key), leaf))
+    _check_divisors("x[…]", placed, tuple(a.extent for a in order))
+    return placed
 
 
 def _place(axis: Axis, order: tuple[Axis, ...]) -> int:
@@ -332,6 +375,11 @@ def _place(axis: Axis, order: tuple[Axis, ...]) -> int:
         if other is axis:
             return position
     raise IndexExpressionError("an axis of the index is not among the axes of the expression")
+
+
+def _natural(axes: Sequence[Axis]) -> list[Axis]:
+    """Axes in the order in which `mo.axes` made them: that of an array's dimensions."""
+    return sorted(axes, key=lambda axis: axis.number)
 
 
 def _merged(parts: Sequence[Any]) -> list[Axis]:
@@ -367,13 +415,13 @@ def _spread(part: Indexed, order: tuple[Axis, ...]) -> Var:
 
 
 def reduce_over(op: str, part: Indexed, over: Any) -> Indexed | Var:
-    """The reduction over named axes; a Var if the rest has a natural order, i.e. always, in the
-    order in which the remaining axes first occur."""
+    """The reduction over named axes: a Var whose dimensions are the remaining axes in the order
+    in which `mo.axes` made them."""
     gone = [over] if isinstance(over, Axis) else list(over)
     for axis in gone:
         if all(axis is not a for a in part.axes):
             raise IndexExpressionError("over=…: not an axis of the expression")
-    rest = [a for a in part.axes if all(a is not g for g in gone)]
+    rest = [a for a in _natural(part.axes) if all(a is not g for g in gone)]
     node = part._node_for((*rest, *gone))
     shape = tuple(a.extent for a in rest)
     kept = tuple(("i", k) for k in range(len(rest)))

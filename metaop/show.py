@@ -23,7 +23,7 @@ from .graph import (
     ReindexReduce,
     Scalar,
 )
-from .index import TRUE, Expr, show
+from .index import TRUE, Expr, show, simplify
 
 
 def number_of(node: Node) -> str | None:
@@ -103,6 +103,8 @@ def _piece(node: Reindex, piece: Piece, names: Mapping[Node, str]) -> str:
 
 
 def _text(node: Node, e: Expr, names: Mapping[Node, str]) -> str:
+    e = simplify(e, node.inputs[0].shape if isinstance(node, ReindexReduce) else node.shape)
+
     def read(r: Expr, position: str) -> str:
         mark = "" if r[3] is None else "!"  # a checked read
         return f"{names[node.inputs[r[1]]]}{mark}[{position}]"

@@ -1,6 +1,6 @@
-"""Neural networks: modules, functions, initial values, optimisers.  Names are those of torch.nn."""
+"""Neural networks: modules, functions, initial values, optimisers, data.  Names are torch's."""
 
-from . import functional, init, models, optim
+from . import data, functional, init, models, optim
 from .layers.activation import (
     ELU,
     GELU,
@@ -86,6 +86,7 @@ __all__ = [
     "StateDictError",
     "Tanh",
     "Unflatten",
+    "data",
     "functional",
     "init",
     "models",

@@ -20,6 +20,14 @@ TOLERANCE = {
     "float16": (2e-3, 1e-3),
     "bfloat16": (2e-2, 1e-2),
 }
+# units in the last place by which an approximated operator may differ from the rounded true value
+ULPS = {"float64": 4, "float32": 4, "float16": 1, "bfloat16": 1}
+_LAST_PLACE = {  # machine epsilon, smallest subnormal
+    "float64": (2.0**-52, 2.0**-1074),
+    "float32": (2.0**-23, 2.0**-149),
+    "float16": (2.0**-10, 2.0**-24),
+    "bfloat16": (2.0**-7, 2.0**-133),
+}
 
 
 def assert_same(got: Any, want: Any, dtype: str | None = None) -> None:
@@ -29,6 +37,32 @@ def assert_same(got: Any, want: Any, dtype: str | None = None) -> None:
     assert got.shape == want.shape, (got.shape, want.shape)
     relative, absolute = TOLERANCE.get(dtype or got.dtype.name, (0, 0))
     np.testing.assert_allclose(got, want, rtol=relative, atol=absolute, equal_nan=True)
+
+
+def assert_bits(got: Any, want: Any, signs: bool = True) -> None:
+    """Dtypes, shapes and values equal, of floats also the sign of zero; NaN equals NaN."""
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.dtype == want.dtype, (got.dtype, want.dtype)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    np.testing.assert_array_equal(got, want)
+    if signs and got.dtype.kind == "f":
+        number = ~np.isnan(want)
+        np.testing.assert_array_equal(np.signbit(got)[number], np.signbit(want)[number])
+
+
+def assert_ulps(got: Any, want: Any, dtype: str) -> None:
+    """Floats within ULPS[dtype] units in the last place; zeros, infinities and NaN equal."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    plain = np.isfinite(want) & (want != 0)
+    assert_bits(np.where(plain, 0, got), np.where(plain, 0, want))
+    epsilon, smallest = _LAST_PLACE[dtype]
+    unit = np.maximum(np.abs(want[plain]) * epsilon, smallest)
+    error = np.abs(got[plain] - want[plain]) / unit
+    worst = np.argmax(error) if error.size else 0
+    assert not error.size or error[worst] <= ULPS[dtype], (
+        f"{error[worst]} units: {got[plain][worst]!r} instead of {want[plain][worst]!r}"
+    )
 
 
 def leaf_array(node: Any) -> np.ndarray:

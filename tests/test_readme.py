@@ -45,3 +45,17 @@ def test_readme_dump_command_runs(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "def k0(" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_programs_in_the_docs_run(path):
+    text = path.read_text(encoding="utf-8")
+    inside, lines = False, []
+    for line in text.splitlines():  # prose becomes empty lines, so that tracebacks name the place
+        if line.startswith("```"):
+            inside = line == "```python"
+            lines.append("")
+        else:
+            lines.append(line if inside else "")
+    assert any(lines)
+    exec(compile("\n".join(lines), str(path), "exec"), {})

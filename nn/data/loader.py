@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +44,8 @@ class DataLoader:
         """Prepares the loader; reads nothing yet.
 
         dataset: a Dataset (or any sequence of items), an array, or a tuple of arrays.
-        seed: an int from 0 on; None draws one, kept as `loader.seed`.
+        seed: an int from 0 on; None draws one from metaop's default generator when the first
+            epoch begins (or `loader.seed` is read), so that `mo.manual_seed` settles the order.
         drop_last: leaves out a last batch that is smaller than the others.
         prefetch: how many batches a thread makes in advance; 0 makes them without a thread.
         collate: makes a batch of a list of items, instead of stacking them.
@@ -59,10 +59,18 @@ class DataLoader:
             _check_count("seed", seed, 0)
         self.dataset = _as_dataset(dataset)
         self.batch_size, self.shuffle, self.drop_last = int(batch_size), shuffle, drop_last
-        self.seed = secrets.randbits(64) if seed is None else int(seed)
+        self._seed = None if seed is None else int(seed)
         self.prefetch, self.as_numpy = int(prefetch), as_numpy
         self.collate, self.transform = collate, transform
         self.epoch = 0
+
+    @property
+    def seed(self) -> int:
+        """What random order depends on, besides the number of the epoch."""
+        if self._seed is None:
+            low, high = mo.random.random_bits(2).tolist()
+            self._seed = low | high << 32
+        return self._seed
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""

@@ -8,10 +8,13 @@ import hashlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 import traceback
 import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import metaop as mo
 from metaop.nn.data import (
     DataLoader,
     DataNotFoundError,
@@ -30,6 +34,8 @@ from metaop.nn.data import (
     fashion_mnist,
 )
 from metaop.nn.data.idx import parse_idx, read_idx
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 # --- IDX files --------------------------------------------------------------------------------
 
@@ -109,7 +115,7 @@ def places(tmp_path, monkeypatch):
     def no_network(request, timeout):
         raise urllib.error.URLError("no network in this test")
 
-    monkeypatch.setattr(fashion_mnist.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
     return folders
 
 
@@ -191,7 +197,7 @@ def serve(monkeypatch, files, change=lambda packed: packed, length=len):
         packed = gzip.compress(files[name])
         return Response(change(packed), length(packed) if length else None)
 
-    monkeypatch.setattr(fashion_mnist.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     return asked
 
 
@@ -400,6 +406,17 @@ def test_without_a_seed_two_loaders_differ_and_can_be_repeated():
     assert order != numbers(second) and order == numbers(repeated)
 
 
+def test_without_a_seed_the_order_follows_manual_seed():
+    def orders() -> list:
+        mo.manual_seed(5)
+        loaders = [DataLoader(np.arange(50), 50, shuffle=True, as_numpy=True) for _ in range(2)]
+        return [numbers(loader) for loader in loaders + loaders]
+
+    once = orders()
+    assert once == orders()
+    assert len({str(order) for order in once}) == 4
+
+
 def test_batches_do_not_share_memory_with_the_data():
     data = np.zeros((4, 2))
     for (batch,) in DataLoader(data, 2, as_numpy=True):
@@ -447,14 +464,55 @@ def test_transform_gets_the_arrays_and_gives_the_batch(prefetch):
     assert [batch[0].tolist() for batch in loader] == [[0, 0.5], [1, 1.5]]
 
 
-def test_batches_are_vars_by_default(monkeypatch):
-    """Without the rest of metaop: what is asked of it is `array` of each part."""
-    from metaop.nn.data import loader as module
-
-    monkeypatch.setattr(module.mo, "array", lambda value: ("Var", value.tolist()), raising=False)
-    assert list(DataLoader((np.arange(2), np.arange(2)), 2)) == [(("Var", [0, 1]),) * 2]
+def test_batches_are_vars_by_default():
+    images, labels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2), np.arange(3)
+    batches = list(DataLoader((images, labels), 2))
+    assert all(isinstance(part, mo.Var) for batch in batches for part in batch)
+    (first, _), (last, label) = batches
+    assert (first.dtype, first.shape) == (mo.uint8, (2, 2, 2))
+    assert (label.dtype, label.tolist(), last.tolist()) == (mo.int64, [2], [[[8, 9], [10, 11]]])
     [batch] = DataLoader([{"a": 1}], 1)
-    assert batch == {"a": ("Var", [1])}
+    assert isinstance(batch["a"], mo.Var) and batch["a"].tolist() == [1]
+
+
+def test_batches_are_made_in_advance_while_the_main_thread_computes():
+    made = []
+
+    def note(rows):
+        made.append(int(rows[0]))
+        return rows
+
+    loader = DataLoader(np.arange(64, dtype=np.float32), 4, transform=note)
+    weight, seen = mo.ones(()), []
+    for step, rows in enumerate(loader):
+        weight += rows.mean() * 0
+        weight.sync()
+        seen += rows.tolist()
+        if step == 0:
+            deadline = time.monotonic() + 10
+            while len(made) < 4 and time.monotonic() < deadline:  # two in the queue, one in hand
+                time.sleep(0.001)
+            assert made == [0, 4, 8, 12]
+    assert seen == list(range(64)) and weight.item() == 1
+
+
+def test_a_transform_may_compute_with_vars_in_its_thread():
+    def doubled(rows):
+        return (mo.array(rows) * 2).numpy()
+
+    total = mo.zeros(())
+    for rows in DataLoader(np.arange(400, dtype=np.float32), 4, transform=doubled):
+        total += mo.exp(rows * 0).sum() * rows.mean()
+        total.sync()
+    assert total.item() == 2 * 4 * sum(4 * i + 1.5 for i in range(100))
+
+
+def test_importing_metaop_does_not_load_the_network_libraries():
+    code = "import sys, metaop; print(metaop.nn.data.DataLoader, 'http.client' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT
+    )
+    assert result.stdout.split() == ["<class", "'metaop.nn.data.loader.DataLoader'>", "False"]
 
 
 @pytest.mark.parametrize(

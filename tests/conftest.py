@@ -1,0 +1,5 @@
+"""Every test runs with the IR verified after each pass."""
+
+import metaop as mo
+
+mo.config.check = True
