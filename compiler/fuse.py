@@ -84,7 +84,8 @@ def _is_reshape(node: Reindex) -> bool:
     if known is None:
         offset = simplify(flatten(piece.indices, source.shape), node.shape)
         plain = simplify(flatten(identity_range(len(node.shape)), node.shape), node.shape)
-        known = _reshapes[key] = offset == plain
+        inside = simplify(within(piece.indices, source.shape), node.shape) == TRUE
+        known = _reshapes[key] = offset == plain and inside
         if len(_reshapes) > 10_000:
             _reshapes.clear()
     return known
@@ -344,9 +345,11 @@ class Lowering:
         value = self.value(source, at, needed)
         if valid == TRUE:
             return value
-        if isinstance(value, Load):
+        if isinstance(value, Load) and source in self.place:
             buffer = self.values.buffers[value.buffer]
             return self.values.load(buffer, value.offset, needed, number)
+        if isinstance(value, Load) and value.guard != TRUE and repr(value.fill) == repr(number):
+            return value  # below is another reindex, whose guard contains this one
         return self.values.op("where", (self.values.condition(valid), value, fill), value.dtype)
 
 

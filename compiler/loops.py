@@ -21,12 +21,12 @@ inside it has one lane per iteration, which are combined in a fixed tree when it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
-from metaop.index import TRUE, Expr, contains, loops_of, show
+from metaop.index import TRUE, Expr, children, contains, loops_of, show
 
 LANES = 16
 
@@ -293,8 +293,13 @@ def walk(value: Value, seen: set[int] | None = None) -> Iterator[Value]:
 
 
 def verify(kernel: Kernel) -> None:
-    """Raises CompilerBug unless every loop, name and buffer is defined where it is used, vector
-    loops do not nest, and no inner loop divides by anything but a constant."""
+    """Raises CompilerBug unless the kernel means something, the same to both printers.
+
+    Every loop, name and buffer is defined where it is used, and unrolled names have their dims; the
+    grid is outermost; loops are not reused inside themselves, vector loops do not nest, and no
+    bound varies by lane; loads, stores and updates have the type of what they access; nothing is
+    stored into an input; no index divides by anything but a constant.
+    """
     _Verifier(kernel).run()
 
 
@@ -302,63 +307,129 @@ class _Verifier:
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
         self.buffers = {p.name: p for p in kernel.buffers}
-        self.names: set[str] = set(kernel.integers)
+        self.names: dict[str, Stmt | None] = dict.fromkeys(kernel.integers)
 
-    def fail(self, what: str) -> None:
+    def fail(self, what: str) -> NoReturn:
         raise CompilerBug(f"loop IR of {self.kernel.name}: {what}\n{show_kernel(self.kernel)}")
 
+    def require(self, holds: bool, what: str) -> None:
+        if not holds:
+            self.fail(what)
+
     def run(self) -> None:
-        self.body(self.kernel.body, frozenset(self.kernel.extents), False)
+        self.body(self.kernel.body, frozenset(), None)
 
-    def body(self, body: list[Stmt], loops: frozenset[int], in_vector: bool) -> None:
+    def body(self, body: list[Stmt], loops: frozenset[int], vector: int | None) -> None:
         for stmt in body:
-            self.statement(stmt, loops, in_vector)
+            self.statement(stmt, loops, vector)
 
-    def statement(self, stmt: Stmt, loops: frozenset[int], in_vector: bool) -> None:
+    def statement(self, stmt: Stmt, loops: frozenset[int], vector: int | None) -> None:
         match stmt:
             case Grid():
-                for extent in stmt.extents:
-                    self.index(extent, loops)
-                self.body(stmt.body, loops | set(stmt.loops), in_vector)
+                self.grid(stmt, loops)
             case For():
-                self.index(stmt.start, loops)
-                self.index(stmt.stop, loops)
-                if stmt.how == "vector" and in_vector:
-                    self.fail(f"vector loop i{stmt.loop} inside a vector loop")
-                self.body(stmt.body, loops | {stmt.loop}, in_vector or stmt.how == "vector")
-            case Let():
-                self.value(stmt.value, loops)
-                self.names.add(stmt.name)
-            case Init():
-                self.names.add(stmt.name)
-            case Update():
-                if stmt.name not in self.names:
-                    self.fail(f"accumulator {stmt.name} is updated before it exists")
-                self.index(stmt.guard, loops)
-                for value in stmt.values:
+                self.loop(stmt, loops, vector)
+            case Let() | Init():
+                self.dims(stmt.name, stmt.dims, loops)
+                for value in values_of(stmt):
                     self.value(value, loops)
+                self.names[stmt.name] = stmt
+            case Update():
+                self.update(stmt, loops)
             case Store():
-                if not self.buffers[stmt.buffer].written:
-                    self.fail(f"store into the input {stmt.buffer}")
-                self.index(stmt.offset, loops)
-                self.value(stmt.value, loops)
+                self.store(stmt, loops)
+
+    def grid(self, stmt: Grid, loops: frozenset[int]) -> None:
+        self.require(not loops, "a grid inside a loop")
+        self.require(len(stmt.loops) == len(stmt.extents), "a grid of more loops than extents")
+        for extent in stmt.extents:
+            self.index(extent, loops)
+        self.scope(stmt.body, loops | set(stmt.loops), None)
+
+    def loop(self, stmt: For, loops: frozenset[int], vector: int | None) -> None:
+        name = f"{stmt.how} loop i{stmt.loop}"
+        self.require(stmt.how in ("serial", "vector", "unroll"), f"unknown kind of loop: {name}")
+        self.require(stmt.loop not in loops, f"{name} inside itself")
+        for bound in (stmt.start, stmt.stop):
+            self.index(bound, loops)
+            self.require(vector not in loops_of(bound), f"the bounds of {name} vary by lane")
+        inside = loops | {stmt.loop}
+        if stmt.how == "unroll":  # names with its dim outlive it
+            size = self.kernel.extents.get(stmt.loop)
+            self.require(stmt.stop == size, f"{name} ends at {show(stmt.stop)}, not at {size}")
+            self.body(stmt.body, inside, vector)
+            return
+        if stmt.how == "vector":
+            self.require(vector is None, f"{name} inside a vector loop")
+            vector = stmt.loop
+        self.scope(stmt.body, inside, vector)
+
+    def scope(self, body: list[Stmt], loops: frozenset[int], vector: int | None) -> None:
+        """A body whose names end with it."""
+        outside = dict(self.names)
+        self.body(body, loops, vector)
+        self.names = outside
+
+    def update(self, stmt: Update, loops: frozenset[int]) -> None:
+        made = self.names.get(stmt.name)
+        if not isinstance(made, Init):
+            self.fail(f"accumulator {stmt.name} is updated before it exists")
+        self.require(made.dims == stmt.dims, f"{stmt.name} is updated over other dims than its own")
+        self.dims(stmt.name, stmt.dims, loops)
+        op, count = ("add", 2) if stmt.op == "fma" else (stmt.op, 1)
+        self.require(made.op == op, f"{stmt.name} is an accumulator of {made.op}, not of {op}")
+        self.require(len(stmt.values) == count, f"{stmt.op}= takes {count} values")
+        self.index(stmt.guard, loops)
+        for value in stmt.values:
+            self.require(value.dtype is made.dtype, f"{stmt.name} is not of type {value.dtype}")
+            self.value(value, loops)
+
+    def store(self, stmt: Store, loops: frozenset[int]) -> None:
+        buffer = self.buffers.get(stmt.buffer)
+        if buffer is None:
+            self.fail(f"store into unknown buffer {stmt.buffer}")
+        self.require(buffer.written, f"store into the input {stmt.buffer}")
+        kind = stmt.value.dtype
+        self.require(kind is buffer.dtype, f"store of {kind} into {stmt.buffer}")
+        self.index(stmt.offset, loops)
+        self.index(stmt.guard, loops)
+        self.value(stmt.value, loops)
+
+    def dims(self, name: str, dims: tuple[int, ...], loops: frozenset[int]) -> None:
+        self.require(
+            set(dims) <= loops & set(self.kernel.extents),
+            f"the dims of {name} are not unrolled loops around it",
+        )
 
     def value(self, value: Value, loops: frozenset[int]) -> None:
         for part in walk(value):
             for e in part.indices:
                 self.index(e, loops)
-            if isinstance(part, Load) and part.buffer not in self.buffers:
-                self.fail(f"load from unknown buffer {part.buffer}")
-            if isinstance(part, Ref) and part.name not in self.names:
-                self.fail(f"{part.name} is read before it exists")
+            match part:
+                case Load():
+                    buffer = self.buffers.get(part.buffer)
+                    if buffer is None:
+                        self.fail(f"load from unknown buffer {part.buffer}")
+                    kind = part.dtype
+                    self.require(kind is buffer.dtype, f"load of {kind} from {part.buffer}")
+                case Ref():
+                    made = self.names.get(part.name)
+                    if not isinstance(made, Let | Init):
+                        self.fail(f"{part.name} is read before it exists")
+                    self.require(made.dims == part.dims, f"{part.name} is read over other dims")
+                    self.dims(part.name, part.dims, loops)
+                case Check():
+                    self.index(part.number, loops)
 
     def index(self, e: Expr, loops: frozenset[int]) -> None:
         missing = loops_of(e) - loops
         if missing:
             self.fail(f"index {show(e)} uses i{min(missing)} outside its loop")
         for name in integers_of(e):
-            if name not in self.names:
-                self.fail(f"index {show(e)} uses {name} before it exists")
+            self.require(name in self.names, f"index {show(e)} uses {name} before it exists")
+            made = self.names[name]
+            plain = made is None or (isinstance(made, Let) and not made.dims)
+            self.require(plain, f"index {show(e)} uses {name}, which is not one integer")
         if _divides_by_variable(e):
             self.fail(f"index {show(e)} divides by something other than a constant")
 
@@ -369,16 +440,12 @@ def integers_of(e: Expr) -> set[str]:
         return set()
     if e[0] == "val":
         return {e[1]}
-    from metaop.index import children
-
-    return set().union(*(integers_of(p) for p in children(e))) if children(e) else set()
+    return set().union(*map(integers_of, children(e)))
 
 
 def _divides_by_variable(e: Expr) -> bool:
     if isinstance(e, int) or not contains(e, ("floordiv", "mod", "div", "rem")):
         return False
-    from metaop.index import children
-
     if e[0] in ("floordiv", "mod", "div", "rem") and not isinstance(e[2], int):
         return not contains(e[2], ("val",))
     return any(_divides_by_variable(p) for p in children(e))
@@ -392,7 +459,11 @@ def show_value(value: Value) -> str:
     match value:
         case Load():
             text = f"{value.buffer}[{show(value.offset)}]"
-            return text if value.guard == TRUE else f"({text} if {show(value.guard)} else {value.fill})"
+            return (
+                text
+                if value.guard == TRUE
+                else f"({text} if {show(value.guard)} else {value.fill})"
+            )
         case Const():
             return f"{value.dtype.short}({value.value})"
         case IndexValue() | Condition():
@@ -406,6 +477,8 @@ def show_value(value: Value) -> str:
             return value.name + "".join(f"[i{d}]" for d in value.dims)
         case Op(name="cast"):
             return f"{value.dtype.short}({show_value(value.args[0])})"
+        case Op(name="bitcast"):
+            return f"bitcast.{value.dtype.short}({show_value(value.args[0])})"
         case Op():
             return f"{value.name}({', '.join(map(show_value, value.args))})"
     raise CompilerBug(f"no text for {value!r}")
@@ -413,7 +486,9 @@ def show_value(value: Value) -> str:
 
 def show_kernel(kernel: Kernel) -> str:
     """The text form of a kernel; also its key: equal texts are one kernel."""
-    buffers = ", ".join(f"{p.name}: {'out ' if p.written else ''}{p.dtype.short}*" for p in kernel.buffers)
+    buffers = ", ".join(
+        f"{p.name}: {'out ' if p.written else ''}{p.dtype.short}*" for p in kernel.buffers
+    )
     integers = ", ".join(kernel.integers)
     width = " narrow" if kernel.narrow else ""
     head = f"kernel {kernel.name}({buffers}; {integers}){width}\n"

@@ -46,7 +46,8 @@ def merge_copies(fused: Fused) -> Fused:
     for buffer in same:
         if buffer.role == "out":
             owner(buffer).role = "out"
-    place = {node: owner(buffer) for node, buffer in fused.place.items()}
+    overwritten = set(same.values())  # the values that were here first are gone
+    place = {n: owner(b) for n, b in fused.place.items() if b not in overwritten}
     buffers = [b for b in fused.buffers if b not in same]
     return Fused(kept, place, buffers, fused.names)
 

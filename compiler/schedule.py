@@ -277,7 +277,9 @@ class _Scheduler:
         """Up to two output loops to unroll, so that loads are shared between accumulators."""
         if self.nest.op is None or self.nest.scatter or self.size(self.reduced) < 4:
             return []
-        free = [k for k in self.outer if k != vector and self.extents[k] > 1]
+        named = {id(value) for value in self.nest.named.values()}  # one integer, not one per lane
+        held = {k for value, loops in self.value_loops if id(value) in named for k in loops}
+        free = [k for k in self.outer if k not in (vector, *held) and self.extents[k] > 1]
         loads = [loops for value, loops in self.value_loops if isinstance(value, Load)]
         options: list[list[Tile]] = [[]]
         for position, k in enumerate(free):

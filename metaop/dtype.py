@@ -6,6 +6,8 @@ never *creates* float64: what NumPy would widen from integers to float64 becomes
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -132,6 +134,12 @@ _PROMOTED = {(a, b): _promote(a, b) for a in ALL for b in ALL}
 def promote(a: DType, b: DType) -> DType:
     """The dtype of `x + y` for arrays of dtypes a and b (NumPy's, but never a new float64)."""
     return _PROMOTED[a, b]
+
+
+def promote_all(dtypes: Iterable[DType]) -> DType:
+    """The dtype of arrays joined, in any order (NumPy's result_type): floats first, so that int8,
+    uint8 and float16 give float16."""
+    return functools.reduce(promote, sorted(dtypes, key=lambda d: -d.rank))
 
 
 def promote_scalar(array: DType, value: bool | int | float) -> DType:

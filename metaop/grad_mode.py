@@ -20,11 +20,19 @@ class set_grad_enabled(ContextDecorator):
         self._saved = [recording.grad]
         recording.grad = self.enabled
 
+    def __call__(self, function: Any) -> Any:
+        recording.grad = self._saved[0]  # a decorator changes nothing where it stands
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> set_grad_enabled:
+        return set_grad_enabled(self.enabled)
+
     def __enter__(self) -> set_grad_enabled:
+        recording.grad = self.enabled
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        recording.grad = self._saved[-1]
+        recording.grad = self._saved[0]
 
 
 class _Mode(ContextDecorator):
@@ -32,6 +40,9 @@ class _Mode(ContextDecorator):
 
     def __init__(self) -> None:
         self._saved: list[bool] = []
+
+    def _recreate_cm(self) -> _Mode:
+        return type(self)()  # calls of a decorated function may overlap
 
     def __enter__(self) -> _Mode:
         self._saved.append(recording.grad)

@@ -19,6 +19,7 @@ range of every loop index; equal normal forms are equal expressions (not the rev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -352,20 +353,55 @@ def _linear_division(kind: str, terms: Terms, divisor: Expr, extents: Extents) -
             return whole
         _accumulate(rest, None, -base * divisor)
         return rest
+    split = _split_low_part(rest, divisor, extents)
+    if split is not None:
+        factor, high_part, low_part = split
+        inner = _linear_division(kind, high_part, divisor // factor, extents)
+        if kind == "mod":
+            inner, whole = _scaled(inner, factor), low_part
+        return _sum(whole, inner)
     if kind == "floordiv":
-        for atom, coefficient in _floordiv_atom(rest, divisor, extents).items():
-            _accumulate(whole, atom, coefficient)
-        return whole
+        return _sum(whole, _floordiv_atom(rest, divisor, extents))
     return _mod_atom(rest, divisor, extents)
 
 
-def _common_factor(terms: Terms, divisor: int) -> int:
-    from math import gcd
+def _sum(a: Terms, b: Terms, factor: int = 1) -> Terms:
+    result = dict(a)
+    for atom, coefficient in b.items():
+        _accumulate(result, atom, factor * coefficient)
+    return result
 
+
+def _split_low_part(
+    terms: Terms, divisor: int, extents: Extents
+) -> tuple[int, Terms, Terms] | None:
+    """g, A, B with terms = g*A + B, 0 <= B < g and g a divisor of `divisor`, so that
+    terms // (g*k) = A // k and terms % (g*k) = g*(A % k) + B."""
+    factors = {math.gcd(c, divisor) for atom, c in terms.items() if atom is not None}
+    for factor in sorted(factors, reverse=True):
+        if not 1 < factor < divisor:
+            continue
+        high: Terms = {}
+        low: Terms = {}
+        for atom, coefficient in terms.items():
+            if atom is None:
+                _accumulate(high, None, coefficient // factor)
+                _accumulate(low, None, coefficient % factor)
+            elif coefficient % factor:
+                low[atom] = coefficient
+            else:
+                high[atom] = coefficient // factor
+        bounds = _terms_interval(low, extents)
+        if bounds[0] >= 0 and bounds[1] < factor:
+            return factor, high, low
+    return None
+
+
+def _common_factor(terms: Terms, divisor: int) -> int:
     factor = divisor
     for atom, coefficient in terms.items():
         if atom is not None:
-            factor = gcd(factor, coefficient)
+            factor = math.gcd(factor, coefficient)
     return factor
 
 
@@ -400,33 +436,61 @@ def _mod_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
 
 
 def _recombine(terms: Terms, extents: Extents) -> Terms:
-    """m*k*(x // k) + m*(x % k) -> m*x: what undoes a reshape in a linear offset."""
+    """What undoes a reshape in a linear offset:
+
+    m*k*(x // k) + m*(x % k) -> m*x  and  m*k*((a + x // k) % n) + m*(x % k) -> m*((k*a + x) % (k*n)).
+    """
     changed = True
     while changed:
         changed = False
         for atom, coefficient in list(terms.items()):
-            if atom is None or atom[0] != "floordiv" or not isinstance(atom[2], int):
-                continue
-            x, k = atom[1], atom[2]
-            if coefficient % k:
-                continue
-            m = coefficient // k
-            remainder = linear(("mod", x, k), extents)
-            if remainder and all(terms.get(a) == c * m for a, c in remainder.items()):
-                del terms[atom]
-                for a in remainder:
-                    del terms[a]
-                for a, c in linear(x, extents).items():
-                    _accumulate(terms, a, c * m)
-                changed = True
+            for x, k, whole in _quotients_in(atom, extents):
+                if coefficient % k:
+                    continue
+                m = coefficient // k
+                remainder = linear(("mod", x, k), extents)
+                divided = [a for a in remainder if a is not None and a[0] != "i"]
+                if divided and all(terms.get(a) == remainder[a] * m for a in divided):
+                    terms = _sum(terms, remainder, -m)
+                    del terms[atom]
+                    terms = _sum(terms, linear(whole, extents), m)
+                    changed = True
+                    break
+            if changed:
                 break
     return terms
 
 
+def _quotients_in(atom: Expr, extents: Extents) -> list[tuple[Expr, int, Expr]]:
+    """Every x and k of x // k in the atom, with what k * atom + x % k is."""
+    if atom is None or atom[0] not in ("floordiv", "mod") or not isinstance(atom[2], int):
+        return []
+    if atom[0] == "floordiv":
+        return [(atom[1], atom[2], atom[1])]
+    if not contains(atom[1], ("floordiv",)):
+        return []
+    terms = linear(atom[1], extents)
+    found = []
+    for part, coefficient in terms.items():
+        if part is None or part[0] != "floordiv" or coefficient != 1 or not isinstance(part[2], int):
+            continue
+        x, k = part[1:]
+        rest = from_terms({a: c * k for a, c in terms.items() if a is not part})
+        found.append((x, k, ("mod", ("add", rest, x), k * atom[2])))
+    return found
+
+
 def from_terms(terms: Terms) -> Expr:
-    """The expression of a sum: atoms in a fixed order, the constant last."""
+    """The expression of a sum: atoms in a fixed order, a positive one first, the constant last."""
+    atoms = sorted((a for a in terms if a is not None), key=_atom_order)
+    constant = terms.get(None, 0)
     result: Expr = None
-    for atom in sorted((a for a in terms if a is not None), key=_atom_order):
+    first = next((a for a in atoms if terms[a] > 0), None)
+    if first is not None:  # a + b - c rather than -c + a + b
+        atoms = [first, *(a for a in atoms if a is not first)]
+    elif constant > 0 and atoms:
+        result, constant = constant, 0
+    for atom in atoms:
         coefficient = terms[atom]
         if result is None:
             result = atom if coefficient == 1 else ("mul", atom, coefficient)
@@ -434,7 +498,6 @@ def from_terms(terms: Terms) -> Expr:
             result = ("sub", result, atom if coefficient == -1 else ("mul", atom, -coefficient))
         else:
             result = ("add", result, atom if coefficient == 1 else ("mul", atom, coefficient))
-    constant = terms.get(None, 0)
     if result is None:
         return constant
     if constant:
@@ -539,10 +602,11 @@ def unflatten(offset: Expr, shape: Sequence[int]) -> tuple[Expr, ...]:
 
 # -------------------------------------------------------------------------------------- output
 
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "div": "/",
-          "rem": "%%", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
 _BINDING = {"or": 1, "and": 2, "lt": 4, "le": 4, "eq": 4, "ne": 4, "add": 5, "sub": 5,
-            "mul": 6, "floordiv": 6, "mod": 6, "div": 6, "rem": 6}  # fmt: skip
+            "mul": 6, "floordiv": 6, "mod": 6}  # fmt: skip
+
+_FUNCTIONS = {"min": "min", "max": "max", "div": "truncdiv", "rem": "truncmod"}
 
 
 def show(
@@ -568,8 +632,8 @@ def show(
     if kind == "read":
         position = ", ".join(show(p, name, read) for p in e[2])
         return read(e, position) if read else f"@{e[1]}[{position}]"
-    if kind in ("min", "max"):
-        return f"{kind}({show(e[1], name, read)}, {show(e[2], name, read)})"
+    if kind in _FUNCTIONS:
+        return f"{_FUNCTIONS[kind]}({show(e[1], name, read)}, {show(e[2], name, read)})"
     if kind == "where":
         condition, yes, no = (show(p, name, read, 1) for p in e[1:])
         return f"({yes} if {condition} else {no})"

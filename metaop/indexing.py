@@ -252,7 +252,9 @@ def _mask(x: Var, key: Any) -> Var | None:
 
 
 def _assignable(value: Any, shape: Shape, target: Node) -> Node:
-    node = node_of(value, target.dtype if not hasattr(value, "dtype") else None)
+    node = node_of(value)
+    if not hasattr(value, "dtype") and target.dtype.is_float:
+        node = node_of(value, target.dtype)  # a Python float is not rounded to float32 first
     if node.dtype.is_float and not target.dtype.is_float:
         raise DTypeError(f"x[i] = v: cannot write {describe(node)} into {describe(target)}")
     node = cast(node, target.dtype)

@@ -15,25 +15,39 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .compiler import pipeline
+from .compiler.fuse import reshape_base
 from .compiler.program import KernelError, Program, run
 from .compiler.signals import uninterrupted
 from .config import config
-from .errors import Site, user_site
-from .graph import Elementwise, Node, Reindex, pending, recording
-from .storage import Storage
+from .errors import Site, describe, user_site
+from .graph import Elementwise, Escape, Node, Reindex, Scalar, _sequence, pending, recording
+from .storage import Storage, pool
 
 if TYPE_CHECKING:
     from .var import Var
 
+# Recorded work that nobody asked for is bounded: past so many nodes, or so many bytes of values
+# that it reads, the oldest part is computed, in programs of at most so many nodes.
+PENDING_NODES = 65_536
+PENDING_BYTES = 1 << 30
+PART_NODES = 2048
+
+
+# Where the history went of a value that was computed while nothing in it required a gradient.
+COMPUTED = Site(user_site.__code__, 0)
+
 
 class Write:
-    """A Var bound to a new node by a write; `old` until the program of the new one succeeded."""
+    """A Var bound to a new node by a write; `old` until the program of the new one succeeded.
 
-    __slots__ = ("var", "old", "new")
+    since: the creation number at which the call began of which the write is a part, if of one.
+    """
 
-    def __init__(self, var: Var, old: Node, new: Node):
+    __slots__ = ("var", "old", "new", "since")
+
+    def __init__(self, var: Var, old: Node, new: Node, since: int | None):
         self.var = weakref.ref(var)
-        self.old, self.new = old, new
+        self.old, self.new, self.since = old, new, since
 
     def undo(self) -> None:
         """Binds the Var to its old node, if it is still bound to the new one."""
@@ -41,16 +55,20 @@ class Write:
         if var is not None and var._node is self.new:
             var._node = self.old
             self.old.overwritten = None
+            if self.old.storage is None:
+                register(var)
 
 
 _writes: list[Write] = []
 _live: dict[int, weakref.ref[Var]] = {}
+_gradients: list[weakref.ref[Var]] = []
 _swept = 1000
 _lock = threading.RLock()
 
 
 class _Transactions(threading.local):
     log: list[Write] | None = None
+    since: int | None = None
 
 
 _transactions = _Transactions()
@@ -90,27 +108,46 @@ def write(var: Var, node: Node) -> None:
 
 def write_all(pairs: list[tuple[Var, Node]]) -> None:
     """Binds many Vars at once: an interrupt sees all of the writes or none."""
+    if len(_writes) > config.pending_depth:
+        _forget_dead_writes()
     site = user_site()
     bound = [(var, _own(node, var)) for var, node in pairs]
+    log = _transactions.log
     with uninterrupted():
         for var, node in bound:
-            record = Write(var, var._node, node)
+            record = Write(var, var._node, node, None if log is None else _transactions.since)
             var._node.overwritten = site
             var._node = node
             if node.storage is None:
                 _writes.append(record)
                 register(var)
-            if _transactions.log is not None:
-                _transactions.log.append(record)
+            if log is not None:
+                log.append(record)
+
+
+def _forget_dead_writes() -> None:
+    """Keeps the list of writes short in a loop that writes and never looks."""
+    _writes[:] = [w for w in _writes if w.var() is not None]
+    if len(_writes) > config.pending_depth:
+        compute([])
 
 
 def _own(node: Node, var: Var) -> Node:
     """A node for this Var alone, a leaf of the gradient if the Var is one."""
     if not recording.grad or not node.requires_grad or var._is_leaf:
-        with not_recording_gradients():
-            node = Elementwise("copy", node)
+        node = constant_copy(node)
         mark_leaf(node, var)
     return node
+
+
+def constant_copy(node: Node) -> Node:
+    """A node of the same value through which no gradient passes."""
+    saved = recording.grad
+    recording.grad = False
+    try:
+        return Elementwise("copy", node)
+    finally:
+        recording.grad = saved
 
 
 def mark_leaf(node: Node, var: Var) -> None:
@@ -141,12 +178,13 @@ def transaction() -> Iterator[None]:
     if _transactions.log is not None:
         yield
         return
-    _transactions.log = []
+    log: list[Write] = []
     try:
+        _transactions.since = next(_sequence)
+        _transactions.log = log
         yield
     except BaseException:
-        with uninterrupted():
-            undo(_transactions.log)
+        undo(log)
         raise
     finally:
         _transactions.log = None
@@ -159,10 +197,13 @@ def recorded_writes() -> list[Node]:
 
 def undo(writes: list[Write]) -> None:
     """Takes writes back, the last one first."""
-    for record in reversed(writes):
-        record.undo()
-    dropped = set(map(id, writes))
-    _writes[:] = [w for w in _writes if id(w) not in dropped]
+    if not writes:
+        return
+    dropped = set(writes)
+    with uninterrupted():
+        for record in reversed(writes):
+            record.undo()
+        _writes[:] = [w for w in _writes if w not in dropped]
 
 
 # ------------------------------------------------------------------------------------ computing
@@ -172,9 +213,17 @@ def value_of(node: Node) -> Storage:
     """The bytes of a node, computed now if they are not there; raises its own error if it failed."""
     while node.storage is None:
         if node.error is not None:
-            raise node.error
+            raise again(node.error)
         compute([node])  # another pending value may fail: then this one is tried without it
     return node.storage
+
+
+def again(error: BaseException) -> BaseException:
+    """A failed value's error to be raised once more, without the frames of earlier times."""
+    try:
+        return type(error)(*error.args)
+    except TypeError:
+        return error.with_traceback(None)
 
 
 def sync() -> None:
@@ -183,11 +232,12 @@ def sync() -> None:
     if error is not None:
         while compute([], everything=True) is not None:
             pass
-        raise error
+        raise again(error)
 
 
 def compute(asked: list[Node], everything: bool = False) -> BaseException | None:
-    """Runs one program for the asked nodes and the recorded writes (and all live pending Vars).
+    """Computes the asked nodes and the recorded writes (and all live pending Vars), in one program
+    unless that would be too long.
 
     Returns the error of a failed check, after which what depends on it is marked as failed.
     """
@@ -197,11 +247,23 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
         wanted += [w.new for w in writes if _is_current(w)]
         if everything:
             wanted += [var._node for var in live_pending()]
-        nodes = _runnable(wanted)
-        if nodes:
-            return _run(nodes, writes)
-        _writes.clear()
-        return None
+        elif _gradients:
+            wanted += _gradients_with(asked)
+        nodes, graph, error = _runnable(wanted)
+        if error is not None:
+            error = _undo_failed(writes)
+        try:
+            for part in _parts(nodes, graph):
+                fault = _run(part, writes)
+                if fault is not None:
+                    return fault
+        except Exception:
+            undo(writes)
+            raise
+        _writes[:] = [w for w in _writes if w.new.storage is None and _is_current(w)]
+        if everything:
+            _gradients.clear()
+        return error
 
 
 def _is_current(record: Write) -> bool:
@@ -209,32 +271,74 @@ def _is_current(record: Write) -> bool:
     return var is not None and var._node is record.new
 
 
-def _runnable(wanted: Iterable[Node]) -> list[Node]:
-    """The distinct pending ones of the wanted nodes that do not depend on a failed one."""
+def note_gradients(vars: list[Var]) -> None:
+    """Remembers what `backward()` recorded, for `_gradients_with`."""
+    _gradients.extend(map(weakref.ref, vars))
+
+
+def _gradients_with(asked: list[Node]) -> list[Node]:
+    """Pending gradients that need what the asked nodes need: reading a loss between `backward()`
+    and `step()` computes both, or the forward pass would run twice."""
+    gradients = []
+    for reference in _gradients:
+        var = reference()
+        if var is not None and var._node.storage is None and var._node.error is None:
+            gradients.append(var._node)
+    if not gradients:
+        _gradients.clear()
+        return []
+    needed = {n for n in pending(asked) if n.storage is None and n.inputs}
+    return gradients if not needed.isdisjoint(pending(gradients)) else []
+
+
+def _runnable(wanted: Iterable[Node]) -> tuple[list[Node], list[Node], BaseException | None]:
+    """The distinct pending ones of the wanted nodes that do not depend on a failed one, what they
+    are computed from, and an error that was met."""
     distinct = list(dict.fromkeys(n for n in wanted if n.storage is None))
     graph = pending(distinct)
-    if any(node.error is not None for node in graph):
-        for node in graph:
+    error = None
+    for node in graph:
+        if node.error is None and node.storage is None:
             for source in node.inputs:
-                if node.storage is None and node.error is None and source.error is not None:
+                if source.error is not None and source.storage is None:
                     node.error = source.error
-    return [n for n in distinct if n.error is None]
+                    break
+        if node.error is not None and node.storage is None:
+            error = error or node.error
+    if error is not None:
+        distinct = [n for n in distinct if n.error is None]
+        graph = pending(distinct)
+    return distinct, graph, error
+
+
+def _undo_failed(writes: list[Write]) -> BaseException | None:
+    """Takes back the writes of failed values; the error of the first."""
+    failed = [w for w in writes if w.new.error is not None]
+    undo(failed)
+    return failed[0].new.error if failed else None
 
 
 def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
-    nodes = pending(wanted)
     aliases = [n for n in wanted if _alias(n) is not None]
-    roots = [n for n in wanted if n not in set(aliases)]
+    roots = [n for n in wanted if n not in set(aliases)] if aliases else wanted
+    nodes = pending(roots)
     storages: list[Storage] = []
     program: Program | None = None
     leaves: list[Node] = []
     if roots:
-        nodes = pending(roots)
         program, leaves = pipeline.program_for(nodes, roots)
         try:
             storages = run(program, leaves)
         except KernelError as fault:
-            return _fail(fault, nodes, writes)
+            culprit = nodes[fault.check.position]
+            return _fail(culprit, _error_for(culprit, fault), nodes, writes)
+        except MemoryError as fault:
+            raise _out_of_memory(fault, program, roots) from None
+        except Exception as fault:
+            escape = _failing_escape(nodes)
+            if escape is None:
+                raise
+            return _fail(escape, _error_of_escape(escape, fault), nodes, writes)
     with uninterrupted():
         if program is not None:
             _commit(program, nodes, roots, leaves, storages)
@@ -244,14 +348,11 @@ def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
             _bind(node, base.storage)
         _forget_history(nodes)
         _forget_history(aliases)
-        _writes[:] = [w for w in _writes if w.new.storage is None]
     return None
 
 
 def _alias(node: Node) -> Node | None:
     """The computed node of which this one is a mere copy or reshape."""
-    from .compiler.fuse import reshape_base
-
     base = node
     while True:
         if base.storage is not None:
@@ -290,23 +391,85 @@ def _commit(
 def _forget_history(nodes: list[Node]) -> None:
     """A computed value through which no gradient can be asked for needs no inputs any more."""
     for node in nodes:
-        if node.storage is not None and (node.stop or not node.requires_grad):
+        if node.storage is not None and node.inputs and not _leads_somewhere(node):
             node.inputs = ()
+            if node.dropped is None and not node.stop and node.dtype.is_float:
+                node.dropped = COMPUTED
 
 
-def _fail(fault: KernelError, nodes: list[Node], writes: list[Write]) -> BaseException:
-    """Marks what depends on the failing node, takes the writes back, lets the rest be."""
-    culprit = nodes[fault.check.position]
-    error = _error_for(culprit, fault)
-    failed = {culprit}
-    culprit.error = error
-    for node in nodes:
-        if any(source in failed for source in node.inputs):
-            failed.add(node)
-            node.error = error
+def _leads_somewhere(node: Node) -> bool:
+    """True if a gradient may pass below the node; if its inputs' history was dropped, so is its
+    own: `total += loss` does not hold on to the steps of which the losses were."""
+    if node.stop or not node.requires_grad:
+        return False
+    dropped = None
+    for source in node.inputs:
+        if source.requires_grad:
+            if source.stop or source.storage is None or not source.inputs:
+                return True
+            if any(before.requires_grad for before in source.inputs):
+                return True
+            source.requires_grad, source.dropped = False, _dropped_below(source)
+            source.inputs = ()
+        dropped = dropped or source.dropped
+    node.requires_grad, node.dropped = False, dropped
+    return False
+
+
+def _dropped_below(node: Node) -> Site | None:
+    return next((source.dropped for source in node.inputs if source.dropped is not None), None)
+
+
+def _fail(
+    culprit: Node, error: BaseException, nodes: list[Node], writes: list[Write]
+) -> BaseException:
+    """Marks what depends on the failing node and takes back the writes of it, with those of the
+    calls that it continues; lets the rest be."""
     with uninterrupted():
-        undo(writes)
+        failed = {culprit}
+        culprit.error = error
+        for node in nodes:
+            if node.storage is None and any(source in failed for source in node.inputs):
+                failed.add(node)
+                node.error = error
+        below = [n.sequence for n in pending([culprit])]
+        undo([
+            w for w in writes
+            if w.new.error is not None
+            or (w.since is not None and any(w.since <= n <= w.new.sequence for n in below))
+        ])  # fmt: skip
     return error
+
+
+def _failing_escape(nodes: list[Node]) -> Escape | None:
+    """The host callback that raised, found by running one after the other."""
+    for node in nodes:
+        if isinstance(node, Escape) and node.storage is None:
+            graph = pending([node])
+            try:
+                run(*pipeline.program_for(graph, [node]))
+            except MemoryError:
+                return None
+            except Exception:
+                return node
+    return None
+
+
+def _error_of_escape(node: Escape, fault: Exception) -> Exception:
+    text = f"{fault} (in {node.name}, recorded at {node.site})"
+    try:
+        return type(fault)(text)
+    except TypeError:
+        return RuntimeError(f"{type(fault).__name__}: {text}")
+
+
+def _out_of_memory(fault: MemoryError, program: Program, roots: list[Node]) -> MemoryError:
+    largest = max(roots, key=lambda node: node.nbytes)
+    total = sum(nbytes for _, nbytes in program.outputs)
+    return MemoryError(
+        f"{fault}: the program needs {total:,} bytes for results and {program.arena_bytes:,} for "
+        f"temporaries; its largest result is {describe(largest)}, recorded at {largest.site}"
+    )
 
 
 def _error_for(node: Node, fault: KernelError) -> BaseException:
@@ -324,19 +487,110 @@ def _error_for(node: Node, fault: KernelError) -> BaseException:
 # ------------------------------------------------------------------------------ bounded pending
 
 
-def bound_depth(node: Node) -> None:
-    """Computes the oldest part of a chain that has grown past the bound."""
+class _Horizon:
+    """When to look again at how much is pending: a creation number, and a count of bytes lent."""
+
+    sequence = PENDING_NODES
+    lent_bytes = PENDING_BYTES
+
+
+horizon = _Horizon()
+
+
+def bound(node: Node) -> None:
+    """Computes the oldest part of what is pending if a node just recorded made it too much."""
     if node.depth > config.pending_depth:
         deepest = max(node.inputs, key=lambda source: source.depth)
         if deepest.storage is None and deepest.error is None:
             compute([deepest])
             node.depth = 1 + max((source.depth for source in node.inputs), default=0)
+    if node.sequence >= horizon.sequence or pool.lent_bytes >= horizon.lent_bytes:
+        _bound_all(node.sequence)
+
+
+def _bound_all(now: int) -> None:
+    """Computes all but the latest part of what live Vars wait for, if that is too much."""
+    wanted = {var._node for var in live_pending()}
+    graph = pending(wanted)
+    read = sum(n.nbytes for n in graph if n.storage is not None and n.owner is None)
+    if len(graph) >= PENDING_NODES or read >= PENDING_BYTES:
+        parts = _cut(graph, wanted)
+        for part in parts[: max(len(parts) - 1, 1)]:
+            nodes = [n for n in part if n.storage is None and n.error is None]
+            if nodes:
+                compute(nodes)
+    horizon.sequence = now + PENDING_NODES // 2
+    horizon.lent_bytes = pool.lent_bytes + PENDING_BYTES // 2
 
 
 def bound_update(old: Node) -> None:
-    """Computes the old value of an accumulator before it is updated, if that is real work."""
+    """Computes the old value of an accumulator before it is updated, if that is real work.
+
+    An old value that was itself written in part, as in a loop of x[i] = v, is left to the other
+    bounds: so the loop becomes one program, in which every assignment costs its own elements.
+    """
     if old.storage is None and old.depth >= config.pending_update_depth and old.error is None:
-        compute([old])
+        base = old.inputs[0] if isinstance(old, Elementwise) and old.op == "copy" else old
+        if not (isinstance(base, Reindex) and len(base.pieces) > 1):
+            compute([old])
+
+
+def _parts(wanted: list[Node], graph: list[Node]) -> list[list[Node]]:
+    """The wanted nodes as one program, or, if that were too deep or too long, what a row of shorter
+    ones has to compute."""
+    if not wanted:
+        return []
+    deep = any(node.depth >= config.pending_depth for node in wanted)
+    if len(graph) < 4 * PENDING_NODES and not (deep and _depth(graph) >= config.pending_depth):
+        return [wanted]
+    return _cut(graph, set(wanted))
+
+
+def _depth(graph: list[Node]) -> int:
+    """The longest chain of pending nodes."""
+    depth: dict[Node, int] = {}
+    for node in graph:
+        below = max((depth[i] for i in node.inputs), default=0) if node.storage is None else -1
+        depth[node] = below + 1
+    return max(depth.values(), default=0)
+
+
+def _cut(graph: list[Node], wanted: set[Node]) -> list[list[Node]]:
+    """The values that hand over from each part of a graph to the later ones.
+
+    A part ends where the fewest bytes are handed over; among equals after the same operation as
+    elsewhere, so that the parts of a loop's graph are equal and compiled once.
+    """
+    number = {node: k for k, node in enumerate(graph)}
+    last = [0] * len(graph)
+    for k, node in enumerate(graph):
+        if node.storage is None:
+            for source in node.inputs:
+                last[number[source]] = k
+    end = len(graph)
+    size = [0] * (end + 1)  # bytes handed over by a cut after node k
+    for k, node in enumerate(graph):
+        if node.storage is None and not isinstance(node, Scalar):
+            last[k] = end if node in wanted else last[k]
+            size[k] += node.nbytes
+            size[last[k]] -= node.nbytes
+    total = 0
+    for k in range(end):
+        total += size[k]
+        size[k] = total
+    parts = []
+    first = 0
+    while first < end:
+        stop = end - 1
+        if end - first > PART_NODES:
+            window = range(first + PART_NODES // 2, first + PART_NODES)
+            stop = min(window, key=lambda k: (size[k], str(graph[k].signature), -k))
+        parts.append([
+            node for k, node in enumerate(graph[first : stop + 1], first)
+            if last[k] > stop and node.storage is None and not isinstance(node, Scalar)
+        ])  # fmt: skip
+        first = stop + 1
+    return [part for part in parts if part]
 
 
 def drop_history(nodes: list[Node], site: Site) -> None:

@@ -25,7 +25,8 @@ def matmul(a: Any, b: Any) -> Var:
     dtype = promote(x.dtype, y.dtype)
     if dtype.kind == "b":
         raise DTypeError("matmul(a, b): not defined for bool; cast to a number first")
-    x, y = cast(x, dtype), cast(y, dtype)
+    # 16-bit floats: exact products, added in float32, rounded once
+    x, y = cast(x, dtype.compute), cast(y, dtype.compute)
     row, column = len(x.shape) == 1, len(y.shape) == 1
     x = reshape(x, (1, *x.shape)) if row else x
     y = reshape(y, (*y.shape, 1)) if column else y
@@ -35,7 +36,7 @@ def matmul(a: Any, b: Any) -> Var:
             f"b is {describe(node_of(b))} ({x.shape[-1]} != {y.shape[-2]}).\n"
             f"            a made at {x.site}, b at {y.site}."
         )
-    result = _contract(x, y)
+    result = cast(_contract(x, y), dtype)
     if row or column:
         shape = list(result.shape)
         if column:

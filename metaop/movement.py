@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from . import build
 from .build import broadcast_shapes, cast, normal_axes
-from .dtype import promote
+from .dtype import promote_all
 from .errors import ShapeError, describe
 from .graph import Node, Piece, Reindex, Shape, size_of
 from .index import TRUE, Expr, conjunction
@@ -23,6 +26,18 @@ def shape_of(shape: Any) -> Shape:
     except AttributeError:
         raise ShapeError(f"a shape is a tuple of integers, not {tuple(shape)!r}") from None
     return extents
+
+
+def _integers(value: Any) -> list[int]:
+    """One integer, or several, as a list.  Raises TypeError for anything else."""
+    try:
+        return [operator.index(value)]
+    except TypeError:
+        return [operator.index(v) for v in value]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer)
 
 
 def reshape(x: Any, *shape: Any) -> Var:
@@ -61,6 +76,8 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Var:
         return reshape(x, 1)
     (first,) = normal_axes(start, len(node.shape), "flatten")
     (last,) = normal_axes(end, len(node.shape), "flatten")
+    if first > last:
+        raise ShapeError(f"flatten(x, start, end): start {start} lies behind end {end}")
     middle = size_of(node.shape[first : last + 1])
     return reshape(x, (*node.shape[:first], middle, *node.shape[last + 1 :]))
 
@@ -100,10 +117,13 @@ def swapaxes(x: Any, a: int, b: int) -> Var:
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Var:
     """x with some axes moved to other places, the rest in order."""
     rank = len(node_of(x).shape)
-    starts = [source] if isinstance(source, int) else list(source)
-    ends = [destination] if isinstance(destination, int) else list(destination)
-    starts = [normal_axes(a, rank, "moveaxis")[0] for a in starts]
-    ends = [normal_axes(a, rank, "moveaxis")[0] for a in ends]
+    starts = [normal_axes(a, rank, "moveaxis")[0] for a in _integers(source)]
+    ends = [normal_axes(a, rank, "moveaxis")[0] for a in _integers(destination)]
+    if len(starts) != len(ends) or len({*starts}) != len(starts) or len({*ends}) != len(ends):
+        raise ShapeError(
+            f"moveaxis(x, source, destination): need as many different axes in both, got "
+            f"{source} and {destination}"
+        )
     order = [k for k in range(rank) if k not in starts]
     for end, start in sorted(zip(ends, starts)):
         order.insert(end, start)
@@ -113,7 +133,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Var:
     """x with new axes of size one at the given places of the result."""
     node = node_of(x)
-    given = [axis] if isinstance(axis, int) else list(axis)
+    given = _integers(axis)
     rank = len(node.shape) + len(given)
     axes = normal_axes(given, rank, "expand_dims")
     rest = iter(node.shape)
@@ -159,8 +179,13 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Var:
     node = node_of(x)
     if axis is None:
         return reshape(roll(reshape(x, -1), shift, 0), node.shape)
-    shifts = [shift] if isinstance(shift, int) else list(shift)
-    axes = [axis] if isinstance(axis, int) else list(axis)
+    shifts, axes = _integers(shift), _integers(axis)
+    if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
+        raise ShapeError(
+            f"roll(x, shift, axis): need as many shifts as axes, got {shift} and {axis}"
+        )
+    count = max(len(shifts), len(axes))
+    shifts, axes = (v * count if len(v) == 1 else v for v in (shifts, axes))
     indices: list[Expr] = [("i", k) for k in range(len(node.shape))]
     for by, a in zip(shifts, axes):
         (k,) = normal_axes(a, len(node.shape), "roll")
@@ -177,9 +202,7 @@ def concat(arrays: Sequence[Any], axis: int | None = 0) -> Var:
     if axis is None:
         nodes = [build.reshape(n, (n.size,)) for n in nodes]
         axis = 0
-    dtype = nodes[0].dtype
-    for node in nodes:
-        dtype = promote(dtype, node.dtype)
+    dtype = promote_all([node.dtype for node in nodes])
     first = nodes[0]
     (k,) = normal_axes(axis, len(first.shape), "concat")
     for node in nodes:
@@ -214,19 +237,21 @@ def _joined(nodes: list[Node], axis: int) -> Node:
 def stack(arrays: Sequence[Any], axis: int = 0) -> Var:
     """Arrays of one shape joined along a new axis."""
     shapes = {node_of(a).shape for a in arrays}
+    if not shapes:
+        raise ShapeError("stack(arrays): need at least one array")
     if len(shapes) != 1:
         raise ShapeError(f"stack(arrays): all shapes must agree, got {sorted(shapes)}")
     return concat([expand_dims(a, axis) for a in arrays], axis)
 
 
-_PAD_MODES = ("constant", "edge", "reflect", "wrap")
+_PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 
 
 def pad(x: Any, width: Any, mode: str = "constant", constant_values: float = 0) -> Var:
     """x with elements added before and after each axis.
 
     width: one int, one pair for all axes, or a pair per axis (as numpy.pad); mode: constant,
-    edge, reflect or wrap.
+    edge, reflect, symmetric or wrap.
     """
     node = node_of(x)
     pairs = _pad_pairs(width, node)
@@ -243,24 +268,31 @@ def pad(x: Any, width: Any, mode: str = "constant", constant_values: float = 0) 
 
 
 def _pad_index(mode: str, inner: Expr, n: int, most: int, node: Node) -> Expr:
-    if n == 0 or (mode == "reflect" and most >= n):
+    if n == 0:
         raise ShapeError(f"pad(x, width, {mode!r}): {describe(node)} is too small for {most}")
     if mode == "wrap":
         return ("mod", inner, n)
     if mode == "edge":
         return ("min", ("max", inner, 0), n - 1)
-    positive = ("max", inner, ("sub", 0, inner))
-    return ("min", positive, ("sub", 2 * (n - 1), positive))
+    if n == 1:
+        return 0
+    # symmetric repeats the edge (-1 -> 0), reflect does not (-1 -> 1)
+    first = -1 if mode == "symmetric" else 0
+    last = 2 * (n - 1) - first
+    if most > n + first:  # wider than one reflection: it repeats
+        inner = ("mod", inner, last - first)
+        return ("min", inner, ("sub", last, inner))
+    positive = ("max", inner, ("sub", first, inner))
+    return ("min", positive, ("sub", last, positive))
 
 
 def _pad_pairs(width: Any, node: Node) -> list[tuple[int, int]]:
     rank = len(node.shape)
-    if isinstance(width, int):
-        pairs = [(width, width)] * rank
-    elif len(width) == 2 and all(isinstance(w, int) for w in width):
-        pairs = [(width[0], width[1])] * rank
+    listed = [width] if _is_integer(width) else list(width)
+    if all(_is_integer(w) for w in listed) and len(listed) <= 2:
+        pairs = [(int(listed[0]), int(listed[-1]))] * rank
     else:
-        pairs = [(w, w) if isinstance(w, int) else (int(w[0]), int(w[1])) for w in width]
+        pairs = [(int(_integers(w)[0]), int(_integers(w)[-1])) for w in listed]
         if len(pairs) == 1:
             pairs = pairs * rank
     if len(pairs) != rank or any(w < 0 for pair in pairs for w in pair):
@@ -274,7 +306,9 @@ def _pad_pairs(width: Any, node: Node) -> list[tuple[int, int]]:
 def tile(x: Any, repeats: Any) -> Var:
     """x repeated whole along each axis."""
     node = node_of(x)
-    counts = [repeats] if isinstance(repeats, int) else list(repeats)
+    counts = _integers(repeats)
+    if any(c < 0 for c in counts):
+        raise ShapeError(f"tile(x, repeats): counts must not be negative, got {repeats}")
     rank = max(len(counts), len(node.shape))
     counts = [1] * (rank - len(counts)) + counts
     extents = [1] * (rank - len(node.shape)) + list(node.shape)
@@ -292,6 +326,9 @@ def repeat(x: Any, count: int, axis: int | None = None) -> Var:
         return repeat(reshape(x, -1), count, 0)
     node = node_of(x)
     (k,) = normal_axes(axis, len(node.shape), "repeat")
+    count = operator.index(count)
+    if count < 0:
+        raise ShapeError(f"repeat(x, count): count must not be negative, got {count}")
     shape = (*node.shape[:k], node.shape[k] * count, *node.shape[k + 1 :])
     indices = tuple(
         ("floordiv", ("i", j), count) if j == k and count > 1 else ("i", j)
@@ -305,12 +342,13 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     node = node_of(x)
     (k,) = normal_axes(axis, len(node.shape), "split")
     n = node.shape[k]
-    if isinstance(sections, int):
+    if _is_integer(sections):
+        sections = int(sections)
         if sections <= 0 or n % sections:
             raise ShapeError(f"split(x, {sections}): axis {axis} of {describe(node)} has {n}")
-        cuts = list(range(0, n + 1, max(n // sections, 1)))[: sections + 1]
+        cuts = [n // sections * part for part in range(sections + 1)]
     else:
-        cuts = [0, *(min(max(c, 0), n) for c in sections), n]
+        cuts = [0, *(slice(c, None).indices(n)[0] for c in sections), n]
     parts = []
     for start, end in zip(cuts, cuts[1:]):
         extent = max(end - start, 0)
@@ -325,6 +363,8 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
 
 def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Var]:
     """Coordinate arrays over the product of 1-d arrays (as numpy.meshgrid)."""
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"meshgrid(arrays, indexing): 'xy' or 'ij', not {indexing!r}")
     nodes = [node_of(a) for a in arrays]
     order = list(range(len(nodes)))
     if indexing == "xy" and len(nodes) > 1:

@@ -5,6 +5,7 @@ All accept `axis` (= `dim` = `dims`: an int, several, or None for all) and `keep
 
 from __future__ import annotations
 
+import builtins
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -97,14 +98,27 @@ def _staged_product(node: Node, axes: tuple[int, ...]) -> Node:
 
 @_with_aliases
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
-    """The mean over axes: a float, float32 for integers."""
+    """The mean over axes: a float, float32 for integers; of 16-bit floats computed in float32."""
     node = node_of(x)
-    node = cast(node, floating(node.dtype))
+    dtype = floating(node.dtype)
     axes = normal_axes(axis, len(node.shape), "mean")
     count = size_of(node.shape[k] for k in axes)
-    total = reduce("add", node, axes)
+    total = reduce("add", cast(node, dtype.compute), axes)
     result = Elementwise("div", total, full(float(count), total.shape, total.dtype))
-    return _finish(result, axes, keepdims)
+    return _finish(cast(result, dtype), axes, keepdims)
+
+
+def _wide(x: Any) -> tuple[Var, DType]:
+    """x as a float in which its squares and sums do not overflow, and the dtype of the result."""
+    node = node_of(x)
+    dtype = floating(node.dtype)
+    if isinstance(x, Var) and node.dtype is dtype.compute:
+        return x, dtype
+    return Var._of(cast(node, dtype.compute)), dtype
+
+
+def _narrow(x: Var, dtype: DType) -> Var:
+    return x if x.dtype is dtype else Var._of(cast(x._node, dtype))
 
 
 @_with_aliases
@@ -114,18 +128,19 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0)
     In two passes about the mean; never as E[x**2] - E[x]**2, which loses all digits when the mean
     is large.
     """
-    node = node_of(x)
-    axes = normal_axes(axis, len(node.shape), "var")
-    centred = el.square(el.subtract(x, mean(x, axes, True)))
-    count = size_of(node.shape[k] for k in axes)
+    wide, dtype = _wide(x)
+    axes = normal_axes(axis, wide.ndim, "var")
+    centred = el.square(el.subtract(wide, mean(wide, axes, True)))
+    count = size_of(wide.shape[k] for k in axes)
     total = sum(centred, axes, keepdims)
-    return el.divide(total, float(count - correction if count > correction else 0))
+    return _narrow(el.divide(total, float(builtins.max(count - correction, 0))), dtype)
 
 
 @_with_aliases
 def std(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
     """The square root of the variance."""
-    return el.sqrt(var(x, axis, keepdims, correction=correction))
+    wide, dtype = _wide(x)
+    return _narrow(el.sqrt(var(wide, axis, keepdims, correction=correction)), dtype)
 
 
 def _extreme(op: str, name: str, x: Any, axis: Any, keepdims: bool, ties: str) -> Var:
@@ -220,12 +235,15 @@ def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
 
 @_with_aliases
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
-    """log(sum(exp(x))) about the largest value, so that nothing overflows."""
-    largest = amax(x, axis, True).detach()
+    """log(sum(exp(x))) about the largest value, so that nothing overflows; -inf of nothing."""
+    wide, dtype = _wide(x)
+    axes = normal_axes(axis, wide.ndim, "logsumexp")
+    if 0 in wide.shape:
+        return _narrow(el.log(sum(el.exp(wide), axes, keepdims)), dtype)
+    largest = amax(wide, axes, True).detach()
     shift = el.where(el.isfinite(largest), largest, 0)
-    total = el.log(sum(el.exp(el.subtract(x, shift)), axis, True))
-    result = el.add(total, shift)
-    axes = normal_axes(axis, result.ndim, "logsumexp")
+    total = el.log(sum(el.exp(el.subtract(wide, shift)), axes, True))
+    result = _narrow(el.add(total, shift), dtype)
     if keepdims:
         return result
     shape = tuple(n for k, n in enumerate(result.shape) if k not in axes)
@@ -235,7 +253,8 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
 @_with_aliases
 def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """sqrt(sum(x**2)) over axes."""
-    return el.sqrt(sum(el.square(el.abs(x)), axis, keepdims))
+    wide, dtype = _wide(x)
+    return _narrow(el.sqrt(sum(el.square(wide), axis, keepdims)), dtype)
 
 
 def require_float(x: Var, name: str) -> None:

@@ -8,6 +8,8 @@ slabs: a loss kept in a list costs 64 bytes of memory, not an allocation.
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -38,77 +40,81 @@ def aligned_bytes(nbytes: int) -> tuple[np.ndarray, int]:
     return raw, -(-start // ALIGNMENT) * ALIGNMENT
 
 
+class _Lease(weakref.ref):  # type: ignore[type-arg]
+    """Memory lent to a storage.  When the storage dies it appends itself to the pool's returned
+    ones, by a C function as callback: no Python code runs then, in which a Ctrl-C could get lost."""
+
+    __slots__ = ("size", "owner", "address")
+
+    size: int
+    owner: Any
+    address: int
+
+
 class Pool:
     """Free memory by size class, bounded in bytes: past the bound the class that was not used for
     longest goes back to the system.
 
-    used_bytes: what storages hold now.
+    lent_bytes: all that was ever lent, a clock for whoever bounds memory.
     """
 
     def __init__(self, limit: int = POOL_BYTES):
         self.limit = limit
         self.free_bytes = 0
-        self.used_bytes = 0
-        self._free: dict[int, list[Block]] = {}  # in the order of their last use
-        self._lock = threading.RLock()  # re-entered when a collection frees a storage
+        self.lent_bytes = 0
+        self._returned: deque[_Lease] = deque()
+        self.give: Any = self._returned.append
+        self._free: dict[int, list[Block]] = {}  # in the order of their last return
+        self._lock = threading.Lock()
 
     def take(self, nbytes: int) -> Block:
         """Memory of at least nbytes, used before if there is some.  Raises MemoryError."""
         size = size_class(nbytes)
         with self._lock:
+            if self._returned:
+                self._collect()
+            self.lent_bytes += size
             blocks = self._free.get(size)
-            if not blocks:
-                blocks = [self._fresh(size)] if size > SMALL else self._slab(size)
-            self.free_bytes -= size
-            self.used_bytes += size
-            return blocks.pop()
+            if blocks:
+                self.free_bytes -= size
+                return blocks.pop()
+            if size <= SMALL:
+                return self._slab(size)
+            try:
+                return aligned_bytes(size)
+            except MemoryError:
+                self._free.clear()
+                self.free_bytes = 0
+                return aligned_bytes(size)
 
-    def _fresh(self, size: int) -> Block:
-        """A block from the system, if need be after giving the free ones back."""
-        try:
-            block = aligned_bytes(size)
-        except MemoryError:
-            self.clear()
-            block = aligned_bytes(size)
-        self.free_bytes += size
-        return block
-
-    def _slab(self, size: int) -> list[Block]:
-        """The free list of a small size, filled from one more slab."""
+    def _slab(self, size: int) -> Block:
+        """One block of a new slab; the others are free."""
         raw, start = aligned_bytes(SLAB_BYTES)
-        blocks = self._free.setdefault(size, [])
-        count = SLAB_BYTES // size
-        blocks += [(raw, start + k * size) for k in range(count)]
-        self.free_bytes += count * size
-        return blocks
+        addresses = range(start + size, start + SLAB_BYTES - size + 1, size)
+        self._free.setdefault(size, []).extend((raw, address) for address in addresses)
+        self.free_bytes += len(addresses) * size
+        return raw, start
 
-    def give(self, nbytes: int, block: Block) -> None:
-        """Takes memory back."""
-        size = size_class(nbytes)
-        with self._lock:
-            blocks = self._free.pop(size, None)
-            if blocks is None:
-                blocks = []
-            self._free[size] = blocks  # the class used last stands last
-            blocks.append(block)
-            self.free_bytes += size
-            self.used_bytes -= size
-            while self.free_bytes > self.limit:
-                self._evict()
-
-    def _evict(self) -> None:
-        """Returns one block of the class that was used longest ago."""
-        size = next(iter(self._free))
-        blocks = self._free[size]
-        if blocks:
-            blocks.pop()
-            self.free_bytes -= size
-        if not blocks:
-            del self._free[size]
+    def _collect(self) -> None:
+        """Makes returned memory free, and gives back to the system what is too much."""
+        while self._returned:
+            lease = self._returned.popleft()
+            blocks = self._free.pop(lease.size, [])
+            self._free[lease.size] = blocks  # the class used last stands last
+            blocks.append((lease.owner, lease.address))
+            self.free_bytes += lease.size
+        while self.free_bytes > self.limit:
+            size, blocks = next(iter(self._free.items()))
+            if blocks:
+                blocks.pop()
+                self.free_bytes -= size
+            if not blocks:
+                del self._free[size]
 
     def clear(self) -> None:
         """Returns all free memory to the system."""
         with self._lock:
+            self._collect()
             self._free.clear()
             self.free_bytes = 0
 
@@ -119,17 +125,13 @@ pool = Pool()
 class Storage:
     """The bytes of one value."""
 
-    __slots__ = ("nbytes", "address", "_owner", "__weakref__")
+    __slots__ = ("nbytes", "address", "_lease", "__weakref__")
 
     def __init__(self, nbytes: int):
         self.nbytes = nbytes
-        self._owner, self.address = pool.take(nbytes)
-
-    def __del__(self) -> None:
-        try:
-            pool.give(self.nbytes, (self._owner, self.address))
-        except (AttributeError, TypeError):  # half-made, or the interpreter is going down
-            pass
+        owner, self.address = pool.take(nbytes)
+        self._lease = lease = _Lease(self, pool.give)
+        lease.size, lease.owner, lease.address = size_class(nbytes), owner, self.address
 
     @classmethod
     def of_array(cls, array: np.ndarray) -> Storage:

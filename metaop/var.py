@@ -14,13 +14,15 @@ import numpy as np
 from . import dtype as dt
 from . import life
 from .build import broadcast_shapes, broadcast_to, full
+from .compiler.signals import uninterrupted
+from .config import config
 from .dtype import DType, as_dtype
 from .errors import DTypeError, ShapeError, StaleValueError, describe, user_site
 from .grad import gradients_of, warn_unreached
 from .graph import Buffer, Elementwise, Node, Shape, recording, size_of, toposort
 from .hints import hint_for
 from .index import Index
-from .storage import Storage
+from .storage import Storage, pool
 
 SHOWN = 1000  # elements beyond which NumPy's printing abbreviates
 
@@ -44,8 +46,7 @@ class Var:
         self._node = node_of(data, None if dtype is None else as_dtype(dtype))
         self._is_leaf, self._grad = False, None
         if isinstance(data, Var) and self._node is data._node:
-            with life.not_recording_gradients():
-                self._node = Elementwise("copy", self._node)
+            self._node = life.constant_copy(self._node)
         if self._node.storage is None:
             life.register(self)
         if requires_grad:
@@ -60,8 +61,12 @@ class Var:
         var._grad = None
         if node.storage is None:
             life.register(var)
-            if node.depth > life.config.pending_depth:
-                life.bound_depth(node)
+            if (
+                node.depth > config.pending_depth
+                or node.sequence >= life.horizon.sequence
+                or pool.lent_bytes >= life.horizon.lent_bytes
+            ):
+                life.bound(node)
         return var
 
     if TYPE_CHECKING:  # the methods that metaop.methods adds
@@ -145,7 +150,17 @@ class Var:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self._array()
-        return array.astype(dtype) if dtype is not None else np.array(array)
+        if copy is False:
+            if dtype is not None and array.dtype != dtype:
+                raise ValueError(f"{describe(self)} as {np.dtype(dtype)} is a copy: copy=False")
+            return array  # read-only; it keeps the memory, in which no later step writes
+        return np.array(array, dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU
 
     def __float__(self) -> float:
         return float(self.item())
@@ -202,8 +217,12 @@ class Var:
     def requires_grad(self, wanted: bool) -> None:
         if wanted and not self.dtype.is_float:
             raise DTypeError(f"only a float Var can require a gradient, this one is {describe(self)}")
-        if wanted == self._is_leaf:
+        if bool(wanted) == self.requires_grad:
             return
+        if not self._is_leaf and not wanted:
+            raise RuntimeError(
+                f"{describe(self)} was made from what requires a gradient; write x = x.detach()"
+            )
         self._is_leaf = bool(wanted)
         storage = self._node.storage
         with life.not_recording_gradients():
@@ -237,8 +256,7 @@ class Var:
 
     def detach(self) -> Var:
         """The same value as a constant."""
-        with life.not_recording_gradients():
-            return Var._of(Elementwise("copy", self._node))
+        return Var._of(life.constant_copy(self._node))
 
     @property
     def data(self) -> Var:
@@ -257,18 +275,24 @@ class Var:
         StaleValueError for a value that was overwritten or whose history was dropped.
         """
         start = check_loss(self, gradient, "backward()")
-        site = user_site()
-        graph = toposort([self._node], lambda node: node.stop or not node.requires_grad)
-        owners = [(n, n.owner()) for n in graph if n.owner is not None and n.requires_grad]
-        leaves = [(node, var) for node, var in owners if var is not None]
         if not self.requires_grad:
             raise_no_history(self, "backward()")
+        site = user_site()
+        graph = history_of(self, set(), "backward()")
+        owners = [(n, n.owner()) for n in graph if n.owner is not None and n.requires_grad]
+        leaves = [(node, var) for node, var in owners if var is not None]
         with life.not_recording_gradients():
             found = gradients_of(self._node, [node for node, _ in leaves], start)
-            for (_, var), g in zip(leaves, found):
-                if g is not None:
-                    old = var._grad
-                    var._grad = Var._of(g if old is None else Elementwise("add", old._node, g))
+            reached = [(var, g) for (_, var), g in zip(leaves, found) if g is not None]
+            grads = [
+                g if var._grad is None else Elementwise("add", var._grad._node, g)
+                for var, g in reached
+            ]
+        accumulated = [Var._of(g) for g in grads]
+        with uninterrupted():
+            for (var, _), total in zip(reached, accumulated):
+                var._grad = total
+        life.note_gradients(accumulated)
         if not retain_graph:
             life.drop_history(graph, site)
 
@@ -426,10 +450,30 @@ def check_loss(loss: Var, gradient: Any, operation: str) -> Node | None:
     return node
 
 
+def history_of(loss: Var, targets: set[Node], operation: str) -> list[Node]:
+    """The nodes through which the loss's gradient passes on the way to what requires one.
+
+    Raises StaleValueError if the history of one was dropped: its share would be missing.
+    """
+
+    def is_end(node: Node) -> bool:
+        return node.stop or not node.requires_grad or node in targets
+
+    graph = toposort([loss._node], is_end)
+    for node in graph:
+        if node.dropped is not None and node.dropped is not life.COMPUTED and node not in targets:
+            raise StaleValueError(
+                f"{operation}: the loss depends on {describe(node)} made at {node.site}, whose "
+                f"history was dropped at {node.dropped}; write x = x.detach() before using it "
+                "again, or pass retain_graph=True there"
+            )
+    return graph
+
+
 def raise_no_history(loss: Var, operation: str) -> None:
     """Says why no gradient can be asked for."""
     dropped = loss._node.dropped
-    if dropped is not None:
+    if dropped is not None and dropped is not life.COMPUTED:
         raise StaleValueError(
             f"{operation}: the history of {describe(loss)} was dropped at {dropped}; "
             "pass retain_graph=True there to differentiate twice"
@@ -450,20 +494,38 @@ def grad(
     """
     start = check_loss(loss, grad_outputs, "grad(loss, vs)")
     targets = _flatten(vs)
-    if loss._node.dropped is not None:
+    wanted = {v._node for v in targets}
+    if loss._node not in wanted and loss._node.dropped not in (None, life.COMPUTED):
         raise_no_history(loss, "grad(loss, vs)")
     site = user_site()
-    graph = toposort([loss._node])
+    graph = history_of(loss, wanted, "grad(loss, vs)")
     if retain_graph:
         found = gradients_of(loss._node, [v._node for v in targets], start)
     else:
         with life.not_recording_gradients():
             found = gradients_of(loss._node, [v._node for v in targets], start)
         life.drop_history(graph, site)
-    if any(g is None for g in found):
-        warn_unreached(sum(g is None for g in found))
+    missed = [v for v, g in zip(targets, found) if g is None]
+    if missed:
+        _check_computed(loss, [v for v in missed if not v.requires_grad])
+        warn_unreached(len(missed))
     gradients = [_zeros(v) if g is None else Var._of(g) for v, g in zip(targets, found)]
     return _rebuild(vs, iter(gradients))
+
+
+def _check_computed(loss: Var, missed: list[Var]) -> None:
+    """Raises StaleValueError if a Var that requires no gradient may have been part of the loss, but
+    what was made from it has been computed since: no history was kept then."""
+    for node in toposort([loss._node]) if missed else ():
+        if node.dropped is life.COMPUTED:
+            for var in missed:
+                if var._node.sequence < node.sequence:
+                    raise StaleValueError(
+                        f"grad(loss, vs): {describe(node)} made at {node.site} was computed before "
+                        f"its gradient was asked for, and {describe(var)} made at "
+                        f"{var._node.site} does not require one; write v.requires_grad = True "
+                        "before using v"
+                    )
 
 
 def _zeros(var: Var) -> Var:

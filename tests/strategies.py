@@ -24,10 +24,15 @@ class IndexMap:
 
 
 def index_function(indices: tuple[Expr, ...], condition: Expr, inputs: Any = ()) -> tuple[Any, Any]:
-    """The index and the condition as functions of integers, as `metaop.reference` takes them."""
+    """The index and the condition as functions of integers, as `metaop.reference` takes them.
+
+    A read outside an input is 0, as in a kernel: another part of the condition is false there.
+    """
 
     def read(k: int, position: tuple[int, ...]) -> int:
-        return int(inputs[k - 1][position])
+        array = inputs[k - 1]
+        inside = all(0 <= p < n for p, n in zip(position, array.shape))
+        return int(array[position]) if inside else 0
 
     def index(*loops: int) -> tuple[int, ...]:
         return tuple(evaluate(e, loops, read) for e in indices)

@@ -37,7 +37,7 @@ def _with_number(draw, x, made):
 
 
 def _neutral(draw, x, made):
-    return draw.choice([lambda: x / 1.0, lambda: x**2, lambda: x**1, lambda: -(-x)])()
+    return draw.choice([lambda: x / 1.0, lambda: x**2, lambda: x**1, lambda: mo.negative(-x)])()
 
 
 def _binary(draw, x, made):
