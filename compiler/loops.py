@@ -298,7 +298,7 @@ def verify(kernel: Kernel) -> None:
     Every loop, name and buffer is defined where it is used, and unrolled names have their dims; the
     grid is outermost; loops are not reused inside themselves, vector loops do not nest, and no
     bound varies by lane; loads, stores and updates have the type of what they access; nothing is
-    stored into an input; no index divides by anything but a constant.
+    stored into an input; no index divides by an extent.
     """
     _Verifier(kernel).run()
 
@@ -521,4 +521,5 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
             case Store():
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
                 sign = f" {stmt.op}=" if stmt.op else " ="
-                yield f"{indent}{stmt.buffer}[{show(stmt.offset)}]{sign} {show_value(stmt.value)}{guard}\n"
+                place = f"{stmt.buffer}[{show(stmt.offset)}]"
+                yield f"{indent}{place}{sign} {show_value(stmt.value)}{guard}\n"

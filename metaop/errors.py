@@ -82,6 +82,16 @@ class Site:
         return f"{os.path.basename(self.filename)}:{self.line}"
 
 
+_shared: dict[tuple[int, int], Site] = {}
+
+
+def shared_site(site: Site) -> Site:
+    """An equal site, one for all values of a line: what is kept for long should be small."""
+    if len(_shared) > 10_000:
+        _shared.clear()
+    return _shared.setdefault((id(site.code), site.offset), site)
+
+
 _own: dict[str, bool] = {}
 
 

@@ -19,7 +19,7 @@ from .compiler.fuse import reshape_base
 from .compiler.program import KernelError, Program, run
 from .compiler.signals import uninterrupted
 from .config import config
-from .errors import Site, describe, user_site
+from .errors import Site, describe, shared_site, user_site
 from .graph import Elementwise, Escape, Node, Reindex, Scalar, _sequence, pending, recording
 from .storage import Storage, pool
 
@@ -35,6 +35,7 @@ PART_NODES = 2048
 
 # Where the history went of a value that was computed while nothing in it required a gradient.
 COMPUTED = Site(user_site.__code__, 0)
+VALUE = ("value",)  # the signature of a node that has become a mere value
 
 
 class Write:
@@ -243,8 +244,8 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
     """
     with _lock:
         writes = list(_writes)
-        wanted = list(asked)
-        wanted += [w.new for w in writes if _is_current(w)]
+        written = {w.new: None for w in writes if _is_current(w)}
+        wanted = [*asked, *written]
         if everything:
             wanted += [var._node for var in live_pending()]
         elif _gradients:
@@ -257,8 +258,9 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
                 fault = _run(part, writes)
                 if fault is not None:
                     return fault
-        except Exception:
-            undo(writes)
+        except Exception:  # out of memory: a value that was only read leaves the writes to be tried
+            if everything or any(node in written for node in asked):
+                undo(writes)
             raise
         _writes[:] = [w for w in _writes if w.new.storage is None and _is_current(w)]
         if everything:
@@ -393,6 +395,8 @@ def _forget_history(nodes: list[Node]) -> None:
     for node in nodes:
         if node.storage is not None and node.inputs and not _leads_somewhere(node):
             node.inputs = ()
+            node.signature = VALUE
+            node.site = shared_site(node.site)
             if node.dropped is None and not node.stop and node.dtype.is_float:
                 node.dropped = COMPUTED
 
@@ -402,7 +406,6 @@ def _leads_somewhere(node: Node) -> bool:
     own: `total += loss` does not hold on to the steps of which the losses were."""
     if node.stop or not node.requires_grad:
         return False
-    dropped = None
     for source in node.inputs:
         if source.requires_grad:
             if source.stop or source.storage is None or not source.inputs:
@@ -411,13 +414,14 @@ def _leads_somewhere(node: Node) -> bool:
                 return True
             source.requires_grad, source.dropped = False, _dropped_below(source)
             source.inputs = ()
-        dropped = dropped or source.dropped
-    node.requires_grad, node.dropped = False, dropped
+    node.requires_grad, node.dropped = False, _dropped_below(node)
     return False
 
 
 def _dropped_below(node: Node) -> Site | None:
-    return next((source.dropped for source in node.inputs if source.dropped is not None), None)
+    """Where the history of a node's inputs went."""
+    sites = {source.dropped for source in node.inputs} - {None, COMPUTED}
+    return sites.pop() if len(sites) == 1 else max(sites, key=str, default=None)
 
 
 def _fail(
@@ -595,6 +599,7 @@ def _cut(graph: list[Node], wanted: set[Node]) -> list[list[Node]]:
 
 def drop_history(nodes: list[Node], site: Site) -> None:
     """Forgets how values were made, so that no gradient can be asked for through them."""
+    site = shared_site(site)
     for node in nodes:
         if node.requires_grad and node.inputs and not node.stop:
             node.requires_grad = False

@@ -2,7 +2,7 @@
 
 A storage lives as long as a node or an exported array refers to it; then its memory goes back to
 a pool, because touching fresh pages costs more than most kernels.  Small values are cut from
-slabs: a loss kept in a list costs 64 bytes of memory, not an allocation.
+slabs: a loss kept in a list costs 16 bytes of memory, not an allocation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 ALIGNMENT = 64
 POOL_BYTES = 1 << 30
+TINY = 16  # up to this size, as for numbers, a value has a quarter of a cache line
 SMALL = 4096  # up to this size a value lies in a slab
 SLAB_BYTES = 1 << 16
 
@@ -23,7 +24,9 @@ Block = tuple[Any, int]  # what owns the memory, and the address
 
 
 def size_class(nbytes: int) -> int:
-    """The allocation size for a request: multiples of 64 bytes, then eighths of a power of two."""
+    """The allocation size for a request: 16 bytes, multiples of 64, eighths of a power of two."""
+    if nbytes <= TINY:
+        return TINY
     if nbytes <= SMALL:
         return max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
     step = 1 << max(nbytes.bit_length() - 4, 6)

@@ -63,8 +63,8 @@ def keys(draw: Any, shape: tuple[int, ...]) -> Any:
         entries.insert(draw(st.integers(0, len(entries))), None)
     if before == after and draw(st.booleans()):
         entries.append(Ellipsis)
-    elif after == len(shape) and entries[-1] is Ellipsis and draw(st.booleans()):
-        del entries[-1]
+    elif before < after == len(shape) and draw(st.booleans()):
+        entries = [e for e in entries if e is not Ellipsis]
     if len(entries) == 1 and draw(st.booleans()):
         return entries[0]
     return tuple(entries)

@@ -1,0 +1,343 @@
+"""The schedule: which loops merge, which one is a vector, tiles, chunks, and the loops as text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import metaop as mo
+from metaop import nn
+from metaop.compiler import pipeline
+from metaop.compiler.loops import LANES, For, Grid, Kernel, Let, show_kernel, statements, verify
+from metaop.compiler.schedule import (
+    LITERAL_EXTENT,
+    MOST_ACCUMULATORS,
+    MOST_CHUNKS,
+    SMALL_WORK,
+    Scheduled,
+    collapse,
+)
+from tests.compiler.stages import (
+    ALL_PASSES,
+    after,
+    input_values,
+    machine_values,
+    nests,
+    only,
+    printed_values,
+    recorded,
+    reference_values,
+    scheduled,
+)
+from tests.golden import assert_golden
+
+
+def f32(*shape: int) -> mo.Var:
+    count = int(np.prod(shape))
+    return mo.array((np.arange(count, dtype=np.float32) % 23 - 11).reshape(shape) / 8)
+
+
+def trained(*shape: int) -> mo.Var:
+    x = f32(*shape)
+    x.requires_grad = True
+    return x
+
+
+def kernel_of(*results: mo.Var) -> Scheduled:
+    return only(scheduled(*results))
+
+
+def texts(*results: mo.Var) -> str:
+    return "\n".join(show_kernel(s.kernel) for s in scheduled(*results))
+
+
+def loops(kernel: Kernel, how: str) -> list[For]:
+    return [s for s in statements(kernel.body) if isinstance(s, For) and s.how == how]
+
+
+def grid(kernel: Kernel) -> Grid:
+    return only([s for s in statements(kernel.body) if isinstance(s, Grid)])
+
+
+def convolution() -> tuple[mo.Var, mo.Var, mo.Var]:
+    """Image, filter, and a number whose gradient is another image for the backward pass."""
+    x, w = trained(2, 3, 12, 12), trained(8, 3, 3, 3)
+    return x, w, (mo.conv2d(x, w, stride=2, padding=1) * f32(2, 8, 6, 6)).sum()
+
+
+def assert_computes_definition(*results: mo.Var) -> None:
+    graph, inputs = recorded(*results), input_values(*results)
+    ready = after(graph, ALL_PASSES)
+    want = reference_values(graph, inputs)
+    for values in (printed_values(ready, inputs), machine_values(ready, inputs)):
+        for got, wanted in zip(values, want, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=1e-5)
+
+
+# --- collapse -------------------------------------------------------------------------------------
+
+
+def collapsed(x: mo.Var) -> tuple[list[int], int]:
+    nest = collapse(only(nests(x)))
+    return nest.extents, nest.rank
+
+
+def test_a_contiguous_map_is_one_loop():
+    assert collapsed(f32(4, 5, 6) + 1.0) == ([120], 1)
+
+
+def test_loops_of_extent_one_disappear():
+    assert collapsed(f32(1, 5, 1) + 1.0) == ([5], 1)
+
+
+def test_a_broadcast_row_keeps_its_loop():
+    assert collapsed(f32(4, 5, 6) + f32(6)) == ([20, 6], 2)
+
+
+def test_a_transposed_operand_keeps_both_loops():
+    assert collapsed(f32(4, 5) + mo.transpose(f32(5, 4))) == ([4, 5], 2)
+
+
+def test_reduced_loops_merge_among_themselves():
+    assert collapsed(f32(4, 5, 6).sum(axis=(1, 2))) == ([4, 30], 1)
+
+
+def test_a_result_loop_never_merges_with_a_reduced_one():
+    assert collapsed(f32(4, 5).sum(axis=1)) == ([4, 5], 1)
+
+
+def test_a_loop_in_a_condition_stays():
+    x = mo.reindex(f32(4, 5), (4, 5), lambda i, j: (i, j), where=lambda i, j: i < 2)
+    assert collapsed(x) == ([4, 5], 2)
+
+
+def test_channel_statistics_keep_the_channel():
+    assert collapsed(f32(2, 3, 4, 5).sum(axis=(0, 2, 3))) == ([3, 2, 20], 1)
+
+
+def test_collapsing_everything_leaves_one_evaluation():
+    assert collapsed(f32(1, 1) + 1.0) == ([], 0)
+    assert_computes_definition(f32(1, 1) + 1.0)
+
+
+# --- the vector loop ------------------------------------------------------------------------------
+
+
+def vector_extent(x: mo.Var) -> int:
+    nest = collapse(only(nests(x)))
+    return nest.extents[only(loops(kernel_of(x).kernel, "vector")).loop]
+
+
+def test_the_vector_runs_along_the_unit_stride():
+    assert vector_extent(f32(40, 48) + f32(48)) == 48
+
+
+def test_a_row_sum_runs_along_the_row():
+    assert vector_extent(f32(40, 48).sum(axis=1)) == 48
+
+
+def test_a_column_sum_runs_along_the_row_too():
+    assert vector_extent(f32(40, 48).sum(axis=0)) == 48
+
+
+def test_matmul_runs_along_the_columns_of_the_result():
+    assert vector_extent(f32(20, 33) @ f32(33, 48)) == 48
+
+
+def test_matmul_with_a_transpose_runs_along_the_common_unit_stride():
+    assert vector_extent(f32(20, 48) @ mo.transpose(f32(33, 48))) == 48
+
+
+def test_a_transposed_copy_has_one_side_that_is_not_unit_stride():
+    assert vector_extent(mo.transpose(f32(64, 48)) * 1.5) in (48, 64)
+
+
+def test_channel_statistics_after_a_dense_layer_run_over_channels():
+    assert vector_extent(((f32(64, 48) - f32(48)) ** 2).sum(axis=0)) == 48
+
+
+def test_a_short_innermost_loop_is_no_good_vector():
+    # 3 of 16 lanes used along the last axis; the axis before it is long.
+    assert vector_extent(f32(256, 3).sum(axis=1)) == 256
+
+
+# --- tiles ----------------------------------------------------------------------------------------
+
+
+def tile_count(x: mo.Var) -> int:
+    sizes = kernel_of(x).kernel.extents.values()
+    return int(np.prod(list(sizes)))
+
+
+def test_matmul_holds_several_results_in_registers():
+    assert 4 <= tile_count(f32(64, 64) @ f32(64, 64)) <= MOST_ACCUMULATORS
+
+
+@pytest.mark.parametrize("x", [lambda: f32(40, 48) * 2.0, lambda: f32(40, 3).sum(axis=1)])
+def test_maps_and_very_short_sums_have_no_tiles(x):
+    assert tile_count(x()) == 1
+
+
+@pytest.mark.parametrize("rows", [2, 5, 7, 9, 11, 13, 17, 31])
+def test_a_tile_that_does_not_divide_its_loop_overlaps_the_one_before(rows):
+    product = f32(rows, 20) @ f32(20, 19)
+    kernel = kernel_of(product).kernel
+    starts = [s for s in statements(kernel.body) if isinstance(s, Let) and s.name[0] == "s"]
+    tiles = [n for n in kernel.extents.values() if rows % n]
+    assert len(starts) == len(tiles)
+    assert_computes_definition(product)
+
+
+def test_a_named_index_is_never_spread_over_lanes():
+    # sum(take(table, at)): the tile over rows made the index a list of lanes, which no printer
+    # could use inside another index.
+    at = mo.array(np.array([2, 0, 1, 1, 2, 0, 2, 1]))
+    assert_computes_definition(mo.abs(mo.take(f32(3, 12), at, axis=0)).sum(axis=1))
+
+
+# --- the grid -------------------------------------------------------------------------------------
+
+
+def test_small_work_is_one_chunk():
+    assert kernel_of(f32(SMALL_WORK - 1) * 2.0).chunks == 1
+
+
+@pytest.mark.parametrize("shape", [(SMALL_WORK * 64,), (300, 700), (7, 300_000), (33, 33, 33)])
+def test_large_work_is_32_to_64_chunks(shape):
+    made = kernel_of(f32(*shape) + f32(shape[-1]))
+    assert MOST_CHUNKS // 2 <= made.chunks <= MOST_CHUNKS
+
+
+def test_chunks_are_cut_at_whole_vectors():
+    kernel = kernel_of(f32(100_003) * 2.0).kernel
+    start = only(loops(kernel, "vector")).start
+    assert start[0] == "mul"
+    assert start[2] % LANES == 0
+
+
+def test_the_number_of_chunks_depends_on_shapes_alone():
+    def chunks() -> list[int]:
+        return [s.chunks for s in scheduled(f32(100, 200) @ f32(200, 64))]
+
+    found = []
+    before = mo.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            mo.set_num_threads(count)
+            found.append(chunks())
+    finally:
+        mo.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_scatter_runs_in_parallel_over_its_plain_loops_only():
+    at = mo.array(np.arange(50) % 7)
+    y = f32(50, 40)
+    out = mo.reindex_reduce(y, "add", (7, 40), ["@e0(i0)", "i1"], extras=[at])
+    fill, scatter = scheduled(out)
+    assert scatter.nest.parallel == (1,)
+    assert 0 not in grid(scatter.kernel).loops
+    assert fill.nest.op is None
+    assert_computes_definition(out)
+
+
+def test_a_colliding_scatter_runs_in_one_piece():
+    at = mo.array(np.arange(40_000) % 7)
+    out = mo.reindex_reduce(mo.ones((40_000,)), "add", (7,), ["@e0(i0)"], extras=[at])
+    scatter = scheduled(out)[-1]
+    assert grid(scatter.kernel).loops == ()
+    assert loops(scatter.kernel, "vector") == []
+    assert scatter.chunks == 1
+
+
+# --- arguments of the kernel ----------------------------------------------------------------------
+
+
+def test_long_extents_and_offsets_are_arguments():
+    first, second = kernel_of(f32(1000)[5:] * 2.0), kernel_of(f32(1000)[7:] * 2.0)
+    assert pipeline.kernel_key(first.kernel) == pipeline.kernel_key(second.kernel)
+    assert sorted(first.integers.values()) == [5, 995]
+    assert sorted(second.integers.values()) == [7, 993]
+
+
+def test_short_extents_are_constants():
+    first = kernel_of(f32(LITERAL_EXTENT) * 2.0)
+    second = kernel_of(f32(LITERAL_EXTENT - 1) * 2.0)
+    assert first.integers == second.integers == {}
+    assert pipeline.kernel_key(first.kernel) != pipeline.kernel_key(second.kernel)
+
+
+def test_indices_beyond_32_bits_are_wide():
+    assert kernel_of(mo.ones((4, 5)) + f32(5)).kernel.narrow
+    far = mo.reindex(f32(8), (4, 40), lambda i, j: (i * 1_000_000_000 + j - 2_999_999_999,))
+    assert not kernel_of(far).kernel.narrow
+    assert_computes_definition(far)
+
+
+# --- loops as text --------------------------------------------------------------------------------
+
+
+def test_matmul_golden():
+    assert_golden(texts(f32(60, 70) @ f32(70, 50)))
+
+
+def test_matmul_with_a_tile_that_does_not_divide_golden():
+    assert_golden(texts(f32(7, 9) @ f32(9, 20)))
+
+
+def test_row_softmax_golden():
+    assert_golden(texts(nn.functional.softmax(f32(64, 100), dim=1)))
+
+
+def test_convolution_golden():
+    assert_golden(texts(mo.conv2d(f32(2, 3, 12, 12), f32(8, 3, 3, 3), stride=2, padding=1)))
+
+
+def test_convolution_gradient_of_the_image_golden():
+    x, w, number = convolution()
+    assert_golden(texts(*mo.grad(number, [x])))
+
+
+def test_convolution_gradient_of_the_filter_golden():
+    x, w, number = convolution()
+    assert_golden(texts(*mo.grad(number, [w])))
+
+
+def test_transposed_copy_golden():
+    assert_golden(texts(mo.transpose(f32(40, 50)) * 2.0))
+
+
+def test_gather_golden():
+    at = mo.array(np.array([3, 0, 2]))
+    assert_golden(texts(mo.take(f32(4, 40), at, axis=0)))
+
+
+def test_scatter_golden():
+    at = mo.array(np.array([3, 0, 2]))
+    out = mo.reindex_reduce(f32(3, 40), "add", (4, 40), ["@e0(i0)", "i1"], extras=[at])
+    assert_golden(texts(out))
+
+
+def test_guarded_sum_golden():
+    assert_golden(texts(mo.reindex_reduce(f32(50, 3), "add", (52,), lambda i, j: (i + j,))))
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+SHAPES = [(1,), (3, 1), (17, 5), (33, 16), (2, 3, 15), (50, 31)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_schedule_is_valid_and_computes_the_definition(shape):
+    x = f32(*shape)
+    results = [
+        x * 2.0,
+        x.sum(axis=0),
+        mo.max(x, axis=-1),
+        mo.transpose(x) + 1.0,
+        x.reshape(-1)[::-1] - 1.0,
+        x.reshape(shape[0], -1) @ mo.transpose(x.reshape(shape[0], -1)),
+    ]
+    for made in scheduled(*results):
+        verify(made.kernel)
+    assert_computes_definition(*results)
