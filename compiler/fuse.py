@@ -261,6 +261,8 @@ class Lowering:
         compute = node.dtype.compute
         if node.op in ("floordiv", "mod", "truncdiv", "truncmod") and node.dtype.is_integer:
             args = (args[0], self.values.check(args[1], CheckSite(node, 0, 0), guard))
+        if node.op == "bitcast":
+            return self._bitcast(node, args[0])
         if node.op == "cast":
             result = args[0]
             if args[0].dtype is not compute:
@@ -271,6 +273,15 @@ class Lowering:
             result = self.values.op("cast", (result,), node.dtype)
             result = self.values.op("cast", (result,), compute)
         return result
+
+    def _bitcast(self, node: Elementwise, value: Value) -> Value:
+        """The bits as they lie in memory, where a 16-bit float is one."""
+        stored = node.inputs[0].dtype
+        if value.dtype is not stored:
+            value = self.values.op("cast", (value,), stored)
+        value = self.values.op("bitcast", (value,), node.dtype)
+        compute = node.dtype.compute
+        return value if compute is node.dtype else self.values.op("cast", (value,), compute)
 
     def _random_bits(self, node: RandomBits, indices: tuple[Expr, ...], guard: Expr) -> Value:
         key, call = node.inputs

@@ -6,6 +6,7 @@ The gradient table and the derived functions are written with these.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -126,9 +127,9 @@ def normal_axes(axes: Any, rank: int, operation: str) -> tuple[int, ...]:
     if axes is None:
         return tuple(range(rank))
     if isinstance(axes, Iterable):
-        listed = [int(a) for a in axes]
+        listed = [operator.index(a) for a in axes]
     else:
-        listed = [int(axes)]
+        listed = [operator.index(axes)]
     result = []
     for axis in listed:
         if not -rank <= axis < rank:

@@ -7,11 +7,12 @@ from typing import Any
 
 from . import dtype as dt
 from . import elementwise as el
-from .build import cast, full as full_node
+from .build import cast, where
+from .build import full as full_node
 from .dtype import as_dtype
 from .errors import ShapeError
-from .graph import Elementwise, IndexOf, Node
-from .movement import shape_of
+from .graph import Elementwise, IndexOf, Node, size_of
+from .movement import broadcast_to, extents_of, reshape, shape_of
 from .var import Var, node_of
 
 
@@ -27,18 +28,23 @@ asarray = array
 
 
 def full(shape: Any, value: Any, dtype: Any = None) -> Var:
-    """An array of one number."""
-    target = shape_of((shape,)) if isinstance(shape, list | tuple) else shape_of((shape,))
-    _check_extents("full", target)
-    if isinstance(value, Var):
-        return Var._of(cast(el.broadcast_to(value._node, target), value.dtype))
-    kind = dt.PYTHON_TYPES[type(value)] if dtype is None else as_dtype(dtype)
+    """An array of one number, or of an array that broadcasts to the shape.
+
+    Raises OverflowError for an integer that does not fit the dtype.
+    """
+    target = extents_of("full", shape)
+    kind = None if dtype is None else as_dtype(dtype)
+    if not el.is_number(value):
+        var = value if isinstance(value, Var) else Var(value)
+        return broadcast_to(var if kind is None else el.astype(var, kind), target)
+    kind = kind or dt.PYTHON_TYPES[type(value)]
+    if kind.is_integer and math.isfinite(value) and not kind.lowest <= value <= kind.highest:
+        raise OverflowError(f"full: {value} is out of bounds for {kind}")
+    if kind.is_integer:
+        value = int(value)
+    if size_of(target) == 1:
+        return reshape(Var(value, kind), target)
     return Var._of(full_node(value, target, kind))
-
-
-def _check_extents(operation: str, shape: tuple[int, ...]) -> None:
-    if any(n < 0 for n in shape):
-        raise ShapeError(f"{operation}(shape): extents must not be negative, got {shape}")
 
 
 def zeros(*shape: Any, dtype: Any = None) -> Var:
@@ -72,7 +78,7 @@ def ones_like(x: Any, dtype: Any = None) -> Var:
 
 def index(shape: Any, axis: int) -> Var:
     """out[i] = i[axis]: every element's coordinate along an axis, int64."""
-    target = shape_of((shape,))
+    target = extents_of("index", shape)
     if not -len(target) <= axis < len(target):
         raise ShapeError(f"index(shape, axis): axis {axis} does not exist in {target}")
     return Var._of(IndexOf(target, axis % len(target)))
@@ -99,12 +105,15 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
 
 def linspace(start: float, stop: float, num: int, dtype: Any = None) -> Var:
     """num evenly spaced numbers from start to stop, both included."""
-    if num == 1:
+    (count,) = extents_of("linspace", num)
+    if count == 1:
         return full((1,), float(start), dtype or dt.float32)
-    number = cast(IndexOf((num,), 0), dt.float64)
-    step = (stop - start) / (num - 1)
-    scaled = Elementwise("mul", number, full_node(step, (num,), dt.float64))
-    shifted = Elementwise("add", scaled, full_node(start, (num,), dt.float64))
+    number = cast(IndexOf((count,), 0), dt.float64)
+    step = (stop - start) / (count - 1)
+    scaled = Elementwise("mul", number, full_node(step, (count,), dt.float64))
+    shifted = Elementwise("add", scaled, full_node(start, (count,), dt.float64))
+    last = Elementwise("eq", number, full_node(count - 1, (count,), dt.float64))
+    shifted = where(last, full_node(stop, (count,), dt.float64), shifted)
     return Var._of(cast(shifted, as_dtype(dtype or dt.float32)))
 
 

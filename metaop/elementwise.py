@@ -35,6 +35,8 @@ def operands(operation: str, *values: Any) -> list[Node]:
     """
     nodes = [None if is_number(v) else node_of(v) for v in values]
     dtype = _common_dtype(operation, values, nodes)
+    if all(n is None for n in nodes):  # numbers only: one of them becomes a value in memory
+        nodes[0] = node_of(_checked(operation, values[0], dtype))
     nodes = [
         Scalar(_checked(operation, v, dtype), dtype) if n is None else cast(n, dtype)
         for v, n in zip(values, nodes)

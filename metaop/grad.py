@@ -68,7 +68,9 @@ def _where_equal(g: Node, y: Node, a: Node, b: Node) -> Gradients:
     half = times(g, 0.5)
     tie = unary("logical_not", Elementwise("ne", a, b))
     won = Elementwise("eq", a, y)
-    return where(tie, half, where(won, g)), where(tie, half, where(won, full(0, g.shape, g.dtype), g))
+    return where(tie, half, where(won, g)), where(
+        tie, half, where(won, full(0, g.shape, g.dtype), g)
+    )
 
 
 def _first_wins(g: Node, y: Node, a: Node, b: Node) -> Gradients:
@@ -84,7 +86,9 @@ def _pow(g: Node, y: Node, a: Node, b: Node) -> Gradients:
     derivative is not NaN either.
     """
     away_from_zero = Elementwise("logical_or", compare("lt", a, 0), compare("gt", a, 0))
-    undefined = Elementwise("logical_and", compare("eq", b, 0), unary("logical_not", away_from_zero))
+    undefined = Elementwise(
+        "logical_and", compare("eq", b, 0), unary("logical_not", away_from_zero)
+    )
     da = mul(b, Elementwise("pow", a, where(undefined, full(0, b.shape, b.dtype), plus(b, -1))))
     safe = where(compare("gt", a, 0), a, 1)
     db = where(
@@ -304,7 +308,9 @@ def _product_by_division(node: ReindexReduce, g: Node) -> Node:
     zeros = _at_source(node, _same_reduction(node, "add", cast(is_zero, node.dtype)))
     other_zeros = sub(zeros, cast(is_zero, node.dtype))
     other_zero = sub(_at_source(node, _same_reduction(node, "add", zero)), zero)
-    rest = where(compare("eq", other_zeros, 0), ones, where(compare("eq", other_zeros, 1), other_zero))
+    rest = where(
+        compare("eq", other_zeros, 0), ones, where(compare("eq", other_zeros, 1), other_zero)
+    )
     return mul(_at_source(node, g), mul(div(product, nonzero), rest))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from .graph import recording
 
 
-class set_grad_enabled(ContextDecorator):
+class set_grad_enabled(ContextDecorator):  # noqa: N801 - read as a word in a with statement
     """Records with or without history from now on, or inside a `with`, or in a function.
 
-        with mo.set_grad_enabled(training):
-            y = net(x)
+    with mo.set_grad_enabled(training):
+        y = net(x)
     """
 
     def __init__(self, enabled: bool):
@@ -21,6 +21,7 @@ class set_grad_enabled(ContextDecorator):
         recording.grad = self.enabled
 
     def __call__(self, function: Any) -> Any:
+        """The function, recording so."""
         recording.grad = self._saved[0]  # a decorator changes nothing where it stands
         return super().__call__(function)
 
@@ -53,11 +54,11 @@ class _Mode(ContextDecorator):
         recording.grad = self._saved.pop()
 
 
-class no_grad(_Mode):
+class no_grad(_Mode):  # noqa: N801
     """What is recorded inside is a constant to every gradient: a context and a decorator."""
 
 
-class enable_grad(_Mode):
+class enable_grad(_Mode):  # noqa: N801
     """Undoes an outer no_grad: a context and a decorator."""
 
     enabled = True

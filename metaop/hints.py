@@ -36,6 +36,10 @@ def hint_for(owner: str, name: str, known: Iterable[str]) -> str:
     """The text of an AttributeError: what exists under a similar name, or what to write."""
     text = f"{owner} has no attribute {name!r}"
     if name in INSTEAD:
-        return f"{text}; write {INSTEAD[name]}" if " " not in INSTEAD[name] else f"{text}: {INSTEAD[name]}"
+        return (
+            f"{text}; write {INSTEAD[name]}"
+            if " " not in INSTEAD[name]
+            else f"{text}: {INSTEAD[name]}"
+        )
     close = difflib.get_close_matches(name, [k for k in known if not k.startswith("_")], 3, 0.7)
     return f"{text}; did you mean {', '.join(close)}?" if close else text

@@ -472,7 +472,12 @@ def _quotients_in(atom: Expr, extents: Extents) -> list[tuple[Expr, int, Expr]]:
     terms = linear(atom[1], extents)
     found = []
     for part, coefficient in terms.items():
-        if part is None or part[0] != "floordiv" or coefficient != 1 or not isinstance(part[2], int):
+        if (
+            part is None
+            or part[0] != "floordiv"
+            or coefficient != 1
+            or not isinstance(part[2], int)
+        ):
             continue
         x, k = part[1:]
         rest = from_terms({a: c * k for a, c in terms.items() if a is not part})
@@ -628,7 +633,11 @@ def show(
     if kind == "true":
         return "True"
     if kind == "not":
-        return f"not {show(e[1], name, read, 3)}" if level < 3 else f"(not {show(e[1], name, read, 3)})"  # noqa: E501
+        return (
+            f"not {show(e[1], name, read, 3)}"
+            if level < 3
+            else f"(not {show(e[1], name, read, 3)})"
+        )  # noqa: E501
     if kind == "read":
         position = ", ".join(show(p, name, read) for p in e[2])
         return read(e, position) if read else f"@{e[1]}[{position}]"
@@ -704,7 +713,7 @@ class Index:
     __mod__, __rmod__ = _binary("mod"), _binary("mod", True)
     __lt__, __le__ = _binary("lt"), _binary("le")
     __gt__, __ge__ = _binary("lt", True), _binary("le", True)
-    __eq__, __ne__ = _binary("eq"), _binary("ne")  # type: ignore[assignment]
+    __eq__, __ne__ = _binary("eq"), _binary("ne")
     __and__, __rand__ = _logical("and"), _logical("and")
     __or__, __ror__ = _logical("or"), _logical("or")
 

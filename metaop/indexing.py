@@ -181,9 +181,7 @@ def _advanced(node: Node, keys: list[Any]) -> Selection:
     return result
 
 
-def _read(
-    result: Selection, array: Node, loops: list[Expr], common: Shape, extent: int
-) -> Expr:
+def _read(result: Selection, array: Node, loops: list[Expr], common: Shape, extent: int) -> Expr:
     """A checked read of an index array; negative numbers count from the end."""
     result.extra.append(array)
     skip = len(common) - len(array.shape)
@@ -310,9 +308,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Var:
             f"x is {describe(node)}, indices {describe(index)}"
         )
     axis %= rank
-    outer = tuple(
-        n if k == axis else max(n, node.shape[k]) for k, n in enumerate(index.shape)
-    )
+    outer = tuple(n if k == axis else max(n, node.shape[k]) for k, n in enumerate(index.shape))
     for k in range(rank):
         if k != axis and {node.shape[k], index.shape[k]} - {1, outer[k]}:
             raise ShapeError(
@@ -322,9 +318,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Var:
     chosen = Selection(outer, [])
     loops: list[Expr] = [("i", k) for k in range(rank)]
     found = _read(chosen, index, loops, outer, node.shape[axis])
-    at = tuple(
-        found if k == axis else (0 if node.shape[k] == 1 else ("i", k)) for k in range(rank)
-    )
+    at = tuple(found if k == axis else (0 if node.shape[k] == 1 else ("i", k)) for k in range(rank))
     return Var._of(Reindex(outer, (Piece(0, at),), node, index))
 
 

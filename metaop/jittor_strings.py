@@ -68,8 +68,8 @@ def _convert(tree: ast.AST, text: str, rank: int, names: Mapping[str, int]) -> E
         case ast.BoolOp(op=op, values=values):
             kind = "and" if isinstance(op, ast.And) else "or"
             result = _condition(go(values[0]))
-            for value in values[1:]:
-                result = (kind, result, _condition(go(value)))
+            for part in values[1:]:
+                result = (kind, result, _condition(go(part)))
             return result
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
             kind, swap = _COMPARE[type(op)]

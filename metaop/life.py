@@ -8,9 +8,10 @@ leaves every Var as it was.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -41,17 +42,22 @@ VALUE = ("value",)  # the signature of a node that has become a mere value
 class Write:
     """A Var bound to a new node by a write; `old` until the program of the new one succeeded.
 
-    since: the creation number at which the call began of which the write is a part, if of one.
+    group: what all writes of one call share, which are undone together or not at all;
+    since: the creation number at which the module call began of which the write is a part;
+    undone: to be called when the write is taken back.
     """
 
-    __slots__ = ("var", "old", "new", "since")
+    __slots__ = ("var", "old", "new", "group", "since", "undone")
 
-    def __init__(self, var: Var, old: Node, new: Node, since: int | None):
+    def __init__(self, var: Var, old: Node, new: Node, group: object, since: int | None):
         self.var = weakref.ref(var)
-        self.old, self.new, self.since = old, new, since
+        self.old, self.new, self.group, self.since = old, new, group, since
+        self.undone: Callable[[], object] | None = None
 
     def undo(self) -> None:
         """Binds the Var to its old node, if it is still bound to the new one."""
+        if self.undone is not None:
+            self.undone()
         var = self.var()
         if var is not None and var._node is self.new:
             var._node = self.old
@@ -107,23 +113,35 @@ def write(var: Var, node: Node) -> None:
     write_all([(var, node)])
 
 
-def write_all(pairs: list[tuple[Var, Node]]) -> None:
-    """Binds many Vars at once: an interrupt sees all of the writes or none."""
+def write_all(
+    pairs: list[tuple[Var, Node]],
+    applied: Callable[[], object] | None = None,
+    undone: Callable[[], object] | None = None,
+) -> None:
+    """Binds many Vars at once: an interrupt sees all of the writes or none.
+
+    applied: called together with the binding; undone: called if the writes are taken back.
+    """
     if len(_writes) > config.pending_depth:
         _forget_dead_writes()
     site = user_site()
     bound = [(var, _own(node, var)) for var, node in pairs]
-    log = _transactions.log
+    log, group = _transactions.log, object()
+    since = None if log is None else _transactions.since
+    records = [Write(var, var._node, node, group, since) for var, node in bound]
+    if records:
+        records[0].undone = undone
     with uninterrupted():
         for var, node in bound:
-            record = Write(var, var._node, node, None if log is None else _transactions.since)
             var._node.overwritten = site
             var._node = node
             if node.storage is None:
-                _writes.append(record)
                 register(var)
-            if log is not None:
-                log.append(record)
+        _writes.extend(record for record in records if record.new.storage is None)
+        if log is not None:
+            log.extend(records)
+        if applied is not None:
+            applied()
 
 
 def _forget_dead_writes() -> None:
@@ -173,8 +191,8 @@ def not_recording_gradients() -> Iterator[None]:
 def transaction() -> Iterator[None]:
     """Undoes the writes recorded inside when an exception leaves the block; nested: no effect.
 
-        with mo.transaction():
-            y = net(x)          # running statistics are as before if this raises
+    with mo.transaction():
+        y = net(x)          # running statistics are as before if this raises
     """
     if _transactions.log is not None:
         yield
@@ -211,7 +229,7 @@ def undo(writes: list[Write]) -> None:
 
 
 def value_of(node: Node) -> Storage:
-    """The bytes of a node, computed now if they are not there; raises its own error if it failed."""
+    """The bytes of a node, computed now if need be; raises the node's own error if it failed."""
     while node.storage is None:
         if node.error is not None:
             raise again(node.error)
@@ -316,8 +334,13 @@ def _runnable(wanted: Iterable[Node]) -> tuple[list[Node], list[Node], BaseExcep
 def _undo_failed(writes: list[Write]) -> BaseException | None:
     """Takes back the writes of failed values; the error of the first."""
     failed = [w for w in writes if w.new.error is not None]
-    undo(failed)
+    _undo_groups(failed, writes)
     return failed[0].new.error if failed else None
+
+
+def _undo_groups(failed: list[Write], writes: list[Write]) -> None:
+    groups = {w.group for w in failed}
+    undo([w for w in writes if w.group in groups])
 
 
 def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
@@ -437,11 +460,12 @@ def _fail(
                 failed.add(node)
                 node.error = error
         below = [n.sequence for n in pending([culprit])]
-        undo([
+        failed_writes = [
             w for w in writes
             if w.new.error is not None
             or (w.since is not None and any(w.since <= n <= w.new.sequence for n in below))
-        ])  # fmt: skip
+        ]  # fmt: skip
+        _undo_groups(failed_writes, writes)
     return error
 
 
@@ -560,41 +584,52 @@ def _depth(graph: list[Node]) -> int:
 
 
 def _cut(graph: list[Node], wanted: set[Node]) -> list[list[Node]]:
-    """The values that hand over from each part of a graph to the later ones.
-
-    A part ends where the fewest bytes are handed over; among equals after the same operation as
-    elsewhere, so that the parts of a loop's graph are equal and compiled once.
-    """
+    """The values that each part of a graph hands over to the later ones."""
     number = {node: k for k, node in enumerate(graph)}
-    last = [0] * len(graph)
+    last = [0] * len(graph)  # the number of the last reader
     for k, node in enumerate(graph):
         if node.storage is None:
             for source in node.inputs:
                 last[number[source]] = k
-    end = len(graph)
-    size = [0] * (end + 1)  # bytes handed over by a cut after node k
-    for k, node in enumerate(graph):
-        if node.storage is None and not isinstance(node, Scalar):
-            last[k] = end if node in wanted else last[k]
-            size[k] += node.nbytes
-            size[last[k]] -= node.nbytes
-    total = 0
-    for k in range(end):
-        total += size[k]
-        size[k] = total
+    for node in wanted:
+        last[number[node]] = len(graph)
     parts = []
     first = 0
-    while first < end:
-        stop = end - 1
-        if end - first > PART_NODES:
-            window = range(first + PART_NODES // 2, first + PART_NODES)
-            stop = min(window, key=lambda k: (size[k], str(graph[k].signature), -k))
-        parts.append([
-            node for k, node in enumerate(graph[first : stop + 1], first)
-            if last[k] > stop and node.storage is None and not isinstance(node, Scalar)
-        ])  # fmt: skip
-        first = stop + 1
-    return [part for part in parts if part]
+    while first < len(graph):
+        stop = _end_of_part(graph, last, first)
+        part = [graph[k] for k in range(first, stop) if last[k] >= stop and _has_work(graph[k])]
+        if part:
+            parts.append(part)
+        first = stop
+    return parts
+
+
+def _has_work(node: Node) -> bool:
+    return node.storage is None and not isinstance(node, Scalar)
+
+
+def _end_of_part(graph: list[Node], last: list[int], first: int) -> int:
+    """Where the part from `first` ends: where the fewest bytes are handed over to nodes nearby.
+
+    Among equals after a computed value, then after the same operation as elsewhere, so that the
+    parts of a loop's graph are equal and compiled once.
+    """
+    limit = first + PART_NODES
+    if limit >= len(graph):
+        return len(graph)
+    handed_over = [0] * PART_NODES
+    for k in range(first, limit):
+        if last[k] < limit and _has_work(graph[k]):
+            handed_over[k - first] += graph[k].nbytes
+            handed_over[last[k] - first] -= graph[k].nbytes
+    totals = list(itertools.accumulate(handed_over))
+    best = min(
+        range(first + PART_NODES // 2, limit),
+        key=lambda k: (
+            totals[k - first], graph[k].storage is None, str(graph[k].signature), -k
+        ),
+    )  # fmt: skip
+    return best + 1
 
 
 def drop_history(nodes: list[Node], site: Site) -> None:

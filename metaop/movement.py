@@ -28,6 +28,14 @@ def shape_of(shape: Any) -> Shape:
     return extents
 
 
+def extents_of(operation: str, *shape: Any) -> Shape:
+    """The shape of a new array.  Raises ShapeError, also for negative extents."""
+    extents = shape_of(shape)
+    if any(n < 0 for n in extents):
+        raise ShapeError(f"{operation}(shape): extents must not be negative, got {extents}")
+    return extents
+
+
 def _integers(value: Any) -> list[int]:
     """One integer, or several, as a list.  Raises TypeError for anything else."""
     try:
@@ -342,11 +350,11 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     node = node_of(x)
     (k,) = normal_axes(axis, len(node.shape), "split")
     n = node.shape[k]
-    if _is_integer(sections):
-        sections = int(sections)
-        if sections <= 0 or n % sections:
-            raise ShapeError(f"split(x, {sections}): axis {axis} of {describe(node)} has {n}")
-        cuts = [n // sections * part for part in range(sections + 1)]
+    if isinstance(sections, int | np.integer):
+        count = int(sections)
+        if count <= 0 or n % count:
+            raise ShapeError(f"split(x, {count}): axis {axis} of {describe(node)} has {n}")
+        cuts = [n // count * part for part in range(count + 1)]
     else:
         cuts = [0, *(slice(c, None).indices(n)[0] for c in sections), n]
     parts = []

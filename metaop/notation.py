@@ -1,8 +1,8 @@
 """Meta-operators as users write them, in three notations that make the same nodes.
 
-    x.reindex((n, oh, ow, kh, kw), lambda n, i, j, r, s: (n, i + r, j + s))        # Python
-    x.reindex([n, oh, ow, kh, kw], ["i0", "i1+i3", "i2+i4"])                        # Jittor
-    n, i, j, r, s = mo.axes(N, OH, OW, KH, KW);  x[n, i + r, j + s]                 # index notation
+x.reindex((n, oh, ow, kh, kw), lambda n, i, j, r, s: (n, i + r, j + s))        # Python
+x.reindex([n, oh, ow, kh, kw], ["i0", "i1+i3", "i2+i4"])                        # Jittor
+n, i, j, r, s = mo.axes(N, OH, OW, KH, KW);  x[n, i + r, j + s]                 # index notation
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def _resolve(
                 "or use the function's own indices"
             )
         if isinstance(e, tuple) and e[0] == "i" and e[1] >= rank:
-            raise IndexExpressionError(f"{operation}: i{e[1]} does not exist, there are {rank} loops")
+            raise IndexExpressionError(
+                f"{operation}: i{e[1]} does not exist, there are {rank} loops"
+            )
         if not (isinstance(e, tuple) and e[0] == "read"):
             return None
         source = e[1]
@@ -440,5 +442,5 @@ for _symbol, _function in {
     "lt": el.less, "le": el.less_equal, "gt": el.greater, "ge": el.greater_equal,
 }.items():  # fmt: skip
     setattr(Indexed, f"__{_symbol}__", lift(_function))
-for _symbol, _function in {"neg": el.negative, "abs": el.abs}.items():
-    setattr(Indexed, f"__{_symbol}__", lift(_function))
+setattr(Indexed, "__neg__", lift(el.negative))  # noqa: B010
+setattr(Indexed, "__abs__", lift(el.abs))  # noqa: B010

@@ -15,9 +15,10 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from .dtype import as_dtype
+from .errors import DTypeError
 from .graph import Escape, RandomBits
 from .grad_mode import no_grad
-from .movement import shape_of
+from .movement import extents_of
 from .var import Var, node_of
 
 
@@ -43,7 +44,7 @@ class Generator:
     def bits(self, *shape: Any) -> Var:
         """Uniform uint32 of a shape."""
         with no_grad():
-            result = Var._of(RandomBits(shape_of(shape), self.key._node, self.calls._node))
+            result = Var._of(RandomBits(extents_of("random", *shape), self.key._node, self.calls._node))
             self.calls._before_update()
             self.calls.assign(el.add(self.calls, 1))
         return result
@@ -67,16 +68,30 @@ def random_bits(*shape: Any, generator: Generator | None = None) -> Var:
     return (generator or _default).bits(*shape)
 
 
+# Random bits of a uniform number: as many as the significand holds, or it would round up to 1.
+_DIGITS = {dt.bfloat16: 8, dt.float16: 11, dt.float32: 24}
+
+
 def _unit(shape: Any, generator: Generator | None, dtype: dt.DType) -> Var:
-    """Uniform multiples of 2**-24 in [0, 1) (2**-53 for float64)."""
+    """Uniform multiples of 2**-24 in [0, 1) (2**-53 for float64, 2**-11, 2**-8 for 16 bits), in
+    the dtype that arithmetic on them runs in."""
     source = generator or _default
     high = source.bits(shape)
     if dtype is not dt.float64:
-        return el.multiply(el.astype(el.bitwise_right_shift(high, 8), dt.float32), 2.0**-24)
+        digits = _DIGITS[dtype]
+        whole = el.bitwise_right_shift(high, 32 - digits)
+        return el.multiply(el.astype(whole, dt.float32), 2.0**-digits)
     low = source.bits(shape)
     upper = el.multiply(el.astype(el.bitwise_right_shift(high, 5), dtype), 2.0**26)
     lower = el.astype(el.bitwise_right_shift(low, 6), dtype)
     return el.multiply(el.add(upper, lower), 2.0**-53)
+
+
+def _float_kind(dtype: Any, name: str) -> dt.DType:
+    kind = dt.float32 if dtype is None else as_dtype(dtype)
+    if not kind.is_float:
+        raise DTypeError(f"{name}(shape): the dtype must be a float, not {kind}")
+    return kind
 
 
 def uniform(
@@ -87,12 +102,14 @@ def uniform(
     dtype: Any = None,
     generator: Generator | None = None,
 ) -> Var:
-    """Uniform in [low, high)."""
-    kind = as_dtype(dtype or dt.float32)
-    unit = _unit(shape_of((shape,)), generator, kind)
-    if (low, high) != (0.0, 1.0):
-        unit = el.add(low, el.multiply(unit, high - low))
-    return unit if unit.dtype is kind else el.astype(unit, kind)
+    """Uniform in [low, high): what rounds up to high becomes low."""
+    kind = _float_kind(dtype, "uniform")
+    unit = _unit(extents_of("random", shape), generator, kind)
+    if (low, high) == (0.0, 1.0):
+        return unit if unit.dtype is kind else el.astype(unit, kind)
+    value = el.add(low, el.multiply(unit, high - low))
+    value = value if value.dtype is kind else el.astype(value, kind)
+    return el.where(el.less(value, high), value, low) if low < high else value
 
 
 def normal(
@@ -104,8 +121,8 @@ def normal(
     generator: Generator | None = None,
 ) -> Var:
     """Normally distributed, by the transformation of Box and Muller (1958)."""
-    kind = as_dtype(dtype or dt.float32)
-    target = shape_of((shape,))
+    kind = _float_kind(dtype, "normal")
+    target = extents_of("random", shape)
     work = dt.float64 if kind is dt.float64 else dt.float32
     first = el.subtract(1.0, _unit(target, generator, work))  # in (0, 1]
     second = _unit(target, generator, work)
@@ -122,8 +139,10 @@ def randint(
     """Uniform int64 in [low, high)."""
     if high <= low:
         raise ValueError(f"randint(low, high): need low < high, got {low} and {high}")
+    if low < dt.int64.lowest or high > dt.int64.highest or high - low > dt.int64.highest:
+        raise ValueError(f"randint(low, high): int64 cannot hold {high} - {low}")
     source = generator or _default
-    target = shape_of((shape,))
+    target = extents_of("random", shape)
     upper = el.astype(source.bits(target), dt.uint64)
     lower = el.astype(source.bits(target), dt.uint64)
     wide = el.bitwise_or(el.bitwise_left_shift(upper, 31), lower)
@@ -133,7 +152,7 @@ def randint(
 
 def bernoulli(p: Any, shape: Any = None, *, generator: Generator | None = None) -> Var:
     """True with probability p."""
-    target = node_of(p).shape if shape is None else shape_of((shape,))
+    target = node_of(p).shape if shape is None else extents_of("random", shape)
     return el.less(uniform(target, generator=generator), p)
 
 

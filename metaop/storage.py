@@ -43,9 +43,11 @@ def aligned_bytes(nbytes: int) -> tuple[np.ndarray, int]:
     return raw, -(-start // ALIGNMENT) * ALIGNMENT
 
 
-class _Lease(weakref.ref):  # type: ignore[type-arg]
-    """Memory lent to a storage.  When the storage dies it appends itself to the pool's returned
-    ones, by a C function as callback: no Python code runs then, in which a Ctrl-C could get lost."""
+class _Lease(weakref.ref):
+    """Memory lent to a storage, which comes back to the pool when the storage dies.
+
+    The callback is a C function: no Python code runs then, in which a Ctrl-C could get lost.
+    """
 
     __slots__ = ("size", "owner", "address")
 

@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,8 +77,8 @@ class Var:
         def __abs__(self) -> Any: ...
         def __invert__(self) -> Any: ...
         def __setitem__(self, key: Any, value: Any) -> None: ...
-        def __eq__(self, other: Any) -> Any: ...  # type: ignore[override]
-        def __ne__(self, other: Any) -> Any: ...  # type: ignore[override]
+        def __eq__(self, other: Any) -> Any: ...
+        def __ne__(self, other: Any) -> Any: ...
         def __add__(self, other: Any) -> Any: ...
         def __radd__(self, other: Any) -> Any: ...
         def __iadd__(self, other: Any) -> Any: ...
@@ -176,7 +176,7 @@ class Var:
         storage = life.value_of(self._node)
         array = storage.view(self.dtype.storage, self.shape)
         if self.dtype is dt.bfloat16:
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = np.asarray(array.astype(np.uint32) << 16, np.uint32).view(np.float32)
         array.flags.writeable = False
         return array
 
@@ -267,7 +267,7 @@ class Var:
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         if wanted and not self.dtype.is_float:
-            raise DTypeError(f"only a float Var can require a gradient, this one is {describe(self)}")
+            raise DTypeError(f"only a float Var can require a gradient, not {describe(self)}")
         if bool(wanted) == self.requires_grad:
             return
         if not self._is_leaf and not wanted:
@@ -358,7 +358,8 @@ class Var:
         return self
 
     def _writable(self, value: Any) -> Node:
-        node = node_of(value, self.dtype if not isinstance(value, Var) else None)
+        exact = self.dtype.is_float and not isinstance(value, Var)  # 0.1 into a float64
+        node = node_of(value, self.dtype if exact else None)
         if node.dtype is not self.dtype:
             if node.dtype.is_float and not self.dtype.is_float:
                 raise DTypeError(f"assign: cannot write {describe(node)} into {describe(self)}")
@@ -432,7 +433,7 @@ class _Size(int):
         return self.shape if axis is None else self.shape[axis]
 
 
-def _unpickle(kind: type, raw: bytes, dtype: str, shape: Shape, is_leaf: bool) -> Var:
+def _unpickle(kind: type[Var], raw: bytes, dtype: str, shape: Shape, is_leaf: bool) -> Var:
     stored, _, final = dtype.partition("->")
     array = np.frombuffer(raw, as_dtype(stored).storage).reshape(shape)
     var: Var = kind.__new__(kind)
@@ -497,7 +498,8 @@ def check_loss(loss: Var, gradient: Any, operation: str) -> Node | None:
         return None
     node = node_of(gradient, loss.dtype)
     if node.shape != loss.shape:
-        raise ShapeError(f"{operation}: the gradient is {describe(node)}, the loss {describe(loss)}")
+        kinds = f"the gradient is {describe(node)}, the loss {describe(loss)}"
+        raise ShapeError(f"{operation}: {kinds}")
     return node
 
 
@@ -534,9 +536,7 @@ def raise_no_history(loss: Var, operation: str) -> None:
     )
 
 
-def grad(
-    loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True
-) -> Any:
+def grad(loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True) -> Any:
     """d loss / d v for every Var in vs, in the structure of vs (a Var, list, tuple or dict).
 
     loss: a float of one element, or any float with grad_outputs of its shape.  The gradients can
@@ -601,12 +601,19 @@ def _rebuild(structure: Any, gradients: Iterator[Var]) -> Any:
     return type(structure)(_rebuild(item, gradients) for item in structure)
 
 
-def assign_all(pairs: list[tuple[Var, Any]]) -> None:
+def assign_all(
+    pairs: list[tuple[Var, Any]],
+    applied: Callable[[], object] | None = None,
+    undone: Callable[[], object] | None = None,
+) -> None:
     """Writes many Vars at once: whoever looks, or interrupts, sees all of the writes or none.
 
         mo.assign_all([(w, w - lr * g) for w, g in zip(weights, gradients)])
+
+    applied: called in the same moment, for what is not a Var (a count of steps); undone: called
+    if the values turn out not to be computable and the writes are taken back.
     """
-    life.write_all([(var, var._writable(value)) for var, value in pairs])
+    life.write_all([(var, var._writable(value)) for var, value in pairs], applied, undone)
 
 
 def sync(*vars: Var) -> None:
@@ -615,4 +622,3 @@ def sync(*vars: Var) -> None:
         life.sync()
     for var in vars:
         var.sync()
-

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers import assert_bits, assert_same, python_value
 
 import metaop as mo
+from metaop import life
 
 SHAPES = ((), (0,), (1,), (17,), (3, 5), (2, 0, 3))
 
@@ -46,6 +47,15 @@ def test_full_of_an_array_value():
     check(mo.full(np.int64(2), np.int8(3)), np.full(2, np.int8(3)))
     with pytest.raises(mo.ShapeError, match="full.*does not fit"):
         mo.full((2, 4), mo.array([1, 2, 3]))
+
+
+@pytest.mark.xfail(strict=True, reason="a program whose result is one of its numbers stores nothing")
+def test_a_number_that_passes_rewrite_to_itself_gets_a_value():
+    """mo.full((3,), 7)[0].numpy() did not return: `compose` leaves the program's input as its
+    result, the commit binds no storage, and `value_of` computes it again and again."""
+    for y in (mo.full((3,), 7)[0], mo.full((2, 2), 7.5).reshape(4)[1:2].squeeze()):
+        life.compute([y._node])
+        assert y._node.storage is not None
 
 
 def test_numbers_that_do_not_fit_their_dtype_raise():

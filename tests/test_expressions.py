@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from tests.helpers import numeric_gradient, python_value
 from tests.strategies import compiled
 
 EXAMPLES = int(os.environ.get("METAOP_EXAMPLES", "50"))
-STEPS = 14
+STEPS = 16
 LARGEST = 60  # elements of a value
 CLOSE_TO_A_KINK = 1e-3
 
@@ -58,7 +59,9 @@ def _windows(xp: Any, x: Any, size: int, stride: int) -> Any:
     """x[..., i*stride + r] for every position i and tap r."""
     count = (x.shape[-1] - size) // stride + 1
     if xp is np:
-        return np.stack([x[..., r : r + stride * (count - 1) + 1 : stride] for r in range(size)], -1)
+        return np.stack(
+            [x[..., r : r + stride * (count - 1) + 1 : stride] for r in range(size)], -1
+        )
     lead = x.shape[:-1]
     return x.reindex((*lead, count, size), lambda *i: (*i[:-2], i[-2] * stride + i[-1]))
 
@@ -157,7 +160,7 @@ def programs(draw: Any) -> Program:
     program = Program(shapes, (), seed)
     values: list[np.ndarray] = program.leaves()
     steps: list[Step] = []
-    for _ in range(draw(st.integers(6, STEPS))):
+    for _ in range(draw(st.integers(STEPS // 2, STEPS))):
         step = draw(_steps([v.shape for v in values]))
         value = apply(step, values, np)
         if value.size > LARGEST or np.abs(value).max() > 50 or _near_a_kink(step, values):
@@ -188,11 +191,11 @@ def _near_a_kink(step: Step, values: list[np.ndarray]) -> bool:
 @st.composite
 def _steps(draw: Any, shapes: list[tuple[int, ...]]) -> Step:
     """An operation that the shapes allow, rather on late values than on early ones."""
-    a = draw(st.one_of(st.integers(max(len(shapes) - 3, 0), len(shapes) - 1),
-                       st.integers(0, len(shapes) - 1)))  # fmt: skip
+    last = len(shapes) - 1
+    a = last - draw(st.sampled_from([0, 0, 0, 0, 1, 1, min(2, last), last]))
     shape = shapes[a]
     rank = len(shape)
-    alike = [k for k, s in enumerate(shapes) if _broadcast(s, shape)]
+    alike = [k for k, s in enumerate(shapes) if _broadcast(s, shape)][::-1]
     name = draw(st.sampled_from(CATALOGUE))
     axis = draw(st.integers(0, rank - 1)) if rank else 0
     b = draw(st.sampled_from(alike))
@@ -323,12 +326,14 @@ def test_random_graphs_have_numpys_values_and_central_differences() -> None:
         want, wanted = total(program, leaves, np)
         vars_ = [mo.array(a, requires_grad=True) for a in leaves]
         loss, values = total(program, vars_, mo)
-        sizes.append(len(toposort([values[-1]._node])))
+        sizes.append(len(toposort(v._node for v in values)))
         drawn.update(step.name for step in program.steps)
         assert [v.shape for v in values] == [v.shape for v in wanted]
         np.testing.assert_allclose(python_value(values[-1]), wanted[-1], rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(python_value(loss), want, rtol=1e-9, atol=1e-9)
-        gradients = mo.grad(loss, vars_)
+        with warnings.catch_warnings():  # a leaf may be used by no step
+            warnings.simplefilter("ignore", mo.UnreachedGradientWarning)
+            gradients = mo.grad(loss, vars_)
         slopes = numeric_gradient(lambda *a: float(total(program, list(a), np)[0]), leaves)
         for got, slope in zip(gradients, slopes):
             scale = max(1.0, float(np.abs(slope).max(initial=0)))

@@ -669,7 +669,9 @@ def test_backward_twice_names_the_line_of_the_first() -> None:
     loss = y.sum()
     line = user_site().line + 1
     loss.backward()
-    with pytest.raises(mo.StaleValueError, match=rf"dropped at test_grad\.py:{line};.*retain_graph"):
+    with pytest.raises(
+        mo.StaleValueError, match=rf"dropped at test_grad\.py:{line};.*retain_graph"
+    ):
         loss.backward()
     with pytest.raises(mo.StaleValueError, match="dropped at"):
         mo.grad(loss, x)

@@ -265,12 +265,18 @@ def test_the_index_and_the_message_that_fit_no_integer() -> None:
     i = Index(("i", 0))
     with pytest.raises(mo.IndexExpressionError, match=r"i0 / 2: an index is an integer: write //"):
         i / 2
-    with pytest.raises(mo.IndexExpressionError, match=r"expected integers and loop indices, got 0.5"):
+    with pytest.raises(
+        mo.IndexExpressionError, match=r"expected integers and loop indices, got 0.5"
+    ):
         i + 0.5
-    with pytest.raises(mo.IndexExpressionError, match=r"not known while .* combine .* with & and \|"):
+    with pytest.raises(
+        mo.IndexExpressionError, match=r"not known while .* combine .* with & and \|"
+    ):
         if i > 2:
             pass
-    with pytest.raises(mo.IndexExpressionError, match=r"i0 is an integer: & \| ~ combine conditions"):
+    with pytest.raises(
+        mo.IndexExpressionError, match=r"i0 is an integer: & \| ~ combine conditions"
+    ):
         i & 1
     with pytest.raises(mo.IndexExpressionError, match=r"i0 \+ 1 is an integer"):
         ~(i + 1)

@@ -199,6 +199,17 @@ def test_of_repeated_indices_the_last_assignment_wins() -> None:
     np.testing.assert_array_equal(x.numpy(), [1, 4, 0, 3])
 
 
+def test_an_assignment_by_a_slice_that_turns_out_to_be_everything() -> None:
+    """Found as a random graph: y was written twice, with x + 1 and then with a copy of v, and the
+    copy was merged into v: v got x + 1, and y nothing."""
+    x = mo.array(np.array([3.0]))
+    v = mo.array(np.array([[1.0], [5.0]])).sum(0)
+    sine = mo.sum(mo.sin(v))
+    y = x + 1.0
+    y[::2] = v
+    same(sine + mo.sum(y * 2.0), np.sin(6.0) + 12.0)
+
+
 def test_dtypes_of_what_is_assigned() -> None:
     x = mo.zeros(3)
     x[0] = 1

@@ -330,7 +330,7 @@ def test_an_expression_over_axes_computes_with_vars_and_numbers() -> None:
     pairs = [
         (x[i, j] * y[j] + 1.0, a * b + 1),
         (2.0 - x[i, j] / 4.0, 2 - a / 4),
-        (-abs(x[i, j]) ** 2.0, -(np.abs(a) ** 2)),
+        (-(abs(x[i, j]) ** 2.0), -(np.abs(a) ** 2)),
         (x[i, j] - y[j] * x[i, j], a - b * a),
         (3.0 // (x[i, j] + 10.0) + x[i, j] % 2.0, 3 // (a + 10) + a % 2),
         ((x[i, j] < y[j]), a < b),

@@ -30,12 +30,13 @@ def _split(node: Node) -> Node:
         return node
     y = node.inputs[0]
     terms = y.size // node.size
-    if node.size >= ENOUGH_RESULTS or terms < SHORT:
+    if terms < SHORT:
         return node
     kept = [e[1] for e in node.indices]
     reduced = [k for k in range(len(y.shape)) if k not in kept]
     axis = max(reduced, key=lambda k: y.shape[k] if k != reduced[0] else y.shape[k] * 8)
-    wanted = min(MOST_PIECES, -(-ENOUGH_RESULTS // node.size), terms // PIECE, y.shape[axis])
+    shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // node.size), terms // PIECE)
+    wanted = min(max(shared, -(-terms // SHORT)), y.shape[axis])
     pieces = _pieces(y.shape[axis], wanted)
     if pieces < 2:
         return node
