@@ -30,14 +30,19 @@ def merge_copies(fused: Fused) -> Fused:
         return buffer
 
     kept: list[Nest | Escape] = []
+    overwritten: set[Buffer] = set()  # what these held is gone when the program ends
+    begun: set[Buffer] = set()  # a copy over what was already written is no beginning
     for position, nest in enumerate(fused.nests):
         source = _copied(nest)
-        if source is not None and isinstance(nest, Nest):
-            readers = fused.nests[position + 1 : last_read[source] + 1]
-            if source.role == "tmp" and all(_harmless(r, source, nest.target) for r in readers):
-                same[nest.target] = source
+        if source is not None and isinstance(nest, Nest) and nest.target not in begun:
+            later = fused.nests[position + 1 : last_read[source] + 1]
+            if source.role == "tmp" and _harmless(later, source, nest.target):
+                same[nest.target] = owner(source)
+                overwritten.add(source)
                 continue
         kept.append(nest)
+        if isinstance(nest, Nest):
+            begun.add(nest.target)
     if not same:
         return fused
     for nest in kept:
@@ -46,7 +51,6 @@ def merge_copies(fused: Fused) -> Fused:
     for buffer in same:
         if buffer.role == "out":
             owner(buffer).role = "out"
-    overwritten = set(same.values())  # the values that were here first are gone
     place = {n: owner(b) for n, b in fused.place.items() if b not in overwritten}
     buffers = [b for b in fused.buffers if b not in same]
     return Fused(kept, place, buffers, fused.names)
@@ -69,20 +73,30 @@ def _copied(nest: Nest | Escape) -> Buffer | None:
     return source if whole and plain else None
 
 
-def _harmless(nest: Nest | Escape, source: Buffer, target: Buffer) -> bool:
-    """True if a later reader of the source does not mind that it is overwritten: it fills a box
-    of the target itself, and reads only outside that box."""
-    if not isinstance(nest, Nest) or source not in nest.reads:
-        return isinstance(nest, Nest)
-    if nest.target is not target or nest.op is not None:
-        return False
-    low, high = _span(nest.offset, nest)
+def _harmless(later: list[Nest | Escape], source: Buffer, target: Buffer) -> bool:
+    """True if the last readers of the source do not mind that it is the target: they fill boxes of
+    the target, and read only outside of what has been filled by then."""
+    filled: list[tuple[int, int]] = []
+    for nest in later:
+        if not isinstance(nest, Nest):
+            return False
+        reads = source in nest.reads
+        if nest.target is target:
+            filled.append(_span(nest.offset, nest))
+        elif reads:
+            return False
+        if reads and (nest.op is not None or _reads_within(nest, source, filled)):
+            return False
+    return True
+
+
+def _reads_within(nest: Nest, source: Buffer, filled: list[tuple[int, int]]) -> bool:
     for value, _ in dependencies(nest):
         if isinstance(value, Load) and nest.buffers[value.buffer] is source:
             first, last = _span(value.offset, nest)
-            if first <= high and low <= last:
-                return False
-    return True
+            if any(first <= high and low <= last for low, high in filled):
+                return True
+    return False
 
 
 def _span(offset: Expr, nest: Nest) -> tuple[int, int]:

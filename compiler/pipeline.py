@@ -182,6 +182,7 @@ class _Assembler:
     def __init__(self, nodes: list[Node], graph: Graph, fused: Fused):
         self.nodes, self.graph, self.fused = nodes, graph, fused
         self.position_of_site = {id(node.site): k for k, node in reversed(list(enumerate(nodes)))}
+        self.leaves = [node for node in nodes if is_leaf(node)]
         self.slots: dict[Buffer, int] = {}
         self.checks: list[FailedCheck] = []
         self.count = 0
@@ -226,8 +227,7 @@ class _Assembler:
         return self.fused.place[node]
 
     def is_number(self, node: Input) -> bool:
-        leaves = [n for n in self.nodes if is_leaf(n)]
-        return isinstance(leaves[node.position], Scalar) and leaves[node.position].storage is None
+        return isinstance(self.leaves[node.position], Scalar)
 
     def result(self, node: Node, number: dict[Buffer, int]) -> tuple[str, int]:
         buffer = self.fused.place[node]

@@ -7,6 +7,7 @@ and temporaries.  Temporaries live in the arena, one block of memory reused by e
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Program:
     _native: list[Any] = field(default_factory=list)
     _table: Any = None
     _numbers: Any = None
+    _numbers_address: int = 0
     _arena_address: int = -1
 
     @property
@@ -97,8 +99,7 @@ class Program:
                 self._native.append(NativeProgram(phases))
         self._table = np.zeros(self.slots, np.int64)
         self._numbers, start = aligned_bytes(8 * max(len(self.inputs), 1))
-        offset = start - self._numbers.__array_interface__["data"][0]
-        self._numbers_offset, self._numbers_address = offset, start
+        self._numbers_address = start
 
 
 class KernelError(Exception):
@@ -163,7 +164,8 @@ def _fill_table(program: Program, leaves: list[Node], storages: list[Storage]) -
     for position, ((slot, dtype, is_number), leaf) in enumerate(zip(program.inputs, leaves)):
         if is_number:
             assert isinstance(leaf, Scalar)
-            _pack(program, position, dtype, leaf.value)
+            content = number_bytes(leaf.value, dtype)
+            ctypes.memmove(program._numbers_address + 8 * position, content, len(content))
             table[slot] = program._numbers_address + 8 * position
         else:
             assert leaf.storage is not None
@@ -177,23 +179,27 @@ def _fill_table(program: Program, leaves: list[Node], storages: list[Storage]) -
         program._arena_address = base
 
 
-def _pack(program: Program, position: int, dtype: DType, value: Any) -> None:
-    at = program._numbers_offset + 8 * position
+def number_bytes(value: Any, dtype: DType) -> bytes:
+    """A Python number as it lies in memory: floats rounded to the dtype, integers wrapped."""
     if dtype.name == "bfloat16":
-        bits = struct.unpack("<I", struct.pack("<f", value))[0]
-        struct.pack_into("<H", program._numbers, at, bits >> 16)
-    elif dtype.is_float:
+        return struct.pack("<f", value)[2:]
+    if dtype.is_float:
         try:
-            struct.pack_into(_CODES[dtype.name], program._numbers, at, value)
+            return struct.pack(_CODES[dtype.name], value)
         except OverflowError:
-            infinite = float("inf") if value > 0 else float("-inf")
-            struct.pack_into(_CODES[dtype.name], program._numbers, at, infinite)
-    else:
-        width = 8 * dtype.itemsize
-        wrapped = int(value) & ((1 << width) - 1)
-        if dtype.kind == "i" and wrapped >> (width - 1):
-            wrapped -= 1 << width
-        struct.pack_into(_CODES[dtype.name], program._numbers, at, wrapped)
+            return struct.pack(_CODES[dtype.name], float("inf") if value > 0 else float("-inf"))
+    width = 8 * dtype.itemsize
+    wrapped = int(value) & ((1 << width) - 1)
+    if dtype.kind == "i" and wrapped >> (width - 1):
+        wrapped -= 1 << width
+    return struct.pack(_CODES[dtype.name], wrapped)
+
+
+def number_storage(number: Scalar) -> Storage:
+    """The memory of a Python number that is asked for by itself."""
+    storage = Storage(number.dtype.itemsize)
+    ctypes.memmove(storage.address, number_bytes(number.value, number.dtype), storage.nbytes)
+    return storage
 
 
 class _View:

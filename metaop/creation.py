@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from . import dtype as dt
 from . import elementwise as el
 from .build import cast, where
@@ -91,7 +93,9 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
     if step == 0:
         raise ValueError("arange(start, stop, step): step must not be 0")
     count = max(0, math.ceil((stop - start) / step))
-    whole = all(isinstance(v, int) for v in (start, stop, step))
+    whole = all(isinstance(v, int | np.integer) for v in (start, stop, step))
+    if whole:
+        start, stop, step = int(start), int(stop), int(step)
     kind = as_dtype(dtype) if dtype is not None else dt.int64 if whole else dt.float32
     number: Node = IndexOf((count,), 0)
     wide = dt.int64 if whole else dt.float64
@@ -113,8 +117,8 @@ def linspace(start: float, stop: float, num: int, dtype: Any = None) -> Var:
     scaled = Elementwise("mul", number, full_node(step, (count,), dt.float64))
     shifted = Elementwise("add", scaled, full_node(start, (count,), dt.float64))
     last = Elementwise("eq", number, full_node(count - 1, (count,), dt.float64))
-    shifted = where(last, full_node(stop, (count,), dt.float64), shifted)
-    return Var._of(cast(shifted, as_dtype(dtype or dt.float32)))
+    exact = where(last, full_node(stop, (count,), dt.float64), shifted)
+    return Var._of(cast(exact, as_dtype(dtype or dt.float32)))
 
 
 def eye(rows: int, columns: int | None = None, k: int = 0, dtype: Any = None) -> Var:

@@ -75,9 +75,7 @@ def same_shape(operation: str, *nodes: Node) -> list[Node]:
         shape = broadcast_shapes(*(node.shape for node in nodes))
     except ValueError as error:
         names = ", ".join("abc"[: len(nodes)])
-        kinds = " and ".join(
-            f"{name} is {describe(node)}" for name, node in zip("abc", nodes)
-        )
+        kinds = " and ".join(f"{name} is {describe(node)}" for name, node in zip("abc", nodes))
         places = ", ".join(f"{name} at {node.site}" for name, node in zip("abc", nodes))
         raise ShapeError(
             f"{operation}({names}): shapes do not broadcast, {kinds} ({error}).\n"
@@ -290,9 +288,7 @@ def _comparison(op: str, text: str, name: str) -> Callable[[Any, Any], Var]:
 def _beyond(dtype: DType, number: Number) -> bool:
     """True for a Python integer outside a dtype: all elements compare to it as 0 does."""
     return (
-        dtype.is_integer
-        and isinstance(number, int)
-        and not dtype.lowest <= number <= dtype.highest
+        dtype.is_integer and isinstance(number, int) and not dtype.lowest <= number <= dtype.highest
     )
 
 

@@ -20,7 +20,7 @@ range of every loop index; equal normal forms are equal expressions (not the rev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import IndexExpressionError
@@ -438,7 +438,8 @@ def _mod_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
 def _recombine(terms: Terms, extents: Extents) -> Terms:
     """What undoes a reshape in a linear offset:
 
-    m*k*(x // k) + m*(x % k) -> m*x  and  m*k*((a + x // k) % n) + m*(x % k) -> m*((k*a + x) % (k*n)).
+    m*k*(x // k) + m*(x % k)            ->  m*x
+    m*k*((a + x // k) % n) + m*(x % k)  ->  m*((k*a + x) % (k*n))
     """
     changed = True
     while changed:
@@ -607,7 +608,8 @@ def unflatten(offset: Expr, shape: Sequence[int]) -> tuple[Expr, ...]:
 
 # -------------------------------------------------------------------------------------- output
 
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=", "eq": "==", "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "lt": "<", "le": "<=",
+          "eq": "==", "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
 _BINDING = {"or": 1, "and": 2, "lt": 4, "le": 4, "eq": 4, "ne": 4, "add": 5, "sub": 5,
             "mul": 6, "floordiv": 6, "mod": 6}  # fmt: skip
 
@@ -637,7 +639,7 @@ def show(
             f"not {show(e[1], name, read, 3)}"
             if level < 3
             else f"(not {show(e[1], name, read, 3)})"
-        )  # noqa: E501
+        )
     if kind == "read":
         position = ", ".join(show(p, name, read) for p in e[2])
         return read(e, position) if read else f"@{e[1]}[{position}]"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .compiler import pipeline
 from .compiler.fuse import reshape_base
-from .compiler.program import KernelError, Program, run
+from .compiler.program import KernelError, Program, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
 from .errors import Site, describe, shared_site, user_site
@@ -406,8 +406,9 @@ def _commit(
     for node, (kind, number) in zip(roots, program.results):
         if kind == "out":
             _bind(node, storages[number])
-        elif leaves[number].storage is not None:
-            _bind(node, leaves[number].storage)
+            continue
+        leaf = leaves[number]
+        _bind(node, number_storage(leaf) if isinstance(leaf, Scalar) else leaf.storage)
     for position, number in program.kept:
         if nodes[position].storage is None:
             _bind(nodes[position], storages[number])

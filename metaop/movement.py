@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +20,11 @@ from .var import Var, node_of
 
 def shape_of(shape: Any) -> Shape:
     """A shape given as a tuple or as separate integers.  Raises ShapeError."""
-    if len(shape) == 1 and isinstance(shape[0], list | tuple):
+    if len(shape) == 1 and isinstance(shape[0], list | tuple | np.ndarray):
         shape = shape[0]
     try:
-        extents = tuple(int(n.__index__()) for n in shape)
-    except AttributeError:
+        extents = tuple(operator.index(n) for n in shape)
+    except TypeError:
         raise ShapeError(f"a shape is a tuple of integers, not {tuple(shape)!r}") from None
     return extents
 
@@ -358,7 +359,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     else:
         cuts = [0, *(slice(c, None).indices(n)[0] for c in sections), n]
     parts = []
-    for start, end in zip(cuts, cuts[1:]):
+    for start, end in itertools.pairwise(cuts):
         extent = max(end - start, 0)
         shape = (*node.shape[:k], extent, *node.shape[k + 1 :])
         indices = tuple(

@@ -25,7 +25,6 @@ from .index import (
     as_truth,
     children,
     interval,
-    is_condition,
     show,
     transform,
 )
@@ -219,7 +218,8 @@ def _checked_shape(operation: str, shape: Any) -> Shape:
 
 
 _REDUCTION_NAMES = {"sum": "add", "mul": "multiply", "max": "maximum", "min": "minimum",
-                    "and": "logical_and", "or": "logical_or"} | {op: op for op in REDUCTIONS}  # fmt: skip
+                    "and": "logical_and", "or": "logical_or",
+                    **{op: op for op in REDUCTIONS}}  # fmt: skip
 
 
 def reindex_reduce(

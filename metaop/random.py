@@ -16,8 +16,8 @@ from . import dtype as dt
 from . import elementwise as el
 from .dtype import as_dtype
 from .errors import DTypeError
-from .graph import Escape, RandomBits
 from .grad_mode import no_grad
+from .graph import Escape, RandomBits
 from .movement import extents_of
 from .var import Var, node_of
 
@@ -44,7 +44,9 @@ class Generator:
     def bits(self, *shape: Any) -> Var:
         """Uniform uint32 of a shape."""
         with no_grad():
-            result = Var._of(RandomBits(extents_of("random", *shape), self.key._node, self.calls._node))
+            result = Var._of(
+                RandomBits(extents_of("random", *shape), self.key._node, self.calls._node)
+            )
             self.calls._before_update()
             self.calls.assign(el.add(self.calls, 1))
         return result
@@ -133,9 +135,7 @@ def normal(
     return result if result.dtype is kind else el.astype(result, kind)
 
 
-def randint(
-    low: int, high: int, shape: Any = (), *, generator: Generator | None = None
-) -> Var:
+def randint(low: int, high: int, shape: Any = (), *, generator: Generator | None = None) -> Var:
     """Uniform int64 in [low, high)."""
     if high <= low:
         raise ValueError(f"randint(low, high): need low < high, got {low} and {high}")

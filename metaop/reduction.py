@@ -212,7 +212,9 @@ def _arg_extreme(op: str, name: str, x: Any, axis: Any, keepdims: bool) -> Var:
     if size_of(node.shape[k] for k in axes) == 0:
         raise ShapeError(f"{name}(x): nothing to choose from, x is {describe(node)}")
     best = reduce(op, node, axes)
-    spread = Reindex(node.shape, (Piece(0, tuple(("i", k) for k in range(rank) if k not in axes)),), best)
+    spread = Reindex(
+        node.shape, (Piece(0, tuple(("i", k) for k in range(rank) if k not in axes)),), best
+    )
     found: Node = Elementwise("eq", node, spread)
     if node.dtype.is_float:  # the first NaN wins, as in NumPy
         found = Elementwise("logical_or", found, Elementwise("isnan", node))

@@ -463,8 +463,10 @@ def node_of(value: Any, dtype: DType | None = None) -> Node:
 
 def _array_of_objects(value: Any) -> np.ndarray:
     """A list that holds Vars, or something that is no array."""
-    if isinstance(value, list | tuple):
-        return np.stack([np.asarray(v) for v in value])
+    if isinstance(value, list | tuple) and value:
+        array = np.stack([np.asarray(v) for v in value])
+        if array.dtype != object:
+            return array
     raise DTypeError(f"cannot make a Var of {type(value).__name__}: {value!r}")
 
 

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from tests.helpers import assert_bits, assert_same, python_value
 
 import metaop as mo
 from metaop import life
+from tests.helpers import assert_bits, assert_same, python_value
 
 SHAPES = ((), (0,), (1,), (17,), (3, 5), (2, 0, 3))
 
@@ -45,11 +45,13 @@ def test_full_of_an_array_value():
     check(mo.full((2, 3), np.arange(3)), np.full((2, 3), np.arange(3)))
     check(mo.full(2, np.float32(1.5)), np.full(2, np.float32(1.5)))
     check(mo.full(np.int64(2), np.int8(3)), np.full(2, np.int8(3)))
-    with pytest.raises(mo.ShapeError, match="full.*does not fit"):
+    with pytest.raises(mo.ShapeError, match=r"i64\[3\] does not fit \(2, 4\)"):
         mo.full((2, 4), mo.array([1, 2, 3]))
 
 
-@pytest.mark.xfail(strict=True, reason="a program whose result is one of its numbers stores nothing")
+@pytest.mark.xfail(
+    strict=True, reason="a program whose result is one of its numbers stores nothing"
+)
 def test_a_number_that_passes_rewrite_to_itself_gets_a_value():
     """mo.full((3,), 7)[0].numpy() did not return: `compose` leaves the program's input as its
     result, the commit binds no storage, and `value_of` computes it again and again."""
@@ -174,9 +176,11 @@ def test_array_copies_at_the_call():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_array_of_any_memory_layout(shape):
     array = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
-    for same in (array, np.asfortranarray(array), array.tolist(), array[...]):
-        assert_same(mo.array(same, dtype="float64"), array)
+    assert_same(mo.array(array), array)
+    if 0 not in shape:
+        assert_same(mo.array(array.tolist(), dtype="float64"), array)
     if shape:
+        assert_same(mo.array(np.asfortranarray(array)), array)
         assert_same(mo.array(np.repeat(array, 3, -1)[..., ::3]), array)
         assert_same(mo.array(array[::-1]), array[::-1])
     read_only = array.copy()

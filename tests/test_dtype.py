@@ -7,10 +7,10 @@ import pickle
 
 import numpy as np
 import pytest
-from tests.helpers import assert_same
 
 import metaop as mo
 from metaop import dtype as dt
+from tests.helpers import assert_same
 
 NUMPY_HAS = [d for d in dt.ALL if d is not dt.bfloat16]
 INTEGERS = [d for d in dt.ALL if d.is_integer]
@@ -164,7 +164,7 @@ def test_names():
 
 @pytest.mark.parametrize("wrong", ["float8", "complex64", np.complex128, object, None, "S3", "M8"])
 def test_unknown_dtypes_raise(wrong):
-    with pytest.raises(mo.DTypeError, match="no such dtype.*metaop has bool"):
+    with pytest.raises(mo.DTypeError, match=r"no such dtype.*metaop has bool"):
         dt.as_dtype(wrong)
 
 

@@ -73,7 +73,8 @@ HARMLESS = {                                    # hold, describe and copy arrays
     "empty", "zeros", "array", "asarray", "ascontiguousarray", "frombuffer", "copyto", "dtype",
     "ndarray.view", "ndarray.reshape", "ndarray.tobytes", "ndarray.copy", "ndarray.item",
     "ndarray.ravel", "ndarray.astype", "ndarray.__array__", "ndarray.setflags", "ndarray.fill",
-    "ndarray.tolist", "float32.item", "dtype.newbyteorder", "ndarray.flatten", "ndarray.__setitem__",
+    "ndarray.tolist", "ndarray.flatten", "ndarray.__setitem__", "float32.item",
+    "dtype.newbyteorder",
 }
 FOLDER = str(Path(np.__file__).parent)
 HELPERS = ("multiarray.py", "_internal.py", "overrides.py", "_ctypes.py", "__init__.py",

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.helpers import ULPS, assert_bits, assert_same, assert_ulps, python_value
 
 import metaop as mo
 from metaop import dtype as dt
 from metaop import reference
 from metaop.dtype import DType
 from metaop.graph import CONVERSIONS, OPERATORS, Elementwise
+from tests.helpers import ULPS, assert_bits, assert_same, assert_ulps, python_value
 
 
 def _c_remainder(a: Any, b: Any) -> Any:
@@ -447,7 +447,7 @@ def test_shapes_that_do_not_broadcast_are_named_with_their_lines():
         r"(.|\n)*a at test_operators\.py:\d+, b at test_operators\.py:\d+",
     ):
         a + b
-    with pytest.raises(mo.ShapeError, match="where.*do not broadcast"):
+    with pytest.raises(mo.ShapeError, match=r"where.*do not broadcast"):
         mo.where(a > 0, b, a)
 
 
@@ -496,7 +496,7 @@ def test_a_var_is_used_like_a_number():
     loss = mo.array([1.0, 2.0, 3.0]).sum()
     assert sum([loss, loss * 2, 1]).item() == 19
     assert math.exp(loss) == math.exp(6)
-    assert f"{loss:.4f}" == "6.0000" and "{:>8.1f}|".format(loss) == "     6.0|"
+    assert f"{loss:.4f}" == "6.0000" and f"{loss:>8.1f}|" == "     6.0|"
     assert float(loss) == 6.0 and int(loss) == 6 and bool(loss)
     assert isinstance(loss.item(), float) and isinstance(mo.array(3).item(), int)
     assert mo.array(True).item() is True

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from tests.helpers import assert_bits, python_value
 
 import metaop as mo
 from metaop import random, reference
 from metaop.graph import RandomBits
 from metaop.random import Generator
+from tests.helpers import assert_bits, python_value
 
 COUNT = 200_000
 
@@ -150,7 +150,12 @@ def test_the_first_numbers_of_seed_0_stay():
 
 GOLDEN_BITS = [1797259609, 1351547692, 1688610540, 3098264785]
 GOLDEN_UNIFORM = [0.21629542112350464, 0.5760166049003601, 0.3496558666229248, 0.4517728090286255]
-GOLDEN_NORMAL = [-2.3139970302581787, 0.1374773532152176, -0.025527233257889748, -0.8658460378646851]
+GOLDEN_NORMAL = [
+    -2.3139970302581787,
+    0.1374773532152176,
+    -0.025527233257889748,
+    -0.8658460378646851,
+]
 GOLDEN_INTEGERS = [35, 0, 14, 8, 5, 48, 1, 30]
 GOLDEN_ORDER = [2, 4, 1, 7, 6, 5, 3, 0]
 
@@ -241,7 +246,7 @@ def test_randint_of_an_empty_interval_raises():
 
 @pytest.mark.parametrize("low, high", [(0, 2**63), (-(2**63), 2**63), (0, 2**64)])
 def test_randint_of_an_interval_that_int64_cannot_hold_raises(low, high):
-    with pytest.raises((ValueError, OverflowError), match="randint.*int64"):
+    with pytest.raises((ValueError, OverflowError), match=r"randint.*int64"):
         random.randint(low, high, (2,))
 
 

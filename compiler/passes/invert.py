@@ -25,6 +25,7 @@ from metaop.index import (
     simplify,
     substitute,
     unflatten,
+    within,
 )
 
 from ..rewrite import Graph, map_graph
@@ -57,6 +58,8 @@ def _as_reshape(node: ReindexReduce) -> Node | None:
     """A write that keeps the row-major order is a reshape of the other direction."""
     y = node.inputs[0]
     if len(node.inputs) > 1 or node.condition != TRUE or node.size != y.size:
+        return None
+    if simplify(within(node.indices, node.shape), y.shape) != TRUE:
         return None
     offset = simplify(flatten(node.indices, node.shape), y.shape)
     if offset != simplify(flatten(identity_range(len(y.shape)), y.shape), y.shape):
@@ -122,7 +125,9 @@ class _Solver:
         if not unsolved:
             self.require(("eq", expr, ("i", d)))
             return True
-        plain = {a[1]: c for a, c in terms.items() if a is not None and a[0] == "i" and a[1] in self.free}
+        plain = {
+            a[1]: c for a, c in terms.items() if a is not None and a[0] == "i" and a[1] in self.free
+        }
         opaque: set[int] = set()
         for atom in terms:
             if atom is not None and atom[0] != "i":
@@ -164,7 +169,7 @@ class _Solver:
         return True
 
     def solve_division(self, d: int, terms: Terms) -> bool:
-        """out = u // k + rest: u = k*(out - rest) + r;  out = u % k + rest: u = k*q + out - rest."""
+        """out = u // k + rest: u = k*(out - rest) + r;  out = u % k + rest: u = k*q + out - rest"""
         atoms = [a for a in terms if a is not None and loops_of(a) & self.free]
         if len(atoms) != 1 or terms[atoms[0]] != 1 or atoms[0][0] not in ("floordiv", "mod"):
             return False

@@ -291,6 +291,9 @@ def test_a_value_that_was_overwritten_in_place_is_computed_again():
     total = x.sum(axis=1)
     y = mo.concat([total])
     y[0] = 99.0
+    z = mo.concat([y])
+    z[1] = 55.0
+    np.testing.assert_array_equal(z.numpy(), [99, 55, 4])
     np.testing.assert_array_equal(y.numpy(), [99, 4, 4])
     np.testing.assert_array_equal(total.numpy(), [4, 4, 4])
 

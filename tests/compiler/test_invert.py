@@ -144,13 +144,19 @@ def test_the_gradient_of_picking_a_label_is_a_select() -> None:
 
 
 def test_an_inversion_that_multiplies_the_work_is_not_made() -> None:
-    """out[i0 * i1] += y has no inverse; out[3] += y[i] for long y would read y for every element."""
+    """out[i0 * i1] += y has no inverse; a sparse write would read y for all of out."""
     assert inverted(scatter((9,), (("mul", I0, I1),), (3, 3))) is None
     far = scatter((10_000,), (("mul", I0, 1000), ), (2, 3))  # fmt: skip
     result = inverted(far)
     if result is not None:
         work = (result.inputs[0] if isinstance(result, ReindexReduce) else result).size
         assert work <= LARGEST_GROWTH * (far.inputs[0].size + far.size)
+
+
+def test_a_write_partly_outside_is_no_reshape_although_its_offsets_are_in_order() -> None:
+    """out[0, i0] += y[i0, 0] into [2, 1] was taken for a reshape: out[0, 1] is not out[1, 0]."""
+    node = scatter((2, 1), (0, I0), (2, 1))
+    np.testing.assert_array_equal(value(inverted(node)), value(node))
 
 
 def test_empty_arrays_are_left_alone() -> None:

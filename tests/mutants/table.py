@@ -37,7 +37,7 @@ MUTANTS = [
         "metaop/index.py",
         'conjunction(("le", 0, e), ("lt", e, size))',
         'conjunction(("lt", 0, e), ("lt", e, size))',
-        f"{COMPILER}/test_passes.py -k invert",
+        f"{COMPILER}/test_fuse.py -k mask",
     ),
     Mutant(
         "index: <= for < at the upper edge of a source",
@@ -51,7 +51,7 @@ MUTANTS = [
         "compiler/passes/invert.py",
         '("mod", difference, s), ("mul", q, s)))',
         '("mod", difference, s), q))',
-        f"{COMPILER}/test_passes.py -k invert",
+        f"{COMPILER}/test_passes.py -k affine_write or strided_windows",
     ),
     Mutant(
         "split: the last, shorter piece is dropped",
@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant(
         "merge: the box is not asked whether it reads what it overwrites",
         "compiler/merge.py",
-        "if first <= high and low <= last:",
+        "if any(first <= high and low <= last for low, high in filled):",
         "if False:",
         f"{COMPILER}/test_fuse.py -k overwrites",
     ),
