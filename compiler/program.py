@@ -73,6 +73,7 @@ class Program:
     _table: Any = None
     _numbers: Any = None
     _numbers_address: int = 0
+    _threads: int | None = None  # 1 for a program without enough work for two
     _arena_address: int = -1
 
     @property
@@ -97,6 +98,8 @@ class Program:
                     for phase in segment
                 ]
                 self._native.append(NativeProgram(phases))
+        if all(launch.chunks == 1 for launch in self.launches):
+            self._threads = 1
         self._table = np.zeros(self.slots, np.int64)
         self._numbers, start = aligned_bytes(8 * max(len(self.inputs), 1))
         self._numbers_address = start
@@ -151,7 +154,7 @@ def run(program: Program, leaves: list[Node]) -> list[Storage]:
             if isinstance(native, HostCall):
                 _call_host(native, program._table)
             else:
-                runner.run(native, program._table.__array_interface__["data"][0])
+                runner.run(native, program._table.__array_interface__["data"][0], program._threads)
             if _status[0]:
                 code, value = int(_status[0]), int(_status[1])
                 raise KernelError(program.checks[code - 1], value)
