@@ -163,7 +163,6 @@ from .reduction import (
     logsumexp,
     mean,
     norm,
-    prod,
     std,
     var,
 )

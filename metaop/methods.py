@@ -10,6 +10,7 @@ from . import elementwise as el
 from .dtype import DType, as_dtype, float32, float64, int32, int64
 from .dtype import bool_ as bool_type
 from .dtype import float16 as float16_type
+from .errors import user_site
 from .life import not_recording_gradients
 from .var import Var
 
@@ -84,14 +85,28 @@ def _getitem(self: Var, key: Any) -> Any:
 
 
 def _setitem(self: Var, key: Any, value: Any) -> None:
-    taken = self.__dict__.get("_taken_from")
-    if taken is not None and isinstance(taken, int):
-        first = ", ".join(map(str, (taken, *(key if isinstance(key, tuple) else (key,)))))
-        raise TypeError(
-            f"x[{taken}] is a new value, not a view of x: writing into it does not change x; "
-            f"write x[{first}] = v"
-        )
+    if "_taken_from" in self.__dict__:
+        taken = self.__dict__.pop("_taken_from")
+        if self._node.site.line == user_site().line:
+            _refuse_to_write_into_a_part(taken, key)
     indexing.setitem(self, key, value)
+
+
+def _refuse_to_write_into_a_part(taken: Any, key: Any) -> None:
+    """x[i][j] = v, all on one line, would be lost: x[i] is a new value."""
+    first, second = ((k if isinstance(k, tuple) else (k,)) for k in (taken, key))
+    text = ", ".join(map(_index_text, (*first, *second)))
+    raise TypeError(
+        f"x[{', '.join(map(_index_text, first))}] is a new value, not a view of x: writing into it "
+        f"does not change x; write x[{text}] = v"
+    )
+
+
+def _index_text(key: Any) -> str:
+    if isinstance(key, slice):
+        parts = (key.start, key.stop, key.step)[: 3 if key.step is not None else 2]
+        return ":".join("" if part is None else str(part) for part in parts)
+    return "..." if key is Ellipsis else repr(key)
 
 
 def _filled(make: Callable[..., Any]) -> Callable[..., Var]:

@@ -45,7 +45,7 @@ def passes(tests: str, tree: Path) -> bool:
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=tree, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
-    if done.returncode not in (0, 1):
+    if done.returncode > 1:  # below 0: the fault brought the process down, which is noticed
         raise RuntimeError(f"{tests}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode == 0
 
