@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PENDING_NODES = 65_536
 PENDING_BYTES = 1 << 30
 PART_NODES = 2048
+LONG_HISTORY = 1000
 
 
 # Where the history went of a value that was computed while nothing in it required a gradient.
@@ -415,9 +416,23 @@ def _commit(
 
 
 def _forget_history(nodes: list[Node]) -> None:
-    """A computed value through which no gradient can be asked for needs no inputs any more."""
+    """A computed value through which no gradient can be asked for needs no inputs any more.
+
+    Nor can it where the history of all inputs was dropped: `total += loss` and running statistics
+    do not hold on to the steps that they come from.
+    """
+    leads: dict[Node, bool] = {}
     for node in nodes:
-        if node.storage is not None and node.inputs and not _leads_somewhere(node):
+        if node.requires_grad and not node.stop:
+            if all(source in leads for source in node.inputs):
+                leads[node] = any(leads[source] for source in node.inputs)
+            else:
+                leads[node] = _leads_to_leaf(node)
+            if not leads[node]:
+                node.requires_grad, node.dropped = False, _dropped_below(node)
+        else:
+            leads[node] = node.requires_grad
+        if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
             node.inputs = ()
             node.signature = VALUE
             node.site = shared_site(node.site)
@@ -425,27 +440,31 @@ def _forget_history(nodes: list[Node]) -> None:
                 node.dropped = COMPUTED
 
 
-def _leads_somewhere(node: Node) -> bool:
-    """True if a gradient may pass below the node; if its inputs' history was dropped, so is its
-    own: `total += loss` does not hold on to the steps of which the losses were."""
-    if node.stop or not node.requires_grad:
-        return False
-    for source in node.inputs:
-        if source.requires_grad:
-            if source.stop or source.storage is None or not source.inputs:
-                return True
-            if any(before.requires_grad for before in source.inputs):
-                return True
-            source.requires_grad, source.dropped = False, _dropped_below(source)
-            source.inputs = ()
-    node.requires_grad, node.dropped = False, _dropped_below(node)
+def _leads_to_leaf(node: Node) -> bool:
+    """True if a value computed earlier still has a history that ends in a leaf.
+
+    A long history is taken to; a history that is not is dropped.
+    """
+    seen = {node}
+    stack = [node]
+    while stack:
+        for source in stack.pop().inputs:
+            if source.requires_grad and source not in seen:
+                if source.stop or len(seen) > LONG_HISTORY:
+                    return True
+                seen.add(source)
+                stack.append(source)
+    for lost in sorted(seen, key=lambda n: n.sequence):
+        lost.requires_grad, lost.dropped = False, _dropped_below(lost)
     return False
 
 
 def _dropped_below(node: Node) -> Site | None:
-    """Where the history of a node's inputs went."""
-    sites = {source.dropped for source in node.inputs} - {None, COMPUTED}
-    return sites.pop() if len(sites) == 1 else max(sites, key=str, default=None)
+    """Where the history of a node's inputs went, or its own."""
+    for source in node.inputs:
+        if source.dropped is not None and source.dropped is not COMPUTED:
+            return source.dropped
+    return node.dropped
 
 
 def _fail(

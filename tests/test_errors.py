@@ -222,7 +222,7 @@ def test_a_sync_raises_the_first_error_after_all_else_is_computed() -> None:
     assert [v._node.storage is not None for v in failing] == [False, True, False, True]
 
 
-# ------------------------------------------------------------------------- what an error leaves behind
+# -------------------------------------------------------------------- what an error leaves behind
 
 
 def trained() -> tuple[nn.Module, Any]:

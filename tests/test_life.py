@@ -24,10 +24,11 @@ import pytest
 
 import metaop as mo
 from metaop import life, nn
+from metaop.build import full, mul
 from metaop.compiler import pipeline
 from metaop.compiler.signals import uninterrupted
 from metaop.config import config
-from metaop.graph import Node, toposort
+from metaop.graph import toposort
 from metaop.storage import SMALL, Pool, Storage, pool, size_class
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +174,7 @@ def test_repeating_a_computation_makes_no_program() -> None:
     assert mo.stats().compiled == made.compiled
 
 
-# ---------------------------------------------------------------- reading between forward and backward
+# ----------------------------------------------------------- reading between forward and backward
 
 
 def step(net: nn.Module, opt: Any, x: mo.Var, reads: str) -> None:
@@ -229,12 +230,12 @@ def test_retained_history_can_be_differentiated_again() -> None:
 
 
 def test_a_step_drops_the_history_and_leaves_no_gradient() -> None:
-    net, opt, x = trained()
+    net, _, x = trained()
+    opt = mo.optim.SGD(net[0].parameters(), lr=0.1)
     hidden = net[0](x)
-    loss = hidden.sum()
-    opt.step(loss)
+    opt.step(hidden.sum())
     assert all(p.grad is None for p in net.parameters())
-    with pytest.raises(mo.StaleValueError, match="dropped at test_life.py"):
+    with pytest.raises(mo.StaleValueError, match=r"dropped at test_life.py:\d+"):
         (hidden * net[0].weight.sum()).sum().backward()
     (hidden.detach() * net[0].weight.sum()).sum().backward()
     assert net[0].weight.grad is not None
@@ -316,21 +317,21 @@ def test_what_nobody_asks_for_is_computed_when_it_has_become_too_much(
 ) -> None:
     """`total = total + f(batch)` makes no update in place, and its chain is only one deeper for
     every batch: what is bounded are the nodes and the bytes that they read."""
-    monkeypatch.setattr(life, "PENDING_NODES", 1500)
-    monkeypatch.setattr(life, "PART_NODES", 256)
+    monkeypatch.setattr(life, "PENDING_NODES", 600)
+    monkeypatch.setattr(life, "PART_NODES", 128)
     monkeypatch.setattr(life.horizon, "sequence", 0)
     w = mo.array(np.ones((4, 4), np.float32))
     total, most, programs = mo.array(0.0), 0, set()
-    for batch in range(400):
+    for batch in range(200):
         x = mo.array(np.full((2, 4), batch, np.float32))
         total = total + mo.tanh(mo.tanh(x @ w) @ w).sum()
         if batch % 10 == 9:
             most = max(most, len(toposort([total._node])))
-        if batch > 200:
+        if batch > 100:
             programs.add(mo.stats().programs)
-    assert most < 3 * 1500
+    assert most < 3 * 600
     assert len(programs) <= 2
-    assert total.item() == pytest.approx(400 * 8 * np.tanh(4), rel=0.01)
+    assert total.item() == pytest.approx(200 * 8 * np.tanh(4), rel=0.02)
 
 
 def test_pending_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,17 +401,11 @@ def test_equal_parts_of_a_long_graph_are_compiled_once(monkeypatch: pytest.Monke
     x = mo.array([0.5])
     node = x._node
     for _ in range(1500):  # recorded without Vars, as gradients are
-        node = (mo.Var._of(life.Elementwise("neg", node)) * 0.9)._node if False else _shrunk(node)
+        node = mul(life.Elementwise("neg", node), full(0.9, node.shape, node.dtype))
     y = mo.Var._of(node)
     programs = mo.stats().programs
     assert abs(y.item()) < 1e-3
     assert mo.stats().programs - programs <= 6
-
-
-def _shrunk(node: Node) -> Node:
-    from metaop.build import full, mul
-
-    return mul(life.Elementwise("neg", node), full(0.9, node.shape, node.dtype))
 
 
 @pytest.mark.parametrize("between", ["", "reindex"])
@@ -536,6 +531,17 @@ class Counter(nn.Module):
         return loss
 
 
+def states_of_a_counter(steps: int) -> set[tuple[float, float]]:
+    """A parameter and its momentum buffer after 0, 1, 2, … steps."""
+    w, v = np.float32(0), np.float32(0)
+    states = {(0.0, 0.0)}
+    for _ in range(steps):
+        v = np.float32(0.5) * v - np.float32(1)
+        w = w - v
+        states.add((float(w), float(v)))
+    return states
+
+
 @pytest.fixture
 def interrupts() -> Iterator[Callable[[], None]]:
     """Sends SIGINT to the main thread after a random while."""
@@ -558,7 +564,7 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
 ) -> None:
     net = Counter()
     opt = mo.optim.SGD(net.parameters(), lr=1.0, momentum=0.5)
-    steps = 0.0
+    last, states = 0.0, states_of_a_counter(20_000)
     for _ in range(50):
         try:
             interrupts()
@@ -578,14 +584,10 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
         momenta = {n for s in opt.state.values() for n in s["momentum_buffer"].numpy().tolist()}
         assert len(weights) == len(momenta) == 1
         (moved,), (velocity,) = weights, momenta
-        assert moved >= steps  # what was done is not undone
-        # after n steps of gradient -1: v = -(2 - 2^(1-n)), w = 2n - 2 + 2^(1-n)
-        n = round((moved + 2) / 2) if moved else 0
-        assert (
-            (moved, velocity) == ((2 * n - 2 + 2 ** (1 - n)), -(2 - 2 ** (1 - n))) if n else (0, 0)
-        )
-        steps = moved
-    assert steps > 10
+        assert moved >= last  # what was done is not undone
+        assert (moved, velocity) in states
+        last = moved
+    assert last > 10
 
 
 def test_an_interrupt_is_held_back_and_delivered_afterwards() -> None:

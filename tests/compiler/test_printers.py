@@ -346,7 +346,7 @@ def checker(monkeypatch):
         lock = program_module.executor().lock
 
         @staticmethod
-        def run(native: Native, address: int) -> None:
+        def run(native: Native, address: int, threads: int | None = None) -> None:
             size = 1 + max(s for p in native.phases for la in p for s in la.slots)
             table = memory_at(address, mo.int64, size)
             for phase in native.phases:

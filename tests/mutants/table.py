@@ -120,8 +120,8 @@ MUTANTS = [
     Mutant(
         "loops: a key without the guard of a load",
         "compiler/loops.py",
-        "return text if value.guard == TRUE else",
-        "return text if value.guard else",
+        "if value.guard == TRUE",
+        "if value.guard",
         f"{COMPILER}/test_loops.py -k keys",
     ),
     Mutant(

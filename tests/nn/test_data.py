@@ -49,7 +49,7 @@ def test_idx_file_reads_as_the_array_gzipped_or_not(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     plain, packed = tmp_path / "plain", tmp_path / "packed"
     plain.write_bytes(idx_bytes(array))
-    packed.write_bytes(gzip.compress(idx_bytes(array)))
+    packed.write_bytes(gzip.compress(idx_bytes(array), mtime=0))
     for path in (plain, packed):
         result = read_idx(path)
         assert result.dtype == np.uint8 and result.flags.writeable
@@ -71,7 +71,7 @@ def test_idx_reads_big_endian_elements_in_native_order():
         (b"\0\0\x07\x01\0\0\0\1\0", "not an IDX file"),
         (b"\0\0\x08\x01\0\0\0\5abcd", r"truncated, \[5\] needs 5 bytes of data, has 4"),
         (b"\0\0\x08\x01\0\0\0\3abcd", r"too long, \[3\] needs 3 bytes of data, has 4"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\1a")[:-5], "broken or truncated gzip"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\1a", mtime=0)[:-5], "broken or truncated gzip"),
         (b"\x1f\x8b\x08garbage.......", "broken or truncated gzip"),
     ],
 )
@@ -123,7 +123,7 @@ def put(folder: Path, files: dict[str, bytes], packed: bool = True) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         path = folder / (name + ".gz" * packed)
-        path.write_bytes(gzip.compress(content) if packed else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -194,7 +194,7 @@ def serve(monkeypatch, files, change=lambda packed: packed, length=len):
         assert timeout and request.full_url.startswith("https://")
         asked.append(request.full_url)
         name = request.full_url.rsplit("/", 1)[1].removesuffix(".gz")
-        packed = gzip.compress(files[name])
+        packed = gzip.compress(files[name], mtime=0)
         return Response(change(packed), length(packed) if length else None)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
@@ -227,7 +227,7 @@ def test_a_download_goes_to_root_where_one_is_given(places, files, monkeypatch, 
         (lambda packed: packed[:-9], "ended after"),
         (lambda packed: packed[:40] + b"\0" + packed[41:], "ubyte.gz: "),
         (lambda packed: b"<html>please log in</html>" + b" " * (len(packed) - 26), "not an IDX"),
-        (lambda packed: gzip.compress(b"\0\0\x08\1\0\0\0\1a").ljust(len(packed), b"\0"), "md5 of"),
+        (lambda packed: gzip.compress(b"\0\0\x08\1\0\0\0\1a", mtime=0).ljust(len(packed), b"\0"), "md5 of"),
     ],
 )
 def test_a_damaged_download_is_not_used_and_not_kept(places, files, monkeypatch, change, message):
