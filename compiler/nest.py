@@ -1,8 +1,8 @@
 """What fusion produces: nests of loops around one expression, each filling (part of) a buffer.
 
-    buffer[offset(out loops)] = value(out loops)                          a map
-    buffer[offset(out loops)] = op over reduced loops of value(all loops) a reduction
-    buffer[offset(all loops)] op= value(all loops)                        a scatter
+buffer[offset(out loops)] = value(out loops)                          a map
+buffer[offset(out loops)] = op over reduced loops of value(all loops) a reduction
+buffer[offset(all loops)] op= value(all loops)                        a scatter
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.graph import Node
-from metaop.index import TRUE, Expr, show
+from metaop.index import TRUE, Expr, loops_of, show
 
 from .loops import (
     Check,
@@ -91,7 +91,8 @@ class Nest:
         loops = ", ".join(f"i{k}<{n}" for k, n in enumerate(self.extents[: self.rank]))
         over = ", ".join(f"i{k}<{n}" for k, n in enumerate(self.extents) if k >= self.rank)
         names = "".join(f"  {n} = {show_value(v)}\n" for n, v in self.named.items())
-        sign = f"{self.op}=" if self.scatter else f"= {self.op} over ({over}) of" if self.op else "="
+        reduced = f"= {self.op} over ({over}) of" if self.op else "="
+        sign = f"{self.op}=" if self.scatter else reduced
         head = f"{self.target.name}[{show(self.offset)}] for ({loops})"
         return f"{names}{head} {sign} {show_value(self.value)}"
 
@@ -161,8 +162,6 @@ class Values:
 
 def dependencies(nest: Nest) -> Iterator[tuple[Value, frozenset[int]]]:
     """Every value of the nest with the loops that it depends on, arguments first."""
-    from metaop.index import loops_of
-
     known: dict[int, frozenset[int]] = {}
     by_name: dict[str, frozenset[int]] = {}
 
@@ -192,6 +191,7 @@ def verify(nest: Nest) -> None:
     count = len(nest.extents)
     for value, loops in dependencies(nest):
         if loops and max(loops) >= count:
-            raise CompilerBug(f"{show_value(value)} uses a loop that does not exist:\n{nest.show()}")
+            what = f"{show_value(value)} uses a loop that does not exist"
+            raise CompilerBug(f"{what}:\n{nest.show()}")
     if nest.op is None and len(nest.extents) != nest.rank:
         raise CompilerBug(f"a map has no reduced loops:\n{nest.show()}")

@@ -124,7 +124,18 @@ def user_site() -> Site:
         if not own:
             return Site(code, frame.f_lasti)
         frame = frame.f_back
-    return Site(user_site.__code__, 0)
+    return _layer_site()
+
+
+def _layer_site() -> Site:
+    """Where no frame is the user's (the command line calls a network): the layer's own line."""
+    frame: Any = sys._getframe(2)
+    last = frame
+    while frame is not None:
+        if "nn" + os.sep + "layers" in frame.f_code.co_filename:
+            return Site(frame.f_code, frame.f_lasti)
+        last, frame = frame, frame.f_back
+    return Site(last.f_code, last.f_lasti)
 
 
 def describe(node_or_var: Any) -> str:

@@ -49,15 +49,17 @@ def test_full_of_an_array_value():
         mo.full((2, 4), mo.array([1, 2, 3]))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a program whose result is one of its numbers stores nothing"
-)
-def test_a_number_that_passes_rewrite_to_itself_gets_a_value():
-    """mo.full((3,), 7)[0].numpy() did not return: `compose` leaves the program's input as its
-    result, the commit binds no storage, and `value_of` computes it again and again."""
-    for y in (mo.full((3,), 7)[0], mo.full((2, 2), 7.5).reshape(4)[1:2].squeeze()):
+def test_a_number_that_rewriting_leaves_alone_has_a_value():
+    """mo.full((3,), 7)[0].numpy() did not return: `compose` left the program's input as its
+    result, the commit bound no storage, and `value_of` computed it again and again."""
+    for y, want in (
+        (mo.full((3,), 7)[0], 7),
+        (mo.full((2, 2), 7.5).reshape(4)[1:2].squeeze(), 7.5),
+        (mo.multiply(3, 1), 3),
+    ):
         life.compute([y._node])
         assert y._node.storage is not None
+        assert y.item() == want
 
 
 def test_numbers_that_do_not_fit_their_dtype_raise():

@@ -3,19 +3,20 @@
     out[] = sum over i < 10^7 of y[i]  ->  v[p] = sum over l of y[p*156250 + l];  out = sum over p
 
 Also what keeps long sums accurate: no running sum is longer than a piece.  Decided by shapes
-alone, so results do not depend on the number of threads.  Leaves alone: large results and short
-reductions.
+alone, so results do not depend on the number of threads.  Leaves alone: short reductions, and sums
+of products with many results (their pieces would be as large as the operands).
 """
 
 from __future__ import annotations
 
-from metaop.graph import Node, Piece, Reindex, ReindexReduce, identity_of, is_projection
+from metaop.graph import Elementwise, Node, Piece, Reindex, ReindexReduce, identity_of, is_projection
 from metaop.index import TRUE, Expr
 
 from ..rewrite import Graph, map_graph
 
 ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
 SHORT = 8192  # terms of a sum that one thread may add up alone
+ACCURATE = 2048  # terms of a piece of a longer one, so that rounding errors stay small
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
 
@@ -36,11 +37,19 @@ def _split(node: Node) -> Node:
     reduced = [k for k in range(len(y.shape)) if k not in kept]
     axis = max(reduced, key=lambda k: y.shape[k] if k != reduced[0] else y.shape[k] * 8)
     shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // node.size), terms // PIECE)
-    wanted = min(max(shared, -(-terms // SHORT)), y.shape[axis])
+    accurate = 1 if _is_product(y) and node.size >= ENOUGH_RESULTS else -(-terms // ACCURATE)
+    wanted = min(max(shared, accurate), y.shape[axis])
     pieces = _pieces(y.shape[axis], wanted)
     if pieces < 2:
         return node
     return _in_pieces(node, kept, axis, pieces)
+
+
+def _is_product(y: Node) -> bool:
+    """A product, perhaps behind the gather that a gradient reads it through."""
+    while isinstance(y, Reindex) and len(y.pieces) == 1:
+        y = y.inputs[y.pieces[0].source]
+    return isinstance(y, Elementwise) and y.op == "mul"
 
 
 def _pieces(extent: int, wanted: int) -> int:
@@ -74,4 +83,4 @@ def _in_pieces(node: ReindexReduce, kept: list[int], axis: int, pieces: int) -> 
     )
     where_pieces = arranged.index(len(kept))
     outer = tuple(("i", k) for k in range(len(arranged)) if k != where_pieces)
-    return ReindexReduce(node.op, node.shape, outer, inner, ties=node.ties)
+    return _split(ReindexReduce(node.op, node.shape, outer, inner, ties=node.ties))

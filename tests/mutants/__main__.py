@@ -1,5 +1,5 @@
-"""`python -m tests.mutants [WORDS]`: plants each fault (whose name contains one of the words) in a copy of
-the tree and says whether its tests notice."""
+"""`python -m tests.mutants [WORDS]`: plants each fault in a copy of the tree and says whether its
+tests notice; given words, the faults whose names contain one of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.mutants.table import MUTANTS, Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# one process, no cache: the tests stop at the first failure anyway
+ALONE = ("-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
 PARTS = ("metaop", "compiler", "nn", "tests", "pyproject.toml")
 
 
@@ -42,7 +44,7 @@ def passes(tests: str, tree: Path) -> bool:
     if " -k " in tests:
         arguments += ["-k", tests.split(" -k ")[1]]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-x", "-q", *ALONE, *arguments],
         cwd=tree, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     if done.returncode > 1:  # below 0: the fault brought the process down, which is noticed
