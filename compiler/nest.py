@@ -1,8 +1,10 @@
 """What fusion produces: nests of loops around one expression, each filling (part of) a buffer.
 
-buffer[offset(out loops)] = value(out loops)                          a map
-buffer[offset(out loops)] = op over reduced loops of value(all loops) a reduction
-buffer[offset(all loops)] op= value(all loops)                        a scatter
+There are three kinds:
+
+    buffer[offset(out loops)] = value(out loops)                          a map
+    buffer[offset(out loops)] = op over reduced loops of value(all loops) a reduction
+    buffer[offset(all loops)] op= value(all loops)                        a scatter
 """
 
 from __future__ import annotations
