@@ -72,7 +72,9 @@ def emit_llvm(kernel: Kernel, builder: Any, args: list[Any]) -> None:
 
 
 class _Emitter:
-    def __init__(self, kernel: Kernel, builder: Any, table: Any, args: Any, chunk: Any, chunks: Any):
+    def __init__(
+        self, kernel: Kernel, builder: Any, table: Any, args: Any, chunk: Any, chunks: Any
+    ):
         self.kernel = kernel
         self.b = Builder(builder)
         self.raw = builder
@@ -449,7 +451,9 @@ class _Emitter:
 
         def compare(sign: str, bound: int) -> Any:
             limit = self.b.const(dtype, bound, vector)
-            return b.icmp_signed(sign, inner, limit) if signed else b.icmp_unsigned(sign, inner, limit)
+            return (
+                b.icmp_signed(sign, inner, limit) if signed else b.icmp_unsigned(sign, inner, limit)
+            )
 
         if value.low == value.high:
             bad = compare("==", value.low)
@@ -544,7 +548,9 @@ class _Emitter:
         if kind in ("div", "rem"):
             return b.sdiv(a, c) if kind == "div" else b.srem(a, c)
         remainder = b.srem(a, c)
-        negative = b.icmp_signed("<", remainder, ir.Constant(remainder.type, _zeros(remainder.type)))
+        negative = b.icmp_signed(
+            "<", remainder, ir.Constant(remainder.type, _zeros(remainder.type))
+        )
         if kind == "mod":
             return b.select(negative, b.add(remainder, c), remainder)
         quotient = b.sdiv(a, c)
@@ -604,5 +610,3 @@ def _lane_accumulators(kernel: Kernel) -> set[str]:
 
     visit(kernel.body, False)
     return found
-
-

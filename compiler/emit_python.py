@@ -139,7 +139,9 @@ class _Printer:
                 text = f"{value.buffer}[{show(value.offset)}]"
                 if value.guard == TRUE:
                     return text
-                return f"({text} if {show(value.guard)} else {self.number(value.fill, value.dtype)})"
+                return (
+                    f"({text} if {show(value.guard)} else {self.number(value.fill, value.dtype)})"
+                )
             case Const():
                 return self.number(value.value, value.dtype)
             case IndexValue():
@@ -192,5 +194,3 @@ def run_python(kernel: Kernel, buffers: list[np.ndarray], integers: list[int]) -
     """Runs the printed kernel on flat arrays."""
     with np.errstate(all="ignore"):
         load_python(kernel)(*buffers, *integers)
-
-

@@ -132,7 +132,9 @@ def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
         elif isinstance(node, RandomBits):
             own = 80
         cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
-        chain[node] = (0 if isinstance(node, Reindex) else 1) + max((n for _, n in inputs), default=0)
+        chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
+            (n for _, n in inputs), default=0
+        )
         if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
             stored.add(node)
             chain[node] = 0
@@ -322,7 +324,12 @@ class Lowering:
         return result
 
     def _piece(
-        self, node: Reindex, piece: Piece, indices: tuple[Expr, ...], guard: Expr, other: Value | None
+        self,
+        node: Reindex,
+        piece: Piece,
+        indices: tuple[Expr, ...],
+        guard: Expr,
+        other: Value | None,
     ) -> Value:
         source = node.inputs[piece.source]
         condition = self.resolve(node, piece.condition, indices, guard)
@@ -433,9 +440,7 @@ class _Builder:
         extents = [node.size]
         lowering = Lowering(self.place, extents)
         value = self._stored(lowering, lowering.values.const(number, node.dtype), node)
-        return self._finish(
-            node, lowering, extents=extents, rank=1, value=value, offset=("i", 0)
-        )
+        return self._finish(node, lowering, extents=extents, rank=1, value=value, offset=("i", 0))
 
     @staticmethod
     def _stored(lowering: Lowering, value: Value, node: Node) -> Value:

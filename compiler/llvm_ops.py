@@ -253,7 +253,9 @@ class Builder:
         bits = b.bitcast(value, self.like(I32, value))
         upper = b.lshr(bits, constant(bits.type, 16))
         odd = b.and_(upper, constant(bits.type, 1))
-        rounded = b.lshr(b.add(b.add(bits, constant(bits.type, 0x7FFF)), odd), constant(bits.type, 16))
+        rounded = b.lshr(
+            b.add(b.add(bits, constant(bits.type, 0x7FFF)), odd), constant(bits.type, 16)
+        )
         quiet = b.or_(upper, constant(bits.type, 0x40))
         chosen = b.select(b.fcmp_unordered("uno", value, value), quiet, rounded)
         return b.trunc(chosen, self.like(I16, value))
@@ -538,7 +540,9 @@ class MathOps:
     def __init__(self, builder: Builder, sample: Any):
         self.builder, self.raw = builder, builder.raw
         self.kind = sample.type
-        self.width = 64 if element_of(sample.type) is DOUBLE or element_of(sample.type) == DOUBLE else 32
+        self.width = (
+            64 if element_of(sample.type) is DOUBLE or element_of(sample.type) == DOUBLE else 32
+        )
         integer = I64 if self.width == 64 else I32
         self.integer = ir.VectorType(integer, LANES) if is_vector(sample) else integer
         raw = self.raw

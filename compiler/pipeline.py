@@ -1,6 +1,6 @@
 """The life of a program, from recorded nodes to launches; the passes in order, one list.
 
-    nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels --> program
+nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels --> program
 """
 
 from __future__ import annotations
@@ -317,5 +317,3 @@ def forget() -> None:
     """Drops every cached program and kernel."""
     _programs.clear()
     _kernels.clear()
-
-

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from metaop.index import (
     Expr,
@@ -23,9 +24,9 @@ from metaop.index import (
     from_terms,
     interval,
     is_condition,
-    linear,
     loops_of,
     substitute,
+    terms_of,
 )
 
 from .loops import (
@@ -90,7 +91,7 @@ def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
     )  # fmt: skip
 
 
-def linear_indices(nest: Nest) -> list[Expr]:
+def accesses(nest: Nest) -> list[Expr]:
     """The index expressions that are offsets or numbers, the store's among them."""
     found = [nest.offset]
     for value, _ in dependencies(nest):
@@ -120,13 +121,13 @@ def collapse(nest: Nest) -> Nest:
 
     for i0 < 256: for i1 < 576: y[i0*576 + i1]   ->   for i1 < 147456: y[i1]
     """
-    forms = [linear(e, nest.extents) for e in linear_indices(nest)]
+    forms = [terms_of(e, nest.extents) for e in accesses(nest)]
     opaque = opaque_loops(nest, forms)
     extents = list(nest.extents)
     live = [k for k, n in enumerate(extents) if n != 1]
     merged: set[int] = set()
     for group in ([k for k in live if k < nest.rank], [k for k in live if k >= nest.rank]):
-        for outer, inner in reversed(list(zip(group, group[1:]))):
+        for outer, inner in reversed(list(pairwise(group))):
             if outer in opaque or inner in opaque or nest.scatter:
                 continue
             if all(
@@ -155,7 +156,7 @@ def _renumbered(nest: Nest, extents: list[int], merged: set[int]) -> Nest:
     def index(e: Expr) -> Expr:
         if is_condition(e):
             return substitute(e, [("i", number[k]) if k in number else 0 for k in range(len(old))])
-        terms = linear(e, old)
+        terms = terms_of(e, old)
         if merged:
             terms = _merged_terms(terms, owner)
         at: list[Expr] = [("i", number[k]) if k in number else 0 for k in range(len(old))]
@@ -222,7 +223,7 @@ class _Scheduler:
         self.reduced = list(range(nest.rank, len(nest.extents)))
         self.integers: dict[str, int] = {}
         self.unrolled: dict[int, int] = {}
-        self.offsets: list[Terms] = [linear(e, self.extents) for e in linear_indices(nest)]
+        self.offsets: list[Terms] = [terms_of(e, self.extents) for e in accesses(nest)]
 
     # -- choices ------------------------------------------------------------------------------
 
@@ -329,7 +330,7 @@ class _Scheduler:
         arguments = {n: b for n, b in nest.buffers.items() if n != nest.target.name}
         arguments[nest.target.name] = nest.target
         buffers = list(arguments.values())
-        self.integers |= {check: 0 for check in nest.checks}  # numbered by the program
+        self.integers |= dict.fromkeys(nest.checks, 0)  # numbered by the program
         kernel = Kernel(
             name,
             [Parameter(n, b.dtype, n == nest.target.name) for n, b in arguments.items()],
@@ -384,7 +385,7 @@ class _Scheduler:
             full = [*at, *(("i", k) for k in range(len(at), len(extents)))]
             if is_condition(e):
                 return substitute(e, full)
-            return from_terms(linear(substitute(e, full), extents))
+            return from_terms(terms_of(substitute(e, full), extents))
 
         return map_nest(self.nest, index)
 
@@ -547,7 +548,9 @@ class _Body:
         lanes = tuple(self.lanes)
         if nest.op is None or nest.scatter:
             op = nest.op if nest.scatter else None
-            self.levels[-1].after.append(Store(nest.target.name, nest.offset, value, op, nest.guard))
+            self.levels[-1].after.append(
+                Store(nest.target.name, nest.offset, value, op, nest.guard)
+            )
             return
         dtype = value.dtype
         place = self.levels[self.result_depth - 1]
@@ -646,5 +649,3 @@ class _Integers:
         if stmt.how == "unroll":
             return self.kernel.extents[stmt.loop]
         return self.extent(stmt.stop)
-
-

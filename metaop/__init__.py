@@ -1,6 +1,6 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
-from . import errors, random
+from . import errors, random, safetensors
 from .config import config
 from .convolution import avg_pool2d, conv1d, conv2d, max_pool2d
 from .creation import (

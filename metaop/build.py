@@ -198,5 +198,3 @@ def linear_position(shape: Shape) -> Node:
             term = times(term, stride)
         result = term if result is None else add(result, term)
     return full(0, shape, dt.int64) if result is None else result
-
-

@@ -19,7 +19,7 @@ from .var import Var
 
 EXAMPLE = """examples:
   metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --stage loops
-  metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --train --stage source -o step.py
+  metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train --stage source -o step.py
 """
 
 
@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     dump.add_argument("target", help="file.py:name or module:name")
-    dump.add_argument("--input", default="", help="made inputs, such as 'f32[256,1,28,28],i64[256]'")
+    dump.add_argument(
+        "--input", default="", help="made inputs, such as 'f32[256,1,28,28],i64[256]'"
+    )
     dump.add_argument("--train", action="store_true", help="add loss, backward and optimiser")
     dump.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
     dump.add_argument("--format", choices=("text",), default="text")
@@ -111,7 +113,9 @@ def make_inputs(text: str) -> list[Var]:
             raise ValueError(f"--input: cannot read {text[position:]!r}; write 'f32[8,3],i64[8]'")
         dtype = as_dtype(match.group(1))
         shape = tuple(int(n) for n in match.group(2).split(",") if n.strip())
-        values = generator.standard_normal(shape) if dtype.is_float else generator.integers(0, 10, shape)
+        values = (
+            generator.standard_normal(shape) if dtype.is_float else generator.integers(0, 10, shape)
+        )
         made.append(Var(np.asarray(values, "float32" if dtype.is_float else "int64"), dtype))
         position = match.end()
     return made

@@ -388,7 +388,7 @@ def _by_sequence(node: Node) -> int:
 
 
 def pending(roots: Iterable[Node]) -> list[Node]:
-    """The nodes that have to be known to compute the roots, inputs first; computed ones are leaves."""
+    """What has to be known to compute the roots, inputs first; computed nodes are leaves."""
     return toposort(roots, lambda node: node.storage is not None)
 
 

@@ -244,27 +244,27 @@ _INTERVAL: dict[str, Callable[[Range, Range], Range]] = {
 Terms = dict[Expr, int]  # atom -> coefficient; the atom None stands for the constant
 
 
-def linear(e: Expr, extents: Extents) -> Terms:
+def terms_of(e: Expr, extents: Extents) -> Terms:
     """e as a sum of coefficient * atom (key None: the constant), atoms in normal form."""
     if isinstance(e, int):
         return {None: e} if e else {}
     kind = e[0]
     if kind in ("add", "sub"):
         sign = 1 if kind == "add" else -1
-        result = dict(linear(e[1], extents))
-        for atom, coefficient in linear(e[2], extents).items():
+        result = dict(terms_of(e[1], extents))
+        for atom, coefficient in terms_of(e[2], extents).items():
             _accumulate(result, atom, sign * coefficient)
         return result
     if kind == "mul":
-        a, b = linear(e[1], extents), linear(e[2], extents)
+        a, b = terms_of(e[1], extents), terms_of(e[2], extents)
         if not b or set(b) == {None}:
             return _scaled(a, b.get(None, 0))
         if not a or set(a) == {None}:
             return _scaled(b, a.get(None, 0))
         return {("mul", from_terms(a), from_terms(b)): 1}
     if kind in ("floordiv", "mod", "div", "rem"):
-        dividend = _recombine(linear(e[1], extents), extents)
-        return _linear_division(kind, dividend, simplify(e[2], extents), extents)
+        dividend = _recombine(terms_of(e[1], extents), extents)
+        return _division_terms(kind, dividend, simplify(e[2], extents), extents)
     return {_simplify_atom(e, extents): 1} if not _folds(e, extents) else _folded(e, extents)
 
 
@@ -302,13 +302,13 @@ def _folded(e: Expr, extents: Extents) -> Terms:
     if e[0] == "where":
         condition = simplify(e[1], extents)
         if condition in (TRUE, FALSE):
-            return linear(e[2] if condition == TRUE else e[3], extents)
+            return terms_of(e[2] if condition == TRUE else e[3], extents)
     if e[0] in ("min", "max"):
         a, b = interval(e[1], extents), interval(e[2], extents)
         if a[1] <= b[0]:
-            return linear(e[1] if e[0] == "min" else e[2], extents)
+            return terms_of(e[1] if e[0] == "min" else e[2], extents)
         if b[1] <= a[0]:
-            return linear(e[2] if e[0] == "min" else e[1], extents)
+            return terms_of(e[2] if e[0] == "min" else e[1], extents)
     return {_simplify_atom(e, extents): 1}
 
 
@@ -324,7 +324,7 @@ def _terms_interval(terms: Terms, extents: Extents) -> Range:
     return low, high
 
 
-def _linear_division(kind: str, terms: Terms, divisor: Expr, extents: Extents) -> Terms:
+def _division_terms(kind: str, terms: Terms, divisor: Expr, extents: Extents) -> Terms:
     """(k*A + B) // k -> A + B // k and (k*A + B) % k -> B % k, both for k > 0."""
     if not isinstance(divisor, int) or divisor <= 0:
         if isinstance(divisor, int) and set(terms) <= {None} and divisor:
@@ -356,7 +356,7 @@ def _linear_division(kind: str, terms: Terms, divisor: Expr, extents: Extents) -
     split = _split_low_part(rest, divisor, extents)
     if split is not None:
         factor, high_part, low_part = split
-        inner = _linear_division(kind, high_part, divisor // factor, extents)
+        inner = _division_terms(kind, high_part, divisor // factor, extents)
         if kind == "mod":
             inner, whole = _scaled(inner, factor), low_part
         return _sum(whole, inner)
@@ -410,13 +410,13 @@ def _floordiv_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
     factor = _common_factor(terms, divisor)
     if factor > 1:
         reduced = {a: c // factor for a, c in terms.items() if c // factor or a is not None}
-        return _linear_division("floordiv", reduced, divisor // factor, extents)
+        return _division_terms("floordiv", reduced, divisor // factor, extents)
     if len(terms) == 1:
         ((atom, coefficient),) = terms.items()
         if coefficient == 1 and atom is not None and atom[0] == "floordiv":
             if isinstance(atom[2], int) and atom[2] > 0:
-                inner = linear(atom[1], extents)
-                return _linear_division("floordiv", inner, atom[2] * divisor, extents)
+                inner = terms_of(atom[1], extents)
+                return _division_terms("floordiv", inner, atom[2] * divisor, extents)
     return {("floordiv", from_terms(terms), divisor): 1}
 
 
@@ -426,12 +426,12 @@ def _mod_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
     constant = terms.get(None, 0)
     if factor > 1 and constant % factor == 0:
         reduced = {a: c // factor for a, c in terms.items()}
-        return _scaled(_linear_division("mod", reduced, divisor // factor, extents), factor)
+        return _scaled(_division_terms("mod", reduced, divisor // factor, extents), factor)
     if len(terms) == 1:
         ((atom, coefficient),) = terms.items()
         if coefficient == 1 and atom is not None and atom[0] == "mod":
             if isinstance(atom[2], int) and atom[2] % divisor == 0:
-                return _linear_division("mod", linear(atom[1], extents), divisor, extents)
+                return _division_terms("mod", terms_of(atom[1], extents), divisor, extents)
     return {("mod", from_terms(terms), divisor): 1}
 
 
@@ -449,12 +449,12 @@ def _recombine(terms: Terms, extents: Extents) -> Terms:
                 if coefficient % k:
                     continue
                 m = coefficient // k
-                remainder = linear(("mod", x, k), extents)
+                remainder = terms_of(("mod", x, k), extents)
                 divided = [a for a in remainder if a is not None and a[0] != "i"]
                 if divided and all(terms.get(a) == remainder[a] * m for a in divided):
                     terms = _sum(terms, remainder, -m)
                     del terms[atom]
-                    terms = _sum(terms, linear(whole, extents), m)
+                    terms = _sum(terms, terms_of(whole, extents), m)
                     changed = True
                     break
             if changed:
@@ -470,7 +470,7 @@ def _quotients_in(atom: Expr, extents: Extents) -> list[tuple[Expr, int, Expr]]:
         return [(atom[1], atom[2], atom[1])]
     if not contains(atom[1], ("floordiv",)):
         return []
-    terms = linear(atom[1], extents)
+    terms = terms_of(atom[1], extents)
     found = []
     for part, coefficient in terms.items():
         if (
@@ -521,7 +521,7 @@ def simplify(e: Expr, extents: Extents) -> Expr:
         return e
     if e[0] in CONDITIONS:
         return _simplify_condition(e, extents)
-    return from_terms(_recombine(linear(e, extents), extents))
+    return from_terms(_recombine(terms_of(e, extents), extents))
 
 
 def _simplify_condition(c: Expr, extents: Extents) -> Expr:
@@ -538,7 +538,7 @@ def _simplify_condition(c: Expr, extents: Extents) -> Expr:
         if TRUE in (a, b):
             return TRUE
         return b if a == FALSE else a if b == FALSE else ("or", a, b)
-    difference = linear(("sub", c[1], c[2]), extents)
+    difference = terms_of(("sub", c[1], c[2]), extents)
     low, high = _terms_interval(difference, extents)
     decided = _decide(kind, low, high)
     if decided is not None:

@@ -39,7 +39,8 @@ METHODS: dict[str, Callable[..., Any]] = {
         "sum prod mean var std max min amax amin all any argmax argmin count_nonzero logsumexp norm"
     ).split()},
     **{name: getattr(movement, name) for name in (
-        "reshape flatten transpose swapaxes moveaxis squeeze flip roll broadcast_to repeat tile split"
+        "reshape flatten transpose swapaxes moveaxis squeeze flip roll broadcast_to repeat tile "
+        "split"
     ).split()},
     "view": movement.reshape, "permute": movement.permute_dims, "expand": movement.broadcast_to,
     "unsqueeze": movement.expand_dims, "cast": el.astype, "neg": el.negative, "eq": el.equal,
@@ -79,6 +80,8 @@ def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
 def _getitem(self: Var, key: Any) -> Any:
     if notation.uses_axes(key):
         return notation.index_var(self, key)
+    if notation.uses_loops(key):
+        return notation.index_read(self, key)
     result = indexing.getitem(self, key)
     result.__dict__["_taken_from"] = key
     return result

@@ -305,7 +305,21 @@ def _axes_of(expr: Expr) -> list[Axis]:
 def uses_axes(key: Any) -> bool:
     """True if an index is written in index notation."""
     keys = key if isinstance(key, tuple) else (key,)
-    return any(isinstance(k, Index) or isinstance(k, Indexed) for k in keys)
+    return any(isinstance(k, Indexed) or (isinstance(k, Index) and _axes_of(k.expr)) for k in keys)
+
+
+def uses_loops(key: Any) -> bool:
+    """True if an index is made of a meta-operator's loop indices."""
+    keys = key if isinstance(key, tuple) else (key,)
+    return any(isinstance(k, Index) for k in keys)
+
+
+def index_read(x: Var, key: Any) -> Index:
+    """`label[i]` inside the index function of a meta-operator: a read of an integer Var."""
+    keys = key if isinstance(key, tuple) else (key,)
+    if x.dtype.is_float:
+        raise DTypeError(f"an index must be an integer, got {describe(x)}")
+    return Index(("read", x._node, tuple(as_index(k) for k in keys), None))
 
 
 class Indexed:

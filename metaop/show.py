@@ -1,10 +1,10 @@
 """Graphs as text: every node on a line, typed, named in topological order, no addresses.
 
-    graph matmul(a0: f32[64,32], a1: f32[32,16]) -> v3
-      v0: f32[64,16,32] = reindex a0 [i0, i2]
-      v1: f32[64,16,32] = reindex a1 [i2, i1]
-      v2: f32[64,16,32] = mul v0 v1
-      v3: f32[64,16] = reindex_reduce.add v2 [i0, i1]
+graph matmul(a0: f32[64,32], a1: f32[32,16]) -> v3
+  v0: f32[64,16,32] = reindex a0 [i0, i2]
+  v1: f32[64,16,32] = reindex a1 [i2, i1]
+  v2: f32[64,16,32] = mul v0 v1
+  v3: f32[64,16] = reindex_reduce.add v2 [i0, i1]
 """
 
 from __future__ import annotations

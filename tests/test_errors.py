@@ -138,7 +138,7 @@ def test_every_error_of_ours_is_a_metaop_error_and_one_of_python() -> None:
         assert issubclass(kind, base)
 
 
-# ------------------------------------------------------------------- raised by the call that computes
+# ----------------------------------------------------------------- raised by the call that computes
 
 
 def test_an_index_out_of_range_is_raised_by_the_read_and_names_value_bounds_and_line() -> None:
@@ -217,7 +217,7 @@ def test_other_vars_of_the_same_program_are_right() -> None:
 def test_a_sync_raises_the_first_error_after_all_else_is_computed() -> None:
     x = mo.array([1.0, 2.0])
     failing = [x[mo.array([5])], x + 1, x[mo.array([6])], x + 2]
-    with pytest.raises(IndexError, match="index [56]"):
+    with pytest.raises(IndexError, match=r"index [56]"):
         mo.sync()
     assert [v._node.storage is not None for v in failing] == [False, True, False, True]
 

@@ -31,13 +31,13 @@ from metaop.index import (
     identity_range,
     interval,
     is_condition,
-    linear,
     loops_of,
     maximum,
     minimum,
     show,
     simplify,
     substitute,
+    terms_of,
     unflatten,
     where,
     within,
@@ -95,7 +95,7 @@ def test_interval_holds_every_value(case: Any) -> None:
 @given(cases())
 def test_linear_terms_add_up_to_the_expression(case: Any) -> None:
     e, extents = case
-    terms = linear(e, extents)
+    terms = terms_of(e, extents)
     for at in points(extents):
         total = terms.get(None, 0) + sum(
             c * evaluate(atom, at) for atom, c in terms.items() if atom is not None

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from metaop.graph import Elementwise, Node, Reindex, ReindexReduce, Scalar, identity_indices, is_projection
+from metaop.graph import (
+    Elementwise,
+    Node,
+    Reindex,
+    ReindexReduce,
+    Scalar,
+    identity_indices,
+    is_projection,
+)
 from metaop.index import TRUE
 
 from ..rewrite import Graph, map_graph
@@ -28,7 +36,11 @@ def _simplify(node: Node) -> Node:
         return (rule(node) if rule else None) or node
     if isinstance(node, Reindex) and _is_identity(node):
         return node.inputs[node.pieces[0].source]
-    if isinstance(node, ReindexReduce) and is_projection(node) and node.shape == node.inputs[0].shape:
+    if (
+        isinstance(node, ReindexReduce)
+        and is_projection(node)
+        and node.shape == node.inputs[0].shape
+    ):
         return node.inputs[0]
     return node
 

@@ -20,10 +20,10 @@ from metaop.index import (
     flatten,
     from_terms,
     identity_range,
-    linear,
     loops_of,
     simplify,
     substitute,
+    terms_of,
     unflatten,
     within,
 )
@@ -120,7 +120,7 @@ class _Solver:
 
     def solve_dimension(self, d: int) -> bool:
         expr = self.expression(d)
-        terms = dict(linear(expr, self.extents))
+        terms = dict(terms_of(expr, self.extents))
         unsolved = loops_of(expr) & self.free
         if not unsolved:
             self.require(("eq", expr, ("i", d)))

@@ -9,7 +9,15 @@ of products with many results (their pieces would be as large as the operands).
 
 from __future__ import annotations
 
-from metaop.graph import Elementwise, Node, Piece, Reindex, ReindexReduce, identity_of, is_projection
+from metaop.graph import (
+    Elementwise,
+    Node,
+    Piece,
+    Reindex,
+    ReindexReduce,
+    identity_of,
+    is_projection,
+)
 from metaop.index import TRUE, Expr
 
 from ..rewrite import Graph, map_graph

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metaop.safetensors import atomic_write
+import metaop as mo
 
 from .dataset import ImageDataset
 from .idx import decompress, parse_idx
@@ -141,7 +141,7 @@ def _download(name: str, root: str | os.PathLike[str] | None, cache: Path) -> np
     target = (Path(root).expanduser() if root else cache) / f"{name}.gz"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target) as file:
+        with mo.safetensors.atomic_write(target) as file:
             file.write(content)
     except OSError as error:
         warnings.warn(f"{url} could not be kept as {target}: {error}", stacklevel=4)

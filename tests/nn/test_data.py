@@ -227,7 +227,10 @@ def test_a_download_goes_to_root_where_one_is_given(places, files, monkeypatch, 
         (lambda packed: packed[:-9], "ended after"),
         (lambda packed: packed[:40] + b"\0" + packed[41:], "ubyte.gz: "),
         (lambda packed: b"<html>please log in</html>" + b" " * (len(packed) - 26), "not an IDX"),
-        (lambda packed: gzip.compress(b"\0\0\x08\1\0\0\0\1a", mtime=0).ljust(len(packed), b"\0"), "md5 of"),
+        (
+            lambda packed: gzip.compress(b"\0\0\x08\1\0\0\0\1a", mtime=0).ljust(len(packed), b"\0"),
+            "md5 of",
+        ),
     ],
 )
 def test_a_damaged_download_is_not_used_and_not_kept(places, files, monkeypatch, change, message):
