@@ -35,6 +35,7 @@ from metaop.index import (
     identity_range,
     loops_of,
     simplify,
+    substitute,
     transform,
     within,
 )
@@ -480,6 +481,8 @@ class _Builder:
             contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
+        factors = inner.inputs if nest.contraction else (inner,)
+        nest.order = tuple(_origin(factor, at, extents) for factor in factors)
         return nest
 
     def _unguarded(
@@ -558,6 +561,20 @@ def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
         for two in boxes[:k]
     )
     return disjoint and sum(sizes) == size_of(shape)
+
+
+def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
+    """Where an operand lies in the memory of what it is a reindex of, were that stored.
+
+    A reduction adds up in an order chosen by these accesses, which do not depend on what happens
+    to be stored or is expressed by something else: so neither do its bits.
+    """
+    while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
+        if 0 in node.inputs[0].shape:
+            break
+        at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
+        node = node.inputs[0]
+    return simplify(flatten(at, node.shape), extents)
 
 
 def _is_contraction(y: Node, size: int) -> bool:

@@ -74,6 +74,7 @@ class Nest:
     checks: dict[str, CheckSite] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     guard: Expr = TRUE
+    order: tuple[Expr, ...] = ()  # of a reduction: the accesses that decide how it adds up
 
     @property
     def reads(self) -> list[Buffer]:

@@ -25,8 +25,10 @@ from metaop.index import (
     interval,
     is_condition,
     loops_of,
+    simplify,
     substitute,
     terms_of,
+    unflatten,
 )
 
 from .loops import (
@@ -87,7 +89,7 @@ def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
     return Nest(
         nest.target, nest.extents, nest.rank, rewrite(nest.value, index, memo), index(nest.offset),
         nest.op, nest.scatter, nest.parallel, nest.contraction, named, nest.buffers, nest.checks,
-        nest.nodes, index(nest.guard),
+        nest.nodes, index(nest.guard), tuple(map(index, nest.order)),
     )  # fmt: skip
 
 
@@ -102,13 +104,19 @@ def accesses(nest: Nest) -> list[Expr]:
     return found
 
 
-def opaque_loops(nest: Nest, forms: list[Terms]) -> set[int]:
-    """Loops that occur anywhere but as a plain term of an offset."""
-    opaque = loops_of(nest.guard)
+def _opaque_terms(forms: list[Terms]) -> set[int]:
+    """Loops that occur in an offset other than as a plain term."""
+    opaque: set[int] = set()
     for terms in forms:
         for atom in terms:
             if atom is not None and atom[0] != "i":
                 opaque |= loops_of(atom)
+    return opaque
+
+
+def opaque_loops(nest: Nest, forms: list[Terms]) -> set[int]:
+    """Loops that occur anywhere but as a plain term of an offset."""
+    opaque = loops_of(nest.guard) | _opaque_terms(forms)
     for value, _ in dependencies(nest):
         for e in value.indices:
             if is_condition(e):
@@ -120,21 +128,24 @@ def collapse(nest: Nest) -> Nest:
     """Merges adjacent loops that every access walks as one, and drops loops of extent one.
 
     for i0 < 256: for i1 < 576: y[i0*576 + i1]   ->   for i1 < 147456: y[i1]
+
+    For a reduction the accesses are those that decide its order; another access may then need the
+    parts of the merged loop, i1 // 576 and i1 % 576.
     """
-    forms = [terms_of(e, nest.extents) for e in accesses(nest)]
-    opaque = opaque_loops(nest, forms)
+    if nest.order:
+        forms = [terms_of(e, nest.extents) for e in (nest.offset, *nest.order)]
+        opaque = _opaque_terms(forms)
+    else:
+        forms = [terms_of(e, nest.extents) for e in accesses(nest)]
+        opaque = opaque_loops(nest, forms)
     extents = list(nest.extents)
     live = [k for k, n in enumerate(extents) if n != 1]
-    merged: set[int] = set()
+    owner: dict[int, int] = {}  # of a merged loop: the one that it became part of
     for group in ([k for k in live if k < nest.rank], [k for k in live if k >= nest.rank]):
         for outer, inner in reversed(list(pairwise(group))):
             if outer in opaque or inner in opaque or nest.scatter:
                 continue
-            if all(
-                terms.get(("i", outer), 0) == terms.get(("i", inner), 0) * extents[inner]
-                for terms in forms
-            ):
-                # the merged loop keeps the outer number, so that runs of loops merge leftwards
+            if all(_walks_as_one(terms, outer, inner, extents[inner]) for terms in forms):
                 for terms in forms:
                     coefficient = terms.pop(("i", inner), 0)
                     terms.pop(("i", outer), None)
@@ -142,54 +153,40 @@ def collapse(nest: Nest) -> Nest:
                         terms[("i", outer)] = coefficient
                 extents[outer] *= extents[inner]
                 extents[inner] = 1
-                merged.add(inner)
-    return _renumbered(nest, extents, merged)
+                owner[inner] = outer
+    return _renumbered(nest, extents, owner)
 
 
-def _renumbered(nest: Nest, extents: list[int], merged: set[int]) -> Nest:
+def _walks_as_one(terms: Terms, outer: int, inner: int, extent: int) -> bool:
+    return terms.get(("i", outer), 0) == terms.get(("i", inner), 0) * extent
+
+
+def _renumbered(nest: Nest, extents: list[int], owner: dict[int, int]) -> Nest:
     """The nest over the loops that are left, numbered from 0."""
     live = [k for k, n in enumerate(extents) if n != 1]
     number = {k: position for position, k in enumerate(live)}
-    owner = _owners(extents, merged)
-    old = nest.extents
+    new_extents = [extents[k] for k in live]
+    at: list[Expr] = [("i", number[k]) if k in number else 0 for k in range(len(extents))]
+    for first in set(owner.values()) - set(owner):
+        parts = [k for k in range(len(extents)) if _merged_into(k, owner) == first]
+        merged = unflatten(at[first], [nest.extents[k] for k in parts])
+        for k, part in zip(parts, merged):
+            at[k] = part
 
     def index(e: Expr) -> Expr:
-        if is_condition(e):
-            return substitute(e, [("i", number[k]) if k in number else 0 for k in range(len(old))])
-        terms = terms_of(e, old)
-        if merged:
-            terms = _merged_terms(terms, owner)
-        at: list[Expr] = [("i", number[k]) if k in number else 0 for k in range(len(old))]
-        return substitute(from_terms(terms), at)
+        return simplify(substitute(e, at), new_extents)
 
     new = map_nest(nest, index)
-    new.extents = [extents[k] for k in live]
+    new.extents = new_extents
     new.rank = sum(k < nest.rank for k in live)
     new.parallel = tuple(number[k] for k in nest.parallel if k in number)
     return new
 
 
-def _owners(extents: list[int], merged: set[int]) -> dict[int, int]:
-    """For every merged loop the loop it became part of."""
-    owner = {}
-    current = 0
-    for k in range(len(extents)):
-        if k in merged:
-            owner[k] = current
-        elif extents[k] != 1:
-            current = k
-    return owner
-
-
-def _merged_terms(terms: Terms, owner: dict[int, int]) -> Terms:
-    """A merged loop walks with the stride of its innermost part."""
-    result = dict(terms)
-    for inner in sorted(owner):
-        coefficient = result.pop(("i", inner), 0)
-        result.pop(("i", owner[inner]), None)
-        if coefficient:
-            result[("i", owner[inner])] = coefficient
-    return result
+def _merged_into(loop: int, owner: dict[int, int]) -> int:
+    while loop in owner:
+        loop = owner[loop]
+    return loop
 
 
 # ----------------------------------------------------------------------------------- scheduling
@@ -223,7 +220,8 @@ class _Scheduler:
         self.reduced = list(range(nest.rank, len(nest.extents)))
         self.integers: dict[str, int] = {}
         self.unrolled: dict[int, int] = {}
-        self.offsets: list[Terms] = [terms_of(e, self.extents) for e in accesses(nest)]
+        self.order = nest.order or tuple(accesses(nest)[1:])
+        self.offsets = [terms_of(e, self.extents) for e in (nest.offset, *self.order)]
 
     # -- choices ------------------------------------------------------------------------------
 
@@ -281,7 +279,7 @@ class _Scheduler:
         named = {id(value) for value in self.nest.named.values()}  # one integer, not one per lane
         held = {k for value, loops in self.value_loops if id(value) in named for k in loops}
         free = [k for k in self.outer if k not in (vector, *held) and self.extents[k] > 1]
-        loads = [loops for value, loops in self.value_loops if isinstance(value, Load)]
+        loads = [frozenset(loops_of(e)) for e in self.order]
         options: list[list[Tile]] = [[]]
         for position, k in enumerate(free):
             options += [[Tile(k, n)] for n in self.tile_sizes(k)]

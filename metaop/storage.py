@@ -69,7 +69,8 @@ class Pool:
         self.lent_bytes = 0
         self._returned: deque[_Lease] = deque()
         self.give: Any = self._returned.append
-        self._free: dict[int, list[Block]] = {}  # in the order of their last return
+        self._free: dict[int, list[Block]] = {}
+        self._last_return: dict[int, int] = {}  # per class: lent_bytes then
         self._lock = threading.Lock()
 
     def take(self, nbytes: int) -> Block:
@@ -101,20 +102,27 @@ class Pool:
         return raw, start
 
     def _collect(self) -> None:
-        """Makes returned memory free, and gives back to the system what is too much."""
+        """Makes returned memory free, and gives back to the system what is too much.
+
+        A Ctrl-C in between loses at most a block to the system.
+        """
         while self._returned:
             lease = self._returned.popleft()
-            blocks = self._free.pop(lease.size, [])
-            self._free[lease.size] = blocks  # the class used last stands last
-            blocks.append((lease.owner, lease.address))
-            self.free_bytes += lease.size
+            size = getattr(lease, "size", 0)
+            if size:  # else Ctrl-C came before the lease was written out
+                self._free.setdefault(size, []).append((lease.owner, lease.address))
+                self._last_return[size] = self.lent_bytes
+                self.free_bytes += size
         while self.free_bytes > self.limit:
-            size, blocks = next(iter(self._free.items()))
+            oldest = min(self._last_return, key=self._last_return.__getitem__, default=0)
+            blocks = self._free.get(oldest)
             if blocks:
                 blocks.pop()
-                self.free_bytes -= size
-            if not blocks:
-                del self._free[size]
+                self.free_bytes -= oldest
+            elif oldest:
+                del self._last_return[oldest]
+            else:
+                self.free_bytes = 0
 
     def clear(self) -> None:
         """Returns all free memory to the system."""
@@ -136,7 +144,8 @@ class Storage:
         self.nbytes = nbytes
         owner, self.address = pool.take(nbytes)
         self._lease = lease = _Lease(self, pool.give)
-        lease.size, lease.owner, lease.address = size_class(nbytes), owner, self.address
+        lease.owner, lease.address = owner, self.address
+        lease.size = size_class(nbytes)  # last: without it the lease counts as unwritten
 
     @classmethod
     def of_array(cls, array: np.ndarray) -> Storage:
