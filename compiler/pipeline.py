@@ -32,6 +32,7 @@ from .passes.split import split
 from .program import FailedCheck, HostCall, KernelLaunch, Program
 from .rewrite import Graph, Input
 from .schedule import Scheduled, schedule
+from .signals import uninterrupted
 
 GraphPass = Callable[[Graph], Graph]
 
@@ -307,7 +308,8 @@ def machine_code(key: str, kernel: Kernel) -> Any:
         from .codegen import compile_kernel  # numba and llvmlite.ir load at the first compilation
 
         started = time.perf_counter()
-        compiled = _kernels[key] = compile_kernel(kernel)
+        with uninterrupted():  # a signal inside one of LLVM's callbacks would be lost
+            compiled = _kernels[key] = compile_kernel(kernel)
         statistics.compiled += 1
         statistics.compile_seconds += time.perf_counter() - started
     return compiled

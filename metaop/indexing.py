@@ -181,12 +181,19 @@ def _advanced(node: Node, keys: list[Any]) -> Selection:
     return result
 
 
-def _read(result: Selection, array: Node, loops: list[Expr], common: Shape, extent: int) -> Expr:
-    """A checked read of an index array; negative numbers count from the end."""
+def _read(
+    result: Selection,
+    array: Node,
+    loops: list[Expr],
+    common: Shape,
+    extent: int,
+    negative: bool = True,
+) -> Expr:
+    """A checked read of an index array; negative numbers count from the end, or are refused."""
     result.extra.append(array)
     skip = len(common) - len(array.shape)
     at = tuple(0 if n == 1 else loops[skip + k] for k, n in enumerate(array.shape))
-    if array.dtype.kind == "u":
+    if array.dtype.kind == "u" or not negative:
         return ("read", len(result.extra), at, (0, extent))
     read = ("read", len(result.extra), at, (-extent, extent))
     return ("where", ("lt", read, 0), ("add", read, extent), read)
@@ -298,8 +305,11 @@ def _as_index(indices: Any) -> Any:
     return indices if isinstance(indices, Var) else np.asarray(indices)
 
 
-def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Var:
-    """out[i, j, …] = x[i, indices[i, j, …], …] along an axis; indices are checked."""
+def take_along_axis(x: Any, indices: Any, axis: int = -1, *, negative: bool = True) -> Var:
+    """out[i, j, …] = x[i, indices[i, j, …], …] along an axis; indices are checked.
+
+    negative: whether -1 counts from the end, as in NumPy, or is out of range, as in PyTorch.
+    """
     node, index = node_of(x), node_of(indices)
     rank = len(node.shape)
     if len(index.shape) != rank or index.dtype.is_float:
@@ -317,7 +327,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Var:
             )
     chosen = Selection(outer, [])
     loops: list[Expr] = [("i", k) for k in range(rank)]
-    found = _read(chosen, index, loops, outer, node.shape[axis])
+    found = _read(chosen, index, loops, outer, node.shape[axis], negative)
     at = tuple(found if k == axis else (0 if node.shape[k] == 1 else ("i", k)) for k in range(rank))
     return Var._of(Reindex(outer, (Piece(0, at),), node, index))
 

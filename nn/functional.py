@@ -556,10 +556,8 @@ def _batched(input: Var, target: Var) -> tuple[Var, Var]:
 
 def _at_label(x: Var, label: Var) -> Var:
     """`out[n, ...] = x[n, label[n, ...], ...]`, checked; of the shape of label."""
-    # take_along_axis counts -1 from the end; a negative label is pushed below what it allows.
-    checked = mo.where(label < 0, label - x.shape[1], label)
-    index = mo.expand_dims(checked, 1) if label.ndim else checked.reshape((1, 1))
-    return mo.take_along_axis(x, index, axis=1).reshape(label.shape)
+    index = mo.expand_dims(label, 1) if label.ndim else label.reshape((1, 1))
+    return mo.take_along_axis(x, index, axis=1, negative=False).reshape(label.shape)
 
 
 def _class_weights(name: str, weight: Var, x: Var) -> Var:

@@ -570,7 +570,9 @@ def interrupts() -> Iterator[Callable[[], None]]:
 
     main = threading.main_thread().ident
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    callbacks, gc.callbacks[:] = gc.callbacks[:], []  # an interrupt inside one would be lost
     yield send
+    gc.callbacks[:] = callbacks
     signal.signal(signal.SIGINT, handler)
 
 

@@ -19,6 +19,12 @@ def check_at_least_zero(**values: float) -> None:
             raise ValueError(f"{name} must be at least 0, got {value}")
 
 
+def _count(states: list[State], steps: int) -> None:
+    """Adds to the number of steps of some parameters."""
+    for state in states:
+        state["step"] += steps
+
+
 class Optimizer:
     """The base of all optimisers.
 
@@ -134,10 +140,9 @@ class Optimizer:
                 value, new_state = self.update(parameter, gradient, coming, group)
                 writes.append((parameter, value))
                 writes += [(state[name], new) for name, new in new_state.items()]
-            mo.assign_all(writes)
+            states = [self.state[parameter] for parameter, _, _ in moved]
+            mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
             mo.sync()
-        for parameter, _, _ in moved:
-            self.state[parameter]["step"] += 1
 
     def _gradients(self, loss: Var | None) -> Iterator[tuple[Var, Var, Group]]:
         trained = list(self._trained())
