@@ -397,7 +397,13 @@ def run_script(script: str, **variables: str) -> str:
     prelude = f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(Path(__file__).parent)!r}]\n"
     environment = {key: value for key, value in os.environ.items() if key != "METAOP_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", prelude + "import test_executor as tests\n" + script],
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            prelude + "import test_executor as tests\n" + script,
+        ],
         env={**environment, **variables},
         capture_output=True,
         text=True,
