@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import json
@@ -599,12 +598,15 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
     for _ in range(3):
         step()
     last, states = 0.0, states_of_a_counter(20_000)
+    delivered = 0
     for _ in range(50):
         deadline = time.monotonic() + 0.3
-        with contextlib.suppress(KeyboardInterrupt):  # the system may deliver it late
+        try:
             interrupts()
             while time.monotonic() < deadline:
                 step()
+        except KeyboardInterrupt:
+            delivered += 1
         assert mo.is_grad_enabled()
         assert life._transactions.log is None
         weights = {n for p in net.parameters() for n in p.numpy().tolist()}
@@ -615,6 +617,7 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
         assert (moved, velocity) in states
         last = moved
     assert last > 10
+    assert delivered >= 10  # on a crowded machine some arrive late
 
 
 def test_an_interrupt_is_held_back_and_delivered_afterwards() -> None:
