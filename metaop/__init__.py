@@ -1,6 +1,7 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
 from . import errors, random, safetensors
+from .compiler.signals import uninterrupted
 from .config import config
 from .convolution import avg_pool2d, conv1d, conv2d, max_pool2d
 from .creation import (

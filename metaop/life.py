@@ -179,13 +179,17 @@ def mark_leaf(node: Node, var: Var) -> None:
 
 @contextmanager
 def not_recording_gradients() -> Iterator[None]:
-    """Nodes recorded inside are constants to every gradient."""
+    """Nodes recorded inside are constants to every gradient.
+
+    For short stretches: Ctrl-C waits until the end, or it could leave the mode off for good.
+    """
     saved = recording.grad
-    recording.grad = False
-    try:
-        yield
-    finally:
-        recording.grad = saved
+    with uninterrupted():
+        recording.grad = False
+        try:
+            yield
+        finally:
+            recording.grad = saved
 
 
 @contextmanager

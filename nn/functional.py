@@ -372,7 +372,7 @@ def _move(running: Var | None, batch: Var, momentum: float | Var) -> None:
     """`running = (1 - momentum) * running + momentum * batch`, in place, without history."""
     if running is None:
         return
-    with mo.no_grad():
+    with mo.uninterrupted(), mo.no_grad():
         value = (1 - momentum) * running + momentum * batch.detach().reshape(running.shape)
         running.assign(value.astype(running.dtype))
 

@@ -563,22 +563,24 @@ def states_of_a_counter(steps: int) -> set[tuple[float, float]]:
 
 @pytest.fixture
 def interrupts() -> Iterator[Callable[[], None]]:
-    """Sends SIGINT to the main thread after a random while."""
+    """Raises SIGINT in the main thread after a random while, by a timer of the system: a thread
+    that waits for the interpreter lock would come late."""
     generator = random.Random(7)
 
     def send() -> None:
-        delay = generator.uniform(0.0005, 0.02)
-        threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT)).start()
+        signal.setitimer(signal.ITIMER_REAL, generator.uniform(0.0005, 0.02))
 
-    main = threading.main_thread().ident
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    alarm = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     callbacks, gc.callbacks[:] = gc.callbacks[:], []  # an interrupt inside one would be lost
     yield send
+    signal.setitimer(signal.ITIMER_REAL, 0)
     gc.callbacks[:] = callbacks
+    signal.signal(signal.SIGALRM, alarm)
     signal.signal(signal.SIGINT, handler)
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs pthread_kill")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 @pytest.mark.parametrize("style", ["step(loss)", "backward"])
 def test_50_interrupts_leave_all_parameters_from_one_step(
     style: str, interrupts: Callable[[], None]
@@ -598,15 +600,12 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
     for _ in range(3):
         step()
     last, states = 0.0, states_of_a_counter(20_000)
-    delivered = 0
     for _ in range(50):
-        deadline = time.monotonic() + 0.3
-        try:
+        deadline = time.monotonic() + 10
+        with pytest.raises(KeyboardInterrupt):
             interrupts()
             while time.monotonic() < deadline:
                 step()
-        except KeyboardInterrupt:
-            delivered += 1
         assert mo.is_grad_enabled()
         assert life._transactions.log is None
         weights = {n for p in net.parameters() for n in p.numpy().tolist()}
@@ -617,7 +616,6 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
         assert (moved, velocity) in states
         last = moved
     assert last > 10
-    assert delivered >= 10  # on a crowded machine some arrive late
 
 
 def test_an_interrupt_is_held_back_and_delivered_afterwards() -> None:

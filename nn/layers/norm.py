@@ -90,7 +90,7 @@ class _BatchNorm(Module):
     def _count_batch(self) -> float | mo.Var:
         """Count one more batch; the weight of its statistics: momentum, or 1/count if None."""
         if self.num_batches_tracked is not None:
-            with mo.no_grad():
+            with mo.uninterrupted(), mo.no_grad():
                 self.num_batches_tracked.assign(self.num_batches_tracked + 1)
         if self.momentum is not None:
             return self.momentum

@@ -133,7 +133,7 @@ class Optimizer:
         """
         moved = list(self._gradients(loss))
         writes: list[tuple[Var, Var]] = []
-        with mo.no_grad():
+        with mo.uninterrupted(), mo.no_grad():
             for parameter, gradient, group in moved:
                 state = self._state_of(parameter, group)
                 coming = {**state, "step": state["step"] + 1}
@@ -142,7 +142,7 @@ class Optimizer:
                 writes += [(state[name], new) for name, new in new_state.items()]
             states = [self.state[parameter] for parameter, _, _ in moved]
             mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
-            mo.sync()
+        mo.sync()
 
     def _gradients(self, loss: Var | None) -> Iterator[tuple[Var, Var, Group]]:
         trained = list(self._trained())
