@@ -313,3 +313,9 @@ def machine_code(key: str, kernel: Kernel) -> Any:
         statistics.compiled += 1
         statistics.compile_seconds += time.perf_counter() - started
     return compiled
+
+
+def forget() -> None:
+    """Drops every cached program and kernel."""
+    _programs.clear()
+    _kernels.clear()

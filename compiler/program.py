@@ -68,6 +68,7 @@ class Program:
     segments: list[list[list[KernelLaunch]] | HostCall]
     checks: list[FailedCheck]
     slots: int
+    runs: int = 0
     _native: list[Any] = field(default_factory=list)
     _table: Any = None
     _numbers: Any = None
@@ -148,6 +149,7 @@ def run(program: Program, leaves: list[Node]) -> list[Storage]:
         storages = [Storage(nbytes) for _, nbytes in program.outputs]
         _fill_table(program, leaves, storages)
         _status[0] = 0
+        program.runs += 1
         for native in program._native:
             if isinstance(native, HostCall):
                 _call_host(native, program._table)
