@@ -24,7 +24,7 @@ PASSES = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "loop_simpli
 
 
 class CompiledKernel:
-    """Machine code: `address` of int32 kernel(ret, exc, table, args, chunk, chunks)."""
+    """Machine code: `address` of int32 kernel(ret, exc, table, args, chunk, chunks, scratch)."""
 
     def __init__(self, address: int, library: Any, seconds: float):
         self.address, self.library, self.seconds = address, library, seconds
@@ -54,19 +54,22 @@ def compile_kernel(kernel: Kernel) -> CompiledKernel:
 
 
 def _function_around(kernel: Kernel) -> Any:
-    """def kernel(table, args, chunk, chunks): nest(table, args, chunk, chunks)"""
+    """def kernel(table, args, chunk, chunks, scratch): nest(the same)"""
     from numba import types
     from numba.extending import intrinsic
 
-    def nest(typing_context: Any, table: Any, args: Any, chunk: Any, chunks: Any) -> Any:
+    def nest(
+        typing_context: Any, table: Any, args: Any, chunk: Any, chunks: Any, scratch: Any
+    ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             emit_llvm(kernel, builder, list(values))
             return context.get_dummy_value()
 
-        return types.void(table, args, chunk, chunks), generate
+        return types.void(table, args, chunk, chunks, scratch), generate
 
     namespace: dict[str, Any] = {"nest": intrinsic(nest), "__name__": "metaop.kernels"}
-    source = "def kernel(table, args, chunk, chunks):\n    nest(table, args, chunk, chunks)\n"
+    names = "table, args, chunk, chunks, scratch"
+    source = f"def kernel({names}):\n    nest({names})\n"
     exec(source, namespace)
     return namespace["kernel"]
 
@@ -103,7 +106,8 @@ class _Target:
         self._typing = cpu_target.typing_context
         self._context = Context(self._typing)
         pointer = types.CPointer(types.int64)
-        self._signature = types.void(pointer, pointer, types.int64, types.int64)
+        memory = types.CPointer(types.uint8)
+        self._signature = types.void(pointer, pointer, types.int64, types.int64, memory)
         flags: Any = Flags()
         flags.nrt = False
         flags.no_cpython_wrapper = True

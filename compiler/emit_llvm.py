@@ -21,6 +21,7 @@ from metaop.index import TRUE, Expr, interval
 from . import llvm_ops
 from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
+    SCRATCH_ALIGNMENT,
     Check,
     Condition,
     Const,
@@ -29,6 +30,7 @@ from .loops import (
     IndexValue,
     Init,
     Kernel,
+    Last,
     Let,
     Load,
     Op,
@@ -67,19 +69,26 @@ class _Unbounded:
 
 
 def emit_llvm(kernel: Kernel, builder: Any, args: list[Any]) -> None:
-    """Writes the body of `kernel(table, args, chunk, chunks)` at the builder's position."""
+    """Writes the body of `kernel(table, args, chunk, chunks, scratch)` where the builder is."""
     _Emitter(kernel, builder, *args).run()
 
 
 class _Emitter:
     def __init__(
-        self, kernel: Kernel, builder: Any, table: Any, args: Any, chunk: Any, chunks: Any
+        self,
+        kernel: Kernel,
+        builder: Any,
+        table: Any,
+        args: Any,
+        chunk: Any,
+        chunks: Any,
+        scratch: Any,
     ):
         self.kernel = kernel
         self.b = Builder(builder)
         self.raw = builder
         self.table, self.args = table, args
-        self.chunk, self.chunks = chunk, chunks
+        self.chunk, self.chunks, self.scratch = chunk, chunks, scratch
         self.loops: dict[int, Any] = {}
         self.integers: dict[str, Any] = {}
         self.lets: dict[tuple, Any] = {}
@@ -102,7 +111,20 @@ class _Emitter:
         for position, name in enumerate(self.kernel.integers):
             place = self.raw.gep(self.args, [constant(I64, first + position)])
             self.integers[name] = self.raw.load(place)
+        self.scratch_arrays()
         self.body(self.kernel.body)
+
+    def scratch_arrays(self) -> None:
+        """Where each array of the thread's own memory begins."""
+        b = self.raw
+        offset: Any = constant(I64, 0)
+        for array in self.kernel.scratch:
+            self.dtypes[array.name] = array.dtype
+            kind = memory_type(array.dtype).as_pointer()
+            self.pointers[array.name] = b.bitcast(b.gep(self.scratch, [offset]), kind)
+            nbytes = b.mul(self.scalar_index(array.elements), constant(I64, array.dtype.itemsize))
+            padded = b.add(nbytes, constant(I64, SCRATCH_ALIGNMENT - 1))
+            offset = b.add(offset, b.and_(padded, constant(I64, -SCRATCH_ALIGNMENT)))
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -111,6 +133,8 @@ class _Emitter:
             match stmt:
                 case Grid():
                     self.grid(stmt)
+                case Last():
+                    self.last(stmt)
                 case For(how="unroll"):
                     self.unroll(stmt)
                 case For(how="vector"):
@@ -184,6 +208,19 @@ class _Emitter:
             self.body(stmt.body)
 
         self.counted(low, high, 1, one)
+
+    def last(self, stmt: Last) -> None:
+        """The chunk that finds all others counted runs the body, and zeroes the count."""
+        b = self.raw
+        counter = self.pointers[stmt.counter]
+        before = b.atomic_rmw("add", counter, constant(I64, 1), "acq_rel")
+        after = b.add(before, constant(I64, 1))
+
+        def body() -> None:
+            b.store(constant(I64, 0), counter)
+            self.body(stmt.body)
+
+        self.when(b.icmp_signed("==", after, self.chunks), body)
 
     def vector_loop(self, stmt: For) -> None:
         """Full steps of 16 lanes (several at once for lane accumulators), then a masked one."""
@@ -605,7 +642,7 @@ def _lane_accumulators(kernel: Kernel) -> set[str]:
                 outside.add(stmt.name)
             elif isinstance(stmt, Update) and in_vector and stmt.name in outside:
                 found.add(stmt.name)
-            elif isinstance(stmt, Grid | For):
+            elif isinstance(stmt, Grid | For | Last):
                 visit(stmt.body, in_vector or (isinstance(stmt, For) and stmt.how == "vector"))
 
     visit(kernel.body, False)

@@ -24,6 +24,7 @@ from .loops import (
     IndexValue,
     Init,
     Kernel,
+    Last,
     Let,
     Load,
     Op,
@@ -73,6 +74,10 @@ class _Printer:
         types = ", ".join(f"{p.name}: {p.dtype.short}" for p in self.kernel.buffers)
         lines.append(f"    # {types}")
         lines += [f"    # {line}" for line in comment.splitlines()]
+        lines += [
+            f"    {a.name} = scratch({type_name(a.dtype)}, {show(a.elements)})"
+            for a in self.kernel.scratch
+        ]
         lines += self.body(self.kernel.body, "    ")
         return "\n".join(lines) + "\n"
 
@@ -86,6 +91,9 @@ class _Printer:
                 loops = ", ".join(f"i{k}" for k in stmt.loops) or "_"
                 extents = "".join(f", {show(e)}" for e in stmt.extents)
                 yield f"{indent}for {loops} in grid(chunk, chunks{extents}):  # parallel"
+                yield from self.body(stmt.body, indent + "    ")
+            case Last():
+                yield f"{indent}if last({stmt.counter}, chunks):"
                 yield from self.body(stmt.body, indent + "    ")
             case For():
                 yield from self.loop(stmt, indent)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from metaop.dtype import DType
 from metaop.graph import Node, Scalar
 from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 
+from .arena import plan_arena
 from .executor import Launch, NativeProgram, executor
 from .loops import Kernel
 from .nest import Nest
@@ -34,7 +35,17 @@ class KernelLaunch:
     slots: list[int]
     integers: list[int]
     chunks: int
+    scratch: int  # bytes for each thread
     nest: Nest
+
+
+class Temporary(NamedTuple):
+    """A buffer of the arena: its slot, its size, the first and the last phase that touches it."""
+
+    slot: int
+    nbytes: int
+    first: int
+    last: int
 
 
 @dataclass(eq=False)
@@ -57,24 +68,16 @@ class FailedCheck:
 
 @dataclass(eq=False)
 class Program:
-    """Everything that running needs."""
+    """Everything that running needs but the sizes: `bind` gives it those."""
 
     inputs: list[tuple[int, DType, bool]]  # slot, dtype, is a Python number
     outputs: list[tuple[int, int]]  # slot, bytes
-    temporaries: list[tuple[int, int]]  # slot, offset in the arena
-    arena_bytes: int
+    temporaries: list[Temporary]
     results: list[tuple[str, int]]  # per asked value: ("in", input) or ("out", output)
     kept: list[tuple[int, int]]  # (position in the graph, output) of values that history needs
     segments: list[list[list[KernelLaunch]] | HostCall]
     checks: list[FailedCheck]
     slots: int
-    runs: int = 0
-    _native: list[Any] = field(default_factory=list)
-    _table: Any = None
-    _numbers: Any = None
-    _numbers_address: int = 0
-    _threads: int | None = None  # 1 for a program without enough work for two
-    _arena_address: int = -1
 
     @property
     def launches(self) -> list[KernelLaunch]:
@@ -87,22 +90,40 @@ class Program:
             for launch in phase
         ]
 
-    def prepare(self) -> None:
-        """Builds what native calls need, once."""
-        for segment in self.segments:
-            if isinstance(segment, HostCall):
-                self._native.append(segment)
-            else:
-                phases = [
-                    [Launch(n.address, [*n.slots, *n.integers], n.chunks) for n in phase]
-                    for phase in segment
-                ]
-                self._native.append(NativeProgram(phases))
-        if all(launch.chunks == 1 for launch in self.launches):
-            self._threads = 1
-        self._table = np.zeros(self.slots, np.int64)
-        self._numbers, start = aligned_bytes(8 * max(len(self.inputs), 1))
-        self._numbers_address = start
+    def bind(self) -> Bound:
+        """The program ready to run."""
+        return Bound(self)
+
+
+class Bound:
+    """A program for inputs of certain sizes: places in the arena, native code to call."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.inputs, self.outputs = program.inputs, program.outputs
+        self.results, self.kept, self.checks = program.results, program.kept, program.checks
+        self.launches = program.launches
+        self.runs = 0
+        offsets, self.arena_bytes = plan_arena(program.temporaries)
+        self.temporaries = [(t.slot, offset) for t, offset in offsets.items()]
+        # a program without enough work for two threads runs on one
+        self.threads = 1 if all(launch.chunks == 1 for launch in self.launches) else None
+        self.native = [self._native(segment) for segment in program.segments]
+        self.table = np.zeros(program.slots, np.int64)
+        self.table_address: int = self.table.ctypes.data
+        self._numbers, self.numbers_address = aligned_bytes(8 * max(len(self.inputs), 1))
+        self.arena_address = -1
+
+    @staticmethod
+    def _native(segment: list[list[KernelLaunch]] | HostCall) -> NativeProgram | HostCall:
+        if isinstance(segment, HostCall):
+            return segment
+        phases = [
+            [Launch(n.address, [*n.slots, *n.integers], n.chunks) for n in phase]
+            for phase in segment
+        ]
+        scratch = max((n.scratch for phase in segment for n in phase), default=0)
+        return NativeProgram(phases, scratch)
 
 
 class KernelError(Exception):
@@ -137,49 +158,47 @@ _CODES = {"float32": "<f", "float64": "<d", "float16": "<e", "bool": "<?",
           "uint8": "<B", "uint16": "<H", "uint32": "<I", "uint64": "<Q"}  # fmt: skip
 
 
-def run(program: Program, leaves: list[Node]) -> list[Storage]:
+def run(program: Bound, leaves: list[Node]) -> list[Storage]:
     """Computes the program's outputs from its leaves; KernelError if a check failed.
 
     Nothing that a user can see is written: the caller binds the returned storages.
     """
     runner = executor()
     with runner.lock:
-        if program._table is None:
-            program.prepare()
         storages = [Storage(nbytes) for _, nbytes in program.outputs]
         _fill_table(program, leaves, storages)
         _status[0] = 0
         program.runs += 1
-        for native in program._native:
+        for native in program.native:
             if isinstance(native, HostCall):
-                _call_host(native, program._table)
+                _call_host(native, program.table)
             else:
-                runner.run(native, program._table.__array_interface__["data"][0], program._threads)
+                runner.run(native, program.table_address, program.threads)
             if _status[0]:
                 code, value = int(_status[0]), int(_status[1])
                 raise KernelError(program.checks[code - 1], value)
     return storages
 
 
-def _fill_table(program: Program, leaves: list[Node], storages: list[Storage]) -> None:
-    table = program._table
+def _fill_table(program: Bound, leaves: list[Node], storages: list[Storage]) -> None:
+    table = program.table
     table[0] = _STATUS_ADDRESS
     for position, ((slot, dtype, is_number), leaf) in enumerate(zip(program.inputs, leaves)):
         if is_number:
             assert isinstance(leaf, Scalar)
             content = number_bytes(leaf.value, dtype)
-            ctypes.memmove(program._numbers_address + 8 * position, content, len(content))
-            table[slot] = program._numbers_address + 8 * position
+            ctypes.memmove(program.numbers_address + 8 * position, content, len(content))
+            table[slot] = program.numbers_address + 8 * position
         else:
             assert leaf.storage is not None
             table[slot] = leaf.storage.address
     for (slot, _), storage in zip(program.outputs, storages):
         table[slot] = storage.address
     base = arena.reserve(program.arena_bytes)
-    if base != program._arena_address:
+    if base != program.arena_address:
         for slot, offset in program.temporaries:
             table[slot] = base + offset
-        program._arena_address = base
+        program.arena_address = base
 
 
 def number_bytes(value: Any, dtype: DType) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .compiler import pipeline
 from .compiler.fuse import reshape_base
-from .compiler.program import KernelError, Program, number_storage, run
+from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
 from .errors import Site, describe, shared_site, user_site
@@ -353,7 +353,7 @@ def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
     roots = [n for n in wanted if n not in set(aliases)] if aliases else wanted
     nodes = pending(roots)
     storages: list[Storage] = []
-    program: Program | None = None
+    program: Bound | None = None
     leaves: list[Node] = []
     if roots:
         program, leaves = pipeline.program_for(nodes, roots)
@@ -401,7 +401,7 @@ def _bind(node: Node, storage: Storage | None) -> None:
 
 
 def _commit(
-    program: Program,
+    program: Bound,
     nodes: list[Node],
     roots: list[Node],
     leaves: list[Node],
@@ -515,7 +515,7 @@ def _error_of_escape(node: Escape, fault: Exception) -> Exception:
         return RuntimeError(f"{type(fault).__name__}: {text}")
 
 
-def _out_of_memory(fault: MemoryError, program: Program, roots: list[Node]) -> MemoryError:
+def _out_of_memory(fault: MemoryError, program: Bound, roots: list[Node]) -> MemoryError:
     largest = max(roots, key=lambda node: node.nbytes)
     total = sum(nbytes for _, nbytes in program.outputs)
     return MemoryError(

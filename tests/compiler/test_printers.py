@@ -332,15 +332,8 @@ def checker(monkeypatch):
         def __init__(self, phases: Any) -> None:
             self.phases = phases
 
-    def prepare(program: Any) -> None:
-        original(program)
-        native = iter(program._native)
-        program._native = []
-        for segment in program.segments:
-            item = next(native)
-            if not isinstance(segment, program_module.HostCall):
-                item = Native(segment)
-            program._native.append(item)
+    def watched(segment: Any) -> Any:
+        return segment if isinstance(segment, program_module.HostCall) else Native(segment)
 
     class Runner:
         lock = program_module.executor().lock
@@ -353,9 +346,8 @@ def checker(monkeypatch):
                 for launch in phase:
                     found.launch(launch, table)
 
-    original = program_module.Program.prepare
     pipeline._programs.clear()  # programs prepared earlier run natively
-    monkeypatch.setattr(program_module.Program, "prepare", prepare)
+    monkeypatch.setattr(program_module.Bound, "_native", staticmethod(watched))
     monkeypatch.setattr(program_module, "executor", lambda: Runner)
     yield found
     pipeline._programs.clear()  # and these do not
