@@ -103,6 +103,7 @@ class Bound:
         self.inputs, self.outputs = program.inputs, program.outputs
         self.results, self.kept, self.checks = program.results, program.kept, program.checks
         self.launches = program.launches
+        self.segments = program.segments
         self.runs = 0
         offsets, self.arena_bytes = plan_arena(program.temporaries)
         self.temporaries = [(t.slot, offset) for t, offset in offsets.items()]
