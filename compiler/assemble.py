@@ -118,7 +118,7 @@ class _Assembler:
         self.count += 1
         key = kernel_key(scheduled.kernel)
         integers = dict(scheduled.integers)
-        for name, site in nest.checks.items():
+        for name, site in scheduled.tree.checks.items():
             position = self.position_of_site.get(id(site.node.site), 0)
             integers[name] = len(self.checks)
             self.checks.append(FailedCheck(position, site.low, site.high))
@@ -130,7 +130,7 @@ class _Assembler:
             list(integers.values()),
             scheduled.chunks,
             scheduled.kernel.scratch_bytes(list(integers.values())),
-            nest,
+            scheduled.tree,
         )
 
     def temporaries(self, segments: list[Any]) -> list[Temporary]:

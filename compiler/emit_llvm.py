@@ -265,15 +265,16 @@ class _Emitter:
         self.mask = None
 
     def copies_in(self, stmt: For) -> int:
-        """Lane accumulators are copied until there are enough independent updates."""
-        count = 0
+        """Lane accumulators are copied until there are enough independent updates; the products of
+        a contraction share theirs out among its tile."""
+        copies = 1
         for inner in statements(stmt.body):
             if isinstance(inner, Update) and inner.name in self.lane_names:
                 width = 1
-                for k in inner.dims:
+                for k in inner.dims if inner.op == "fma" else ():
                     width *= self.kernel.extents[k]
-                count += width
-        return max(1, MOST_COPIES // count) if count else 1
+                copies = max(copies, MOST_COPIES // width)
+        return copies
 
     # -- names and accumulators ---------------------------------------------------------------
 

@@ -7,7 +7,9 @@ a reindex of several pieces fills one buffer box by box.  A reshape of a stored 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from metaop import dtype as dt
 from metaop.errors import CompilerBug
@@ -37,15 +39,18 @@ from metaop.index import (
     simplify,
     substitute,
     transform,
+    unflatten,
     within,
 )
 
 from .loops import Load, Op, Value
-from .nest import Buffer, CheckSite, Nest, Values
+from .nest import Buffer, CheckSite, Nest, Part, Values
 from .rewrite import Graph, Input
+from .schedule import adds_in_lanes
 
 LOAD_COST = 2
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
+MOST_SPLITS = 4  # loops of a result that are cut in two
 
 
 @dataclass(eq=False)
@@ -228,6 +233,7 @@ class Lowering:
         self.extents = extents
         self.values = Values(extents)
         self.nodes: list[Node] = []
+        self.reads_at: list[tuple[str, tuple[Expr, ...]]] = []
         self._memo: dict[tuple, Value] = {}
 
     def value(self, node: Node, indices: tuple[Expr, ...], guard: Expr) -> Value:
@@ -242,6 +248,7 @@ class Lowering:
         buffer = self.place.get(node)
         if buffer is not None:
             offset = simplify(flatten(indices, node.shape), self.extents)
+            self.reads_at.append((buffer.name, self._at_base(node, indices, offset)))
             if guard != TRUE and simplify(within(indices, node.shape), self.extents) == TRUE:
                 guard = TRUE  # nothing can go wrong by reading it anyway
             return self.values.load(buffer, offset, guard)
@@ -258,6 +265,13 @@ class Lowering:
             case Reindex():
                 return self._reindex(node, indices, guard)
         raise CompilerBug(f"{node!r} has no place in memory")
+
+    def _at_base(self, node: Node, indices: tuple[Expr, ...], offset: Expr) -> tuple[Expr, ...]:
+        """The indices of an element in the array whose memory a reshaped one shares."""
+        base = reshape_base(node)
+        if base is node:
+            return tuple(simplify(e, self.extents) for e in indices)
+        return tuple(simplify(e, self.extents) for e in unflatten(offset, base.shape))
 
     def _elementwise(self, node: Elementwise, indices: tuple[Expr, ...], guard: Expr) -> Value:
         args = tuple(self.value(i, indices, guard) for i in node.inputs)
@@ -381,6 +395,7 @@ class _Builder:
         self.buffers: list[Buffer] = []
         self.nests: list[Nest | Escape] = []
         self.names = graph.names
+        self.reduced: set[str] = set()  # buffers that hold the result of a reduction
 
     def run(self) -> Fused:
         for given in self.graph.inputs:
@@ -411,6 +426,8 @@ class _Builder:
             return
         nests = self._nests(node)
         buffer = self._new_buffer(node, "tmp")
+        if isinstance(node, ReindexReduce):
+            self.reduced.add(buffer.name)
         for nest in nests:
             nest.target = buffer
         self.nests.extend(n for n in nests if n.iterations)
@@ -434,6 +451,7 @@ class _Builder:
             buffers=values.buffers,
             checks=values.checks,
             nodes=[n for n in lowering.nodes if n is not node] + [node],
+            reads_at=lowering.reads_at,
             **fields,  # type: ignore[arg-type]
         )
 
@@ -453,31 +471,72 @@ class _Builder:
         return lowering.values.op("cast", (value,), node.dtype)
 
     def _map(self, node: Node) -> Nest:
-        extents = list(node.shape)
+        return self._over_parts(self._map_over, node, node.shape)
+
+    def _reduction(self, node: ReindexReduce) -> Nest:
+        """Loops of the result first, in order, then the reduced ones."""
+        return self._over_parts(self._reduction_over, node, node.shape)
+
+    def _over_parts(
+        self, build: Callable[[Any, Sequence[Part]], Nest], node: Node, shape: tuple[int, ...]
+    ) -> Nest:
+        """The nest over the dimensions of the result, or over parts of them where a reduction is
+        read at i // k: so what is read and what reads it can share loops."""
+        parts = [Part(d, 1, n) for d, n in enumerate(shape)]
+        nest = build(node, parts)
+        for _ in range(MOST_SPLITS):
+            cut = self._cut(nest)
+            if cut is None:
+                break
+            at, k = cut
+            dim, divisor, n = parts[at]
+            parts[at : at + 1] = [Part(dim, divisor * k, n // k), Part(dim, divisor, k)]
+            nest = build(node, parts)
+        nest.parts = tuple(parts)
+        nest.lanes = adds_in_lanes(nest)
+        return nest
+
+    def _cut(self, nest: Nest) -> tuple[int, int] | None:
+        """A loop of the result and the divisor by which the index of a reduction's result divides
+        it."""
+        for name, at in nest.reads_at:
+            if name not in self.reduced:
+                continue
+            for e in at:
+                match e:
+                    case ("floordiv", ("i", loop), int() as k) if loop < nest.rank:
+                        if 1 < k < nest.extents[loop] and nest.extents[loop] % k == 0:
+                            return loop, k
+        return None
+
+    def _map_over(self, node: Node, parts: Sequence[Part]) -> Nest:
+        extents = [part.modulus for part in parts]
         lowering = Lowering(self.place, extents)
-        indices = identity_range(len(extents))
+        indices = _joined(parts, len(node.shape))
         value = self._stored(lowering, lowering.value(node, indices, TRUE), node)
         offset = simplify(flatten(indices, node.shape), extents)
         return self._finish(
             node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
         )
 
-    def _reduction(self, node: ReindexReduce) -> Nest:
-        """Loops of the result first, in order, then the reduced ones."""
+    def _reduction_over(self, node: ReindexReduce, parts: Sequence[Part]) -> Nest:
         y = node.inputs[0]
         kept = [e[1] for e in node.indices]
         reduced = [k for k in range(len(y.shape)) if k not in kept]
-        order = kept + reduced
-        extents = [y.shape[k] for k in order]
-        indices: list[Expr] = [0] * len(order)
-        for position, k in enumerate(order):
+        extents = [part.modulus for part in parts] + [y.shape[k] for k in reduced]
+        at_result = _joined(parts, len(kept))
+        indices: list[Expr] = [0] * len(y.shape)
+        for k, e in zip(kept, at_result):
+            indices[k] = e
+        for position, k in enumerate(reduced, start=len(parts)):
             indices[k] = ("i", position)
         lowering = Lowering(self.place, extents)
         inner, at, guard = self._unguarded(lowering, node, y, tuple(indices))
         value = lowering.value(inner, at, guard)
-        offset = simplify(flatten(identity_range(len(kept)), node.shape), extents)
+        offset = simplify(flatten(at_result, node.shape), extents)
         nest = self._finish(
-            node, lowering, extents=extents, rank=len(kept), value=value, offset=offset, op=node.op,
+            node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
+            op=node.op,
             contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
@@ -547,6 +606,16 @@ class _Builder:
                 )
             )
         return nests
+
+
+def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
+    """The index of every dimension of the result from the loops over its parts."""
+    indices: list[Expr] = [0] * rank
+    for loop, (dim, divisor, _) in enumerate(parts):
+        index: Expr = ("i", loop)
+        index = ("mul", index, divisor) if divisor != 1 else index
+        indices[dim] = index if indices[dim] == 0 else ("add", indices[dim], index)
+    return tuple(indices)
 
 
 def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:

@@ -40,5 +40,7 @@ def kernel_key(kernel: Kernel) -> str:
     names = {kernel.name: "k"}
     for position, parameter in enumerate(kernel.buffers):
         names[parameter.name] = f"b{position}"
+    for position, array in enumerate(kernel.scratch):
+        names[array.name] = f"w{position}"
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
     return pattern.sub(lambda match: names[match.group(1)], show_kernel(kernel))

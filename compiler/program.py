@@ -22,7 +22,7 @@ from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 from .arena import plan_arena
 from .executor import Launch, NativeProgram, executor
 from .loops import Kernel
-from .nest import Nest
+from .nest import Tree
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class KernelLaunch:
     integers: list[int]
     chunks: int
     scratch: int  # bytes for each thread
-    nest: Nest
+    tree: Tree
 
 
 class Temporary(NamedTuple):

@@ -94,7 +94,7 @@ def explain(*vars: Var) -> Explanation:
 
 
 def _kernel_info(scheduled: Scheduled, names: dict[Node, str]) -> KernelInfo:
-    nest = scheduled.nest
+    nest = scheduled.tree.nests[0]
     target = nest.target.name
     reads = [b.name for b in nest.reads if b.name != target]
     touched = {b.name: b.nbytes for b in [*nest.reads, nest.target]}
@@ -153,13 +153,13 @@ class _Stages:
         names = self.fused.names
         if stage == "loops":
             return "\n".join(
-                f"# {_comment(s.nest, names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
+                f"# {_comment(s.tree.nests[0], names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
                 for s in self.scheduled
             )
         return (
             HEADER
             + "\n\n"
-            + "\n\n".join(emit_python(s.kernel, _comment(s.nest, names)) for s in self.scheduled)
+            + "\n\n".join(emit_python(s.kernel, _comment(s.tree.nests[0], names)) for s in self.scheduled)
         )
 
 

@@ -453,7 +453,7 @@ def test_a_thousand_row_assignments_cost_a_thousand_rows(chained: bool) -> None:
             x.sync()
             count = launches()
         last = max(pipeline._programs.values(), key=lambda p: len(p.launches))
-        work = sum(launch.nest.iterations for launch in last.launches)
+        work = sum(launch.tree.iterations for launch in last.launches)
         return count, work
 
     (launches, work), (launches_double, work_double) = cost(250), cost(500)

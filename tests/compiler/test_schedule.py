@@ -235,9 +235,9 @@ def test_a_scatter_runs_in_parallel_over_its_plain_loops_only():
     y = f32(50, 40)
     out = mo.reindex_reduce(y, "add", (7, 40), ["@e0(i0)", "i1"], extras=[at])
     fill, scatter = scheduled(out)
-    assert scatter.nest.parallel == (1,)
+    assert scatter.tree.nests[0].parallel == (0,)
     assert 0 not in grid(scatter.kernel).loops
-    assert fill.nest.op is None
+    assert fill.tree.nests[0].op is None
     assert_computes_definition(out)
 
 
