@@ -8,23 +8,24 @@ from metaop.config import config
 from metaop.graph import Escape, Node, Scalar
 
 from .fuse import Fused
+from .group import Grouped
 from .kernels import machine_code
 from .keys import is_leaf, kernel_key
 from .loops import verify as verify_kernel
-from .nest import Buffer, Nest
+from .nest import Buffer, Nest, Tree
 from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary
 from .rewrite import Graph, Input
 from .schedule import Scheduled, schedule
 
 
-def assemble(nodes: list[Node], graph: Graph, fused: Fused) -> Program:
-    """The program of the nests that compute a graph; `nodes` is the graph as recorded."""
-    return _Assembler(nodes, graph, fused).program()
+def assemble(nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped) -> Program:
+    """The program of the trees that compute a graph; `nodes` is the graph as recorded."""
+    return _Assembler(nodes, graph, fused, grouped).program()
 
 
-def schedule_nest(nest: Nest, number: int) -> Scheduled:
-    """The kernel of a nest."""
-    scheduled = schedule(nest, f"k{number}")
+def schedule_nest(work: Tree | Nest, number: int) -> Scheduled:
+    """The kernel of a tree, or of a nest by itself."""
+    scheduled = schedule(work, f"k{number}")
     if config.check:
         verify_kernel(scheduled.kernel)
     return scheduled
@@ -33,17 +34,17 @@ def schedule_nest(nest: Nest, number: int) -> Scheduled:
 class _Assembler:
     """Puts kernels, buffers and phases together into plain data."""
 
-    def __init__(self, nodes: list[Node], graph: Graph, fused: Fused):
-        self.nodes, self.graph, self.fused = nodes, graph, fused
+    def __init__(self, nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped):
+        self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
         self.position_of_site = {id(node.site): k for k, node in reversed(list(enumerate(nodes)))}
         self.leaves = [node for node in nodes if is_leaf(node)]
         self.slots: dict[Buffer, int] = {}
         self.checks: list[FailedCheck] = []
+        self.counters: list[int] = []
         self.count = 0
 
     def program(self) -> Program:
-        self.keep_stored()
-        buffers = [b for b in self.fused.buffers if b.size >= 0]
+        buffers = [b for b in self.fused.buffers if b.role != "local"]
         for slot, buffer in enumerate(buffers, start=1):
             self.slots[buffer] = slot
         segments = self.segments()
@@ -65,15 +66,9 @@ class _Assembler:
             ],
             segments=segments,
             checks=self.checks,
-            slots=len(buffers) + 1,
+            counters=self.counters,
+            slots=len(buffers) + len(self.counters) + 1,
         )
-
-    def keep_stored(self) -> None:
-        """A stored value through which a gradient may be asked for outlives the program."""
-        for node in self.graph.keep:
-            buffer = self.fused.place.get(node)
-            if buffer is not None and buffer.role == "tmp":
-                buffer.role = "out"
 
     def input_buffer(self, node: Input) -> Buffer:
         return self.fused.place[node]
@@ -88,22 +83,36 @@ class _Assembler:
         return ("out", number[buffer])
 
     def segments(self) -> list[Any]:
-        """Phases of launches; a nest joins the current phase if it needs nothing made in it."""
+        """Phases of launches between host callbacks."""
         segments: list[Any] = []
+        run: list[Tree] = []
+        for tree in self.grouped.trees:
+            if isinstance(tree, Escape):
+                segments += [self.phases(run)] if run else []
+                run = []
+                segments.append(self.host_call(tree))
+            else:
+                run.append(tree)
+        return segments + ([self.phases(run)] if run else [])
+
+    def phases(self, trees: list[Tree]) -> list[list[KernelLaunch]]:
+        """Each tree in the first phase after those of what it needs or overwrites."""
         phases: list[list[KernelLaunch]] = []
-        made: set[Buffer] = set()
-        for nest in self.fused.nests:
-            if isinstance(nest, Escape):
-                segments += [phases] if phases else []
-                phases, made = [], set()
-                segments.append(self.host_call(nest))
-                continue
-            if not phases or nest.target in made or made.intersection(nest.reads):
+        written: dict[Buffer, int] = {}
+        read: dict[Buffer, int] = {}
+        for tree in trees:
+            reads, writes = tree.reads, tree.writes
+            needs = [written[b] for b in (*reads, *writes) if b in written]
+            needs += [read[b] for b in writes if b in read]
+            number = 1 + max(needs, default=-1)
+            if number == len(phases):
                 phases.append([])
-                made = set()
-            phases[-1].append(self.launch(nest))
-            made.add(nest.target)
-        return segments + ([phases] if phases else [])
+            phases[number].append(self.launch(tree))
+            for buffer in writes:
+                written[buffer] = number
+            for buffer in reads:
+                read[buffer] = max(read.get(buffer, 0), number)
+        return phases
 
     def host_call(self, node: Escape) -> HostCall:
         place = self.fused.place
@@ -113,8 +122,14 @@ class _Assembler:
             (self.slots[place[node]], node.dtype, node.shape),
         )
 
-    def launch(self, nest: Nest) -> KernelLaunch:
-        scheduled = schedule_nest(nest, self.count)
+    def slot(self, buffer: Buffer) -> int:
+        if buffer.role == "counter" and buffer not in self.slots:
+            self.slots[buffer] = len(self.slots) + 1
+            self.counters.append(self.slots[buffer])
+        return self.slots[buffer]
+
+    def launch(self, tree: Tree) -> KernelLaunch:
+        scheduled = schedule_nest(tree, self.count)
         self.count += 1
         key = kernel_key(scheduled.kernel)
         integers = dict(scheduled.integers)
@@ -126,7 +141,7 @@ class _Assembler:
             key,
             scheduled.kernel,
             machine_code(key, scheduled.kernel).address,
-            [self.slots[b] for b in scheduled.buffers],
+            [self.slot(b) for b in scheduled.buffers],
             list(integers.values()),
             scheduled.chunks,
             scheduled.kernel.scratch_bytes(list(integers.values())),

@@ -42,8 +42,6 @@ from .loops import (
     statements,
 )
 
-MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
-
 
 class Affine(NamedTuple):
     """The integer base + step * lane."""
@@ -97,6 +95,8 @@ class _Emitter:
         self.mask: Any = None  # active lanes of the last step of a vector loop
         self.copy = 0  # which copy of the lane accumulators this step updates
         self.lane_names = _lane_accumulators(kernel)
+        inits = [stmt for stmt in statements(kernel.body) if isinstance(stmt, Init)]
+        self.copies_of = {stmt.name: stmt.copies for stmt in inits}
 
     def run(self) -> None:
         self.dtypes = {p.name: p.dtype for p in self.kernel.buffers}
@@ -265,16 +265,16 @@ class _Emitter:
         self.mask = None
 
     def copies_in(self, stmt: For) -> int:
-        """Lane accumulators are copied until there are enough independent updates; the products of
-        a contraction share theirs out among its tile."""
-        copies = 1
-        for inner in statements(stmt.body):
-            if isinstance(inner, Update) and inner.name in self.lane_names:
-                width = 1
-                for k in inner.dims if inner.op == "fma" else ():
-                    width *= self.kernel.extents[k]
-                copies = max(copies, MOST_COPIES // width)
-        return copies
+        """How many vectors a step adds: one to each copy of the lane accumulators."""
+        updated = {
+            inner.name
+            for inner in statements(stmt.body)
+            if isinstance(inner, Update) and inner.name in self.lane_names
+        }
+        copies = {self.copies_of[name] for name in updated}
+        if len(copies) > 1:
+            raise CompilerBug(f"accumulators of {copies} copies share a loop")
+        return copies.pop() if copies else 1
 
     # -- names and accumulators ---------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class _Emitter:
         number = identity_of(stmt.op, stmt.dtype)
         identity = self.b.const(stmt.dtype, number, isinstance(register, ir.VectorType))
         places = []
-        for _ in range(MOST_COPIES if lanes else 1):
+        for _ in range(stmt.copies if lanes else 1):
             with self.raw.goto_entry_block():
                 place = self.raw.alloca(register)
             self.raw.store(identity, place)

@@ -27,7 +27,7 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
         else:
             inputs = tuple([number[i] for i in node.inputs])
             key.append((node.signature, node.shape, inputs, node.requires_grad))
-    return (tuple(key), tuple([number[n] for n in asked]), config.cpu), leaves
+    return (tuple(key), tuple([number[n] for n in asked]), config.cpu, config.fuse), leaves
 
 
 def is_leaf(node: Node) -> bool:

@@ -31,6 +31,7 @@ from metaop.errors import CompilerBug
 from metaop.index import TRUE, Expr, children, contains, evaluate, loops_of, show, transform
 
 LANES = 16
+MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
 
 
 class Value:
@@ -204,12 +205,15 @@ class Let(Stmt):
 
 
 class Init(Stmt):
-    """accumulator name[dims] = identity of op."""
+    """accumulator name[dims] = identity of op; one that is updated in lanes has so many copies, to
+    which whole vectors are added in turn."""
 
-    __slots__ = ("name", "dims", "op", "dtype")
+    __slots__ = ("name", "dims", "op", "dtype", "copies")
 
-    def __init__(self, name: str, dims: tuple[int, ...], op: str, dtype: DType):
+    def __init__(self, name: str, dims: tuple[int, ...], op: str, dtype: DType,
+                 copies: int = MOST_COPIES):  # fmt: skip
         self.name, self.dims, self.op, self.dtype = name, dims, op, dtype
+        self.copies = copies
 
 
 class Update(Stmt):
@@ -570,7 +574,8 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
                 yield f"{indent}{name}: {stmt.value.dtype.short} = {show_value(stmt.value)}\n"
             case Init():
                 name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
-                yield f"{indent}{name}: {stmt.dtype.short} = identity({stmt.op})\n"
+                copies = "" if stmt.copies == MOST_COPIES else f", {stmt.copies} copies"
+                yield f"{indent}{name}: {stmt.dtype.short} = identity({stmt.op}){copies}\n"
             case Update():
                 name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"

@@ -16,6 +16,7 @@ from . import kernels, rewrite
 from . import nest as nests_module
 from .assemble import assemble, schedule_nest
 from .fuse import Fused, fuse
+from .group import group
 from .kernels import compiling, machine_code, statistics
 from .keys import is_leaf, kernel_key, structure_of
 from .merge import merge_copies
@@ -89,6 +90,10 @@ def run_passes(graph: Graph, after: Callable[[str, Graph], None] | None = None) 
 def fuse_graph(graph: Graph) -> Fused:
     """Nests with superfluous copies merged away."""
     fused = merge_copies(fuse(graph))
+    for node in graph.keep:  # a stored value through which a gradient may be asked for
+        buffer = fused.place.get(node)
+        if buffer is not None and buffer.role == "tmp":
+            buffer.role = "out"
     if config.check:
         for nest in fused.nests:
             if isinstance(nest, Nest):
@@ -118,7 +123,7 @@ def compile_program(nodes: list[Node], asked: list[Node]) -> Program:
     graph = run_passes(import_graph(nodes, asked))
     fused = fuse_graph(graph)
     statistics.programs += 1
-    return assemble(nodes, graph, fused)
+    return assemble(nodes, graph, fused, group(fused, separate=not config.fuse))
 
 
 def forget() -> None:

@@ -77,6 +77,7 @@ class Program:
     kept: list[tuple[int, int]]  # (position in the graph, output) of values that history needs
     segments: list[list[list[KernelLaunch]] | HostCall]
     checks: list[FailedCheck]
+    counters: list[int]  # slots of integers that are 0 before a run
     slots: int
 
     @property
@@ -114,6 +115,10 @@ class Bound:
         self.table_address: int = self.table.ctypes.data
         self._numbers, self.numbers_address = aligned_bytes(8 * max(len(self.inputs), 1))
         self.arena_address = -1
+        self._counters, start = aligned_bytes(ALIGNMENT * max(len(program.counters), 1))
+        self._counters[:] = 0
+        for position, slot in enumerate(program.counters):
+            self.table[slot] = start + ALIGNMENT * position
 
     @staticmethod
     def _native(segment: list[list[KernelLaunch]] | HostCall) -> NativeProgram | HostCall:

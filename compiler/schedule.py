@@ -43,6 +43,7 @@ from metaop.index import (
 
 from .loops import (
     LANES,
+    MOST_COPIES,
     Check,
     Condition,
     Const,
@@ -133,7 +134,28 @@ def permuted(nest: Nest, order: Sequence[int]) -> Nest:
     new.extents = [nest.extents[k] for k in order]
     if nest.parts is not None:
         new.parts = tuple(nest.parts[k] for k in order[: nest.rank])
+    new.reads_at = [(n, tuple(substitute(e, at) for e in place)) for n, place in nest.reads_at]
     return new
+
+
+def map_values(nest: Nest, change: Callable[[Value], Value]) -> Nest:
+    """The nest with `change` applied to every value after its arguments."""
+    memo: dict[int, Value] = {}
+
+    def visit(value: Value) -> Value:
+        known = memo.get(id(value))
+        if known is None:
+            args = tuple(visit(a) for a in value.args)
+            known = memo[id(value)] = change(value.rebuild(args, lambda e: e))
+        return known
+
+    named = {name: visit(value) for name, value in nest.named.items()}
+    return dataclasses.replace(nest, named=named, value=visit(nest.value))
+
+
+def runs_across(tree: Tree) -> bool:
+    """True if a root loop is the vector loop, so that 16 iterations of it run side by side."""
+    return _Scheduler(collapse_tree(tree)).choose_root_vector() is not None
 
 
 def distinct_names(tree: Tree) -> Tree:
@@ -150,9 +172,8 @@ def distinct_names(tree: Tree) -> Tree:
 
 
 def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
-    if all(
-        old == new for old, new in [*names.items(), *((n, b.name) for n, b in nest.buffers.items())]
-    ):
+    called = {name: buffer.name for name, buffer in nest.buffers.items()}
+    if all(old == new for old, new in (names | called).items()):
         return nest
 
     def leaf(e: Expr) -> Expr | None:
@@ -160,29 +181,25 @@ def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
             return ("val", names.get(e[1], e[1]), *e[2:])
         return None
 
-    memo: dict[int, Value] = {}
-
-    def value_of(value: Value) -> Value:
-        known = memo.get(id(value))
-        if known is None:
-            args = tuple(value_of(a) for a in value.args)
-            known = value.rebuild(args, lambda e: transform(e, leaf))
-            if isinstance(known, Load):
-                buffer = nest.buffers[known.buffer].name
-                known = Load(buffer, known.offset, known.guard, known.fill, known.dtype)
-            elif isinstance(known, Check):
-                known = Check(
-                    known.value, known.low, known.high, transform(known.number, leaf), known.guard
+    def change(value: Value) -> Value:
+        value = value.rebuild(value.args, lambda e: transform(e, leaf))
+        match value:
+            case Load():
+                return Load(
+                    called[value.buffer], value.offset, value.guard, value.fill, value.dtype
                 )
-            memo[id(value)] = known
-        return known
+            case Check():
+                number = transform(value.number, leaf)
+                return Check(value.value, value.low, value.high, number, value.guard)
+        return value
 
+    new = map_values(nest, change)
     return dataclasses.replace(
-        nest,
-        named={names[n]: value_of(v) for n, v in nest.named.items()},
+        new,
+        named={names[n]: v for n, v in new.named.items()},
         checks={names[n]: site for n, site in nest.checks.items()},
         buffers={b.name: b for b in nest.buffers.values()},
-        value=value_of(nest.value),
+        reads_at=[(called[n], at) for n, at in nest.reads_at],
         offset=transform(nest.offset, leaf),
         guard=transform(nest.guard, leaf),
     )
@@ -1056,7 +1073,11 @@ class _Placement:
         lanes = tuple(body.lanes)
         name = body.accumulator()
         depth = self.depth_of_result()
-        self.before(depth).append(body.unroll(lanes, Init(name, lanes, nest.op, value.dtype)))
+        # a contraction's tile keeps the registers busy; by the nest alone, not by its tiles
+        copies = 1 if nest.contraction and nest.target.size >= MOST_COPIES else MOST_COPIES
+        self.before(depth).append(
+            body.unroll(lanes, Init(name, lanes, nest.op, value.dtype, copies))
+        )
         update = Update(name, lanes, nest.op, (value,))
         if nest.contraction and isinstance(value, Op) and value.name == "mul":
             update = Update(name, lanes, "fma", value.args)

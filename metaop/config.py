@@ -6,6 +6,7 @@
 | METAOP_THREADING_LAYER | omp, tbb, workqueue or alone | the first that loads |
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
+| METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
 """
 
@@ -24,6 +25,7 @@ class Config:
     """Settings that a program may change at run time."""
 
     check: bool = _flag("METAOP_CHECK")
+    fuse: bool = os.environ.get("METAOP_FUSE", "1") not in ("0", "false", "no")
     cpu: str = os.environ.get("METAOP_CPU", "host")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.
