@@ -413,6 +413,8 @@ class _Grouping:
             return
         if self.passes_through_others(source, mine):
             return
+        if any(not self.after[n].isdisjoint(source.all_nests) for n in nests):
+            return
         source.last += nests
         for moved in nests:
             self.group_of[moved] = source
@@ -483,13 +485,13 @@ class _Grouping:
 
 def _make_local(tree: Tree, read_outside: set[Buffer]) -> None:
     """Intermediates that only this tree reads live within one iteration of the root loops."""
-    arrays = not runs_across(tree)
+    tree.across = runs_across(tree)
     for position, nest in enumerate(tree.nests):
         buffer = nest.target
         if buffer.role != "tmp" or buffer in read_outside or nest.parts is None:
             continue
         inner = nest.extents[tree.root : nest.rank]
-        if inner and not arrays:
+        if inner and tree.across:
             continue  # every lane would need an array of its own
         local = _LocalArray(tree.root, nest, inner)
         readers = [n for n in tree.nests[position + 1 :] if buffer in n.reads]

@@ -80,6 +80,7 @@ class Tree:
     root: int
     nests: list[Nest]
     last: list[Nest] = field(default_factory=list)
+    across: bool | None = None  # whether a root loop is the vector loop; None: not decided yet
 
     @property
     def all_nests(self) -> list[Nest]:

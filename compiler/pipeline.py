@@ -60,6 +60,7 @@ def import_graph(nodes: list[Node], asked: list[Node]) -> Graph:
     new: dict[Node, Node] = {}
     inputs: list[Input] = []
     keep: dict[Node, list[int]] = {}
+    needed = _needed_by_gradients(nodes)
     for position, node in enumerate(nodes):
         if is_leaf(node):
             new[node] = Input(len(inputs), node.shape, node.dtype)
@@ -68,9 +69,20 @@ def import_graph(nodes: list[Node], asked: list[Node]) -> Graph:
             continue
         new[node] = rewrite.rebuild(node, tuple(new[i] for i in node.inputs))
         new[node].site = node.site
-        if node.requires_grad:
+        if node in needed:
             keep.setdefault(new[node], []).append(position)
     return Graph([new[n] for n in asked], inputs, keep)
+
+
+def _needed_by_gradients(nodes: list[Node]) -> set[Node]:
+    """What a gradient that is asked for later may read, beside the leaves: it must not be computed
+    twice if it is stored."""
+    needed: set[Node] = set()
+    for node in reversed(nodes):
+        if node.requires_grad or node in needed:
+            needed.add(node)
+            needed.update(node.inputs)
+    return needed
 
 
 def run_passes(graph: Graph, after: Callable[[str, Graph], None] | None = None) -> Graph:

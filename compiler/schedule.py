@@ -172,7 +172,8 @@ def distinct_names(tree: Tree) -> Tree:
         count += len(nest.named)
         checks += len(nest.checks)
         nests.append(_renamed(nest, names))
-    return Tree(tree.root, nests[: len(tree.nests)], nests[len(tree.nests) :])
+    count_of_nests = len(tree.nests)
+    return Tree(tree.root, nests[:count_of_nests], nests[count_of_nests:], tree.across)
 
 
 def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
@@ -265,7 +266,7 @@ def collapse_tree(tree: Tree) -> Tree:
     last = [_Collapse(nest, 0) for nest in tree.last]
     nests = [one.finished() for one in each]
     root = sum(n != 1 for n in each[0].extents[: tree.root])
-    return Tree(root, nests, [one.finished() for one in last])
+    return Tree(root, nests, [one.finished() for one in last], tree.across)
 
 
 class _Collapse:
@@ -525,7 +526,7 @@ class _Scheduler:
     def choose_root_vector(self) -> int | None:
         """The root loop that runs 16 lanes wide around everything, None if each nest has a vector
         loop of its own."""
-        if any(nest.lanes for nest in self.tree.nests):
+        if self.tree.across is False or any(nest.lanes for nest in self.tree.nests):
             return None
         pairs = list(zip(self.tree.nests, self.costs))
         inside = sum(self.inner_cost(nest, cost) * nest.iterations for nest, cost in pairs)
@@ -534,7 +535,7 @@ class _Scheduler:
             total = sum(cost(loop) * nest.iterations for nest, cost in pairs)
             if best is None or total < best[0] * (1 - 1e-9):
                 best = (total, loop)
-        return best[1] if best is not None and best[0] <= inside else None
+        return best[1] if best is not None and (self.tree.across or best[0] <= inside) else None
 
     def inner_cost(self, nest: Nest, cost: VectorCost) -> float:
         found = self.inner_vector(nest, cost)

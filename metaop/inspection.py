@@ -199,8 +199,8 @@ def dump(
     """The text of a stage of what `target` becomes; also written to `file` if given.
 
     target: a Var, several, a Module or function of Vars (called with `inputs`), or a function of
-    no arguments.  stage: graph (as recorded), canonical (after the passes), fused (which nests are one
-    kernel, and why the others are not), loops, source, or all.
+    no arguments.  stage: graph (as recorded), canonical (after the passes), fused (which nests are
+    one kernel, and why the others are not), loops, source, or all.
     train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
     for [N, C] outputs with drawn labels, else the mean square.  Computes nothing of the target.
     """
