@@ -108,6 +108,7 @@ class _Recording:
 
     grad = True
     backward = False
+    trace: Any = None  # the trace of `mo.jit` that sees what this thread does
 
 
 def _make_recording() -> Any:
@@ -145,7 +146,9 @@ class Scalar(Node):
     __slots__ = ("value", "literal")
     kind = "scalar"
 
-    def __init__(self, value: bool | int | float, dtype: DType):
+    value: Any  # a bool, int or float, or a TracedNumber
+
+    def __init__(self, value: Any, dtype: DType):
         self.value = value
         self.literal = dtype is dt.bool_ or (value in LITERALS and _sign_is_plain(value))
         signature = ("literal", value, dtype.name) if self.literal else ("scalar",)

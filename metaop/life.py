@@ -13,14 +13,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .compiler import pipeline
 from .compiler.fuse import reshape_base
 from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
-from .errors import Site, describe, shared_site, user_site
+from .errors import JitError, Site, describe, shared_site, user_site
 from .graph import Elementwise, Escape, Node, Reindex, Scalar, _sequence, pending, recording
 from .storage import Storage, pool
 
@@ -85,6 +85,9 @@ _transactions = _Transactions()
 def register(var: Var) -> None:
     """Notes a Var whose value is pending."""
     global _swept
+    if recording.trace is not None:
+        recording.trace.born.append(weakref.ref(var))
+        return
     _live[id(var)] = weakref.ref(var)
     if len(_live) > _swept:
         for key, reference in list(_live.items()):
@@ -138,7 +141,8 @@ def write_all(
             var._node = node
             if node.storage is None:
                 register(var)
-        _writes.extend(record for record in records if record.new.storage is None)
+        if recording.trace is None:
+            _writes.extend(record for record in records if record.new.storage is None)
         if log is not None:
             log.extend(records)
         if applied is not None:
@@ -193,6 +197,17 @@ def not_recording_gradients() -> Iterator[None]:
 
 
 @contextmanager
+def no_transaction() -> Iterator[None]:
+    """Writes inside the block are not undone by an exception that leaves an outer transaction."""
+    saved = _transactions.log, _transactions.since
+    _transactions.log = None
+    try:
+        yield
+    finally:
+        _transactions.log, _transactions.since = saved
+
+
+@contextmanager
 def transaction() -> Iterator[None]:
     """Undoes the writes recorded inside when an exception leaves the block; nested: no effect.
 
@@ -234,12 +249,26 @@ def undo(writes: list[Write]) -> None:
 
 
 def value_of(node: Node) -> Storage:
-    """The bytes of a node, computed now if need be; raises the node's own error if it failed."""
+    """The bytes of a node, computed now if need be; raises the node's own error if it failed.
+
+    Raises JitError in a trace, where there are no values.
+    """
+    if recording.trace is not None:
+        _refuse_to_look(node)
     while node.storage is None:
         if node.error is not None:
             raise again(node.error)
         compute([node])  # another pending value may fail: then this one is tried without it
     return node.storage
+
+
+def _refuse_to_look(node: Node) -> NoReturn:
+    raise JitError(
+        f"{user_site()}: the value of {describe(node)} is asked for (by if, bool, item, float, "
+        f"print, numpy or the like), but {recording.trace.name} is being traced for mo.jit and "
+        "has no values yet; write mo.where(condition, a, b) instead of if, and return what is to "
+        "be looked at"
+    )
 
 
 def again(error: BaseException) -> BaseException:
@@ -251,7 +280,12 @@ def again(error: BaseException) -> BaseException:
 
 
 def sync() -> None:
-    """Computes every live pending Var and every recorded write; raises the first error met."""
+    """Computes every live pending Var and every recorded write; raises the first error met.
+
+    Does nothing in a trace, which is one program anyway.
+    """
+    if recording.trace is not None:
+        return
     error = compute([], everything=True)
     if error is not None:
         while compute([], everything=True) is not None:
@@ -265,6 +299,8 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
 
     Returns the error of a failed check, after which what depends on it is marked as failed.
     """
+    if recording.trace is not None:
+        return None
     with _lock:
         writes = list(_writes)
         written = {w.new: None for w in writes if _is_current(w)}
@@ -298,7 +334,8 @@ def _is_current(record: Write) -> bool:
 
 def note_gradients(vars: list[Var]) -> None:
     """Remembers what `backward()` recorded, for `_gradients_with`."""
-    _gradients.extend(map(weakref.ref, vars))
+    if recording.trace is None:
+        _gradients.extend(map(weakref.ref, vars))
 
 
 def _gradients_with(asked: list[Node]) -> list[Node]:
@@ -553,6 +590,8 @@ def bound(node: Node) -> None:
     """Computes the oldest part of what is pending if a node just recorded made it too much."""
     if node.depth > config.pending_depth:
         deepest = max(node.inputs, key=lambda source: source.depth)
+        if isinstance(deepest.error, JitError):
+            raise JitError(f"{user_site()}: {deepest.error}")
         if deepest.storage is None and deepest.error is None:
             compute([deepest])
             node.depth = 1 + max((source.depth for source in node.inputs), default=0)

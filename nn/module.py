@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import metaop as mo
+from metaop.graph import recording
 
 from .parameter import Parameter
 
@@ -110,6 +111,8 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward(*args, **kwargs)`; if it raises, no write that it recorded remains."""
+        if recording.trace is not None:
+            self._meet(recording.trace)
         with mo.transaction():
             return self.forward(*args, **kwargs)
 
@@ -118,7 +121,15 @@ class Module:
     def _table(self, table: str) -> dict[str, Any]:
         return self.__dict__.setdefault(table, {})
 
+    def _meet(self, trace: Any, label: str = "") -> None:
+        """Lets a trace of `mo.jit` know the module, before its attributes are read or written."""
+        for table in TABLES:
+            self._table(table)
+        trace.meet(self, label)
+
     def __getattr__(self, name: str) -> Any:
+        if recording.trace is not None:
+            self._meet(recording.trace)
         for table in TABLES:
             entries = self.__dict__.get(table, {})
             if name in entries:
@@ -135,6 +146,8 @@ class Module:
         return f"{message}; did you mean {' or '.join(close)}?" if close else message
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if recording.trace is not None:
+            self._meet(recording.trace)
         if isinstance(value, Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -159,6 +172,8 @@ class Module:
         self._table(table)[name] = value
 
     def __delattr__(self, name: str) -> None:
+        if recording.trace is not None:
+            self._meet(recording.trace)
         table = self._home(name)
         if table is None:
             object.__delattr__(self, name)
