@@ -140,7 +140,7 @@ class Proxies:
         else:
             proxy._node, proxy._is_leaf, proxy._grad = buffer_of(given.array), False, None
         self.vars[first] = proxy
-        self.trace.adopted[id(proxy)] = proxy
+        self.trace.adopt(proxy)
         self.trace.paths[id(proxy)] = f"A[{first}]"
         self.trace.labels[f"A[{first}]"] = label
         return proxy

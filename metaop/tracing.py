@@ -217,6 +217,10 @@ class Trace:
             return True  # being made now
         return node.sequence >= self.start and id(var) not in self.adopted
 
+    def adopt(self, *vars: Var) -> None:
+        """Notes Vars made during the trace, but outside it."""
+        self.adopted.update((id(var), var) for var in vars)
+
     def capture(self, var: Var) -> Captured:
         """The record of a Var from outside."""
         known = self.captured.get(id(var))
@@ -306,10 +310,15 @@ class Trace:
             self.require(f"{expression} is {name} or same({expression}, {name})",
                          f"{label} == {value!r}")  # fmt: skip
             return
+        self.guard_same(expression, value, label)
+        self.guard_object(value, label, depth)
+
+    def guard_same(self, expression: str, value: Any, label: str) -> None:
+        """A guard: an expression is this very object."""
         if isinstance(value, Var):
             self.held.add(id(value))
-        self.require(f"{expression} is {name}", f"{label} is the same {_kind(value)}")
-        self.guard_object(value, label, depth)
+        self.require(f"{expression} is {self.name_for(value)}",
+                     f"{label} is the same {_kind(value)}")  # fmt: skip
 
     def guard_object(self, value: Any, label: str, depth: int = 0) -> None:
         """Guards on what an object holds: a Module, an optimiser, a function, a plain object."""
@@ -517,11 +526,11 @@ def tracing(trace: Trace) -> Iterator[None]:
 
 
 @contextmanager
-def outside() -> Iterator[None]:
-    """For what a trace needs but must not record: no trace inside the block."""
+def outside() -> Iterator[Trace | None]:
+    """For what a trace needs but must not record: no trace inside the block; yields the trace."""
     trace = recording.trace
     recording.trace = None
     try:
-        yield
+        yield trace
     finally:
         recording.trace = trace

@@ -125,7 +125,10 @@ class Module:
         """Lets a trace of `mo.jit` know the module, before its attributes are read or written."""
         for table in TABLES:
             self._table(table)
-        trace.meet(self, label)
+        if trace.meet(self, label) and "training" not in self.__dict__:
+            trace.guard_value(
+                f"{trace.name_for(self)}.training", self.training, f"{label}.training"
+            )
 
     def __getattr__(self, name: str) -> Any:
         if recording.trace is not None:

@@ -98,8 +98,10 @@ class Optimizer:
         state = self.state.get(parameter)
         missing = [n for n in self.state_names(group) if state is None or n not in state]
         if state is None or missing:
-            with outside():
+            with outside() as trace:
                 state = self._complete(parameter, missing)
+            if trace is not None:
+                trace.adopt(*[dict.__getitem__(state, name) for name in missing])
         if recording.trace is not None:
             recording.trace.guard_entry(self.state, parameter, state)
         return state
@@ -114,6 +116,7 @@ class Optimizer:
     def _meet(self, trace: Any, label: str) -> None:
         """Lets a trace of `mo.jit` know which parameters and groups there are."""
         if trace.meet(self, label, APART):
+            trace.guard_same(f"{trace.name_for(self)}.state", self.state, f"{label}.state")
             trace.guard_members(self, "param_groups", label)
             for group in self.param_groups:
                 trace.guard_members(group, "params", label)
