@@ -6,6 +6,8 @@ import ctypes
 import struct
 from typing import Any
 
+import numpy as np
+
 from metaop.dtype import DType
 
 from .executor import executor
@@ -22,8 +24,8 @@ class Replay:
         self.program = program
         self.arrays = [k for k, (_, _, number) in enumerate(program.inputs) if not number]
         self.numbers = [k for k, (_, _, number) in enumerate(program.inputs) if number]
-        self._slots = [program.inputs[k][0] for k in self.arrays]
-        self._slots += [slot for slot, _ in program.outputs]
+        slots = [program.inputs[k][0] for k in self.arrays]
+        self._slots = np.array([*slots, *[slot for slot, _ in program.outputs]], np.int64)
         self._dtypes: list[DType] = [program.inputs[k][1] for k in self.numbers]
         self._format = _format({k: program.inputs[k][1] for k in self.numbers})
         size = 8 * max(len(program.inputs), 1)

@@ -135,6 +135,20 @@ class Buffer(Node):
         self.depth = 0
 
 
+def computed(
+    kind: type[Buffer], storage: Storage, shape: Shape, dtype: DType, site: Site
+) -> Buffer:
+    """A Buffer of a known site, made in a hurry."""
+    node = kind.__new__(kind)
+    node.sequence = next(_sequence)
+    node.shape, node.dtype, node.inputs, node.signature = shape, dtype, (), ("buffer",)
+    node.site, node.storage, node.depth = site, storage, 0
+    node.error = node.overwritten = node.dropped = node.owner = None
+    node.backward = node.requires_grad = False
+    node.stop = True
+    return node
+
+
 # The values that a rewrite may test for are part of a program's key; all others are its inputs.
 LITERALS = frozenset((0.0, 1.0, -1.0, 2.0, -2.0, 0.5))
 

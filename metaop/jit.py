@@ -28,8 +28,8 @@ from .compiler.replay import Replay
 from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
-from .errors import CompilerBug, JitError, Site, describe
-from .graph import Buffer, Node, Scalar, pending, recording
+from .errors import CompilerBug, JitError, describe
+from .graph import Buffer, Node, Scalar, computed, pending, recording
 from .storage import Storage
 from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
@@ -156,13 +156,6 @@ class Version(Buffer):
     __slots__ = ()
 
 
-def _version(storage: Storage, node: Node, site: Site, kind: type[Buffer] = Buffer) -> Buffer:
-    with life.not_recording_gradients():
-        version = kind(storage, node.shape, node.dtype)
-    version.site = site
-    return version
-
-
 def _var_of(node: Node) -> Var:
     var = Var.__new__(Var)
     var._node, var._is_leaf, var._grad = node, False, None
@@ -202,6 +195,7 @@ class _Writer:
         self.lines: list[str] = []  # of commit(F, X)
         self.candidates: dict[int, list[str]] = {}
         self.containers: set[str] = set()
+        self.changes_structure = False
         self._label_children()
         self._find_paths()
         for met in trace.met.values():
@@ -266,28 +260,32 @@ class _Writer:
     def _guard_met(self, met: Met) -> None:
         trace = self.trace
         attributes = trace.name_for(met.attributes)
+        watched = met.watched
         trace.require(
-            f"len({attributes}) == {len(met.before)}", f"{met.label} has no new attribute"
+            f"len({attributes}) == {len(met.before)}", f"{met.label} has no new attribute", watched
         )
         for key, value in met.before.items():
             if key == "_unsaved" or key in met.apart:
                 continue
             place, label = f"{attributes}[{key!r}]", f"{met.label}.{key}"
             if key in met.tables:
-                trace.require(f"{place} is {trace.name_for(value)}", f"{label} is the same dict")
+                trace.guard_same(place, value, label, watched)
                 self._guard_table(met, key)
             else:
-                self._guard_attribute(place, value, label, met.frozen.get(key))
+                self._guard_attribute(place, value, label, met.frozen.get(key), watched)
 
     def _guard_table(self, met: Met, table: str) -> None:
         entries, place = met.tables[table], self.trace.name_for(met.before[table])
         self.trace.require(
-            f"len({place}) == {len(entries)}", f"{met.label}{table} has no new entry"
+            f"len({place}) == {len(entries)}", f"{met.label}.{table} has no new entry", met.watched
         )
         for key, value in entries.items():
-            self._guard_attribute(f"{place}[{key!r}]", value, f"{met.label}.{key}")
+            expression = f"{place}[{key!r}]"
+            self._guard_attribute(expression, value, f"{met.label}.{key}", None, met.watched)
 
-    def _guard_attribute(self, place: str, value: Any, label: str, frozen: Any = None) -> None:
+    def _guard_attribute(
+        self, place: str, value: Any, label: str, frozen: Any = None, watched: bool = False
+    ) -> None:
         """A Var is read where it stands, if it stands nowhere else; all else is guarded."""
         trace = self.trace
         if place in self.containers:
@@ -300,7 +298,7 @@ class _Writer:
         elif isinstance(value, Var) and self.path(value) == place:
             self._guard_var(place, value, label)
         else:
-            trace.guard_value(place, value, label, frozen=frozen)
+            trace.guard_value(place, value, label, frozen=frozen, watched=watched)
 
     def _guard_var(self, place: str, value: Var, label: str) -> None:
         kind = self.trace.name_for(type(value))
@@ -369,7 +367,7 @@ class _Writer:
 
     def effects(self) -> None:
         """The lines that write numbers, attributes and .grad."""
-        self.trace.names["put"] = dict.__setitem__
+        self.trace.names |= {"put": dict.__setitem__, "drop": dict.pop}
         for cells, key, value in self.trace.written.values():
             place = self.trace.name_for(cells)
             self.lines.append(f"put({place}, {key!r}, {self.expression(value)})")
@@ -382,16 +380,21 @@ class _Writer:
                 target = self._extra(captured.path)
                 value = "None" if captured.grad is None else self.expression(captured.grad)
                 self.lines.append(f"{target}._grad = {value}")
+        if self.changes_structure:
+            self.lines.append("changes.count += 1")
 
     def _changes(
         self, target: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
     ) -> None:
         place = self.trace.name_for(target)
         for key in before.keys() - after.keys():
-            self.lines.append(f"{place}.pop({key!r}, None)")
+            self.lines.append(f"drop({place}, {key!r}, None)")
+            self.changes_structure = True
         for key, value in after.items():
             if key not in before or before[key] is not value:
-                self.lines.append(f"{place}[{key!r}] = {self.expression(value)}")
+                self.lines.append(f"put({place}, {key!r}, {self.expression(value)})")
+                is_state = isinstance(value, Var) and type(value) is type(before.get(key))
+                self.changes_structure |= not is_state
 
     def is_var(self, captured: Captured) -> bool:
         """False for the stand-in of an ndarray argument, to which nobody sees a write."""
@@ -583,7 +586,7 @@ class Recording:
             ):
                 continue
             node = captured.current
-            version = _version(Storage(node.nbytes), node, captured.current.site, Version)
+            version = computed(Version, Storage(node.nbytes), node.shape, node.dtype, node.site)
             life.mark_leaf(version, captured.var)
             self.spares[k], self.spare_storages[k] = version, version.storage
             del spare
@@ -634,7 +637,7 @@ class Recording:
             )
             if isinstance(storage, ArrayInput):
                 storage = Storage.of_array(storage.array)
-        version = _version(storage, node, node.site, kind)
+        version = computed(kind, storage, node.shape, node.dtype, node.site)
         version.dropped = node.dropped
         return version
 

@@ -133,7 +133,37 @@ def scalar_value(value: Any) -> Any:
     return value
 
 
-class Cells(dict[str, Any]):
+class _Changes:
+    """How often the structure of any Module or optimiser changed: the guards on those need not be
+    looked at again before it has moved."""
+
+    count = 0
+
+
+changes = _Changes()
+
+
+def _noted(name: str) -> Callable[..., Any]:
+    plain = getattr(dict, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        changes.count += 1
+        return plain(self, *args, **kwargs)
+
+    return method
+
+
+class Watched(dict[Any, Any]):
+    """A dict of which every change counts as a change of structure."""
+
+    __setitem__ = _noted("__setitem__")
+    __delitem__ = _noted("__delitem__")
+    __ior__ = _noted("__ior__")
+    clear, pop, popitem = _noted("clear"), _noted("pop"), _noted("popitem")
+    setdefault, update = _noted("setdefault"), _noted("update")
+
+
+class Cells(Watched):
     """A dict whose floats a trace reads and writes by reference; everything else is guarded.
 
     counts: integers are read by reference as well, as the number of steps of an optimiser.
@@ -147,10 +177,14 @@ class Cells(dict[str, Any]):
         return recording.trace.read_cell(self, key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if recording.trace is None:
-            dict.__setitem__(self, key, value)
-        else:
+        if recording.trace is not None:
             recording.trace.write_cell(self, key, value)
+            return
+        if type(value) not in (float, int) or type(value) is not type(self.get(key)):
+            changes.count += 1
+        elif type(value) is int and not self.counts:
+            changes.count += 1
+        dict.__setitem__(self, key, value)
 
     def read(self) -> dict[str, Any]:
         """All entries as a plain dict, traced ones in a trace."""

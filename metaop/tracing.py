@@ -26,7 +26,7 @@ from typing import Any
 from . import life
 from .errors import JitError, _is_own, describe, user_site
 from .graph import LITERALS, Buffer, Node, _sequence, recording
-from .traced import Cells, TracedNumber
+from .traced import Cells, TracedNumber, changes
 from .var import Var
 
 UNREAD = object()
@@ -90,6 +90,7 @@ class Met:
 
     def __init__(self, object_: Any, label: str, apart: tuple[str, ...]):
         self.object, self.label, self.apart = object_, label, apart
+        self.watched: bool = getattr(type(object_), "_watched", False)
         self.attributes: dict[str, Any] = object_.__dict__
         self.before = dict(self.attributes)
         self.tables = {t: dict(self.before[t]) for t in TABLES if t in self.before}
@@ -132,11 +133,12 @@ class Trace:
         self.paths: dict[int, str] = {}  # of the arguments
         self.held: set[int] = set()  # Vars of which the identity is guarded
         self.guards: list[str] = []
+        self.watched: list[str] = []
         self.lines: list[tuple[str, str]] = []  # ("require", condition) or (name, expression)
         self.labels: dict[str, str] = {}
         self.names: dict[str, Any] = {
             "same": same, "matches": matches, "LITERALS": LITERALS, "is_": operator.is_,
-            "get": dict.__getitem__,
+            "get": dict.__getitem__, "changes": changes, "seen": types.SimpleNamespace(count=-1),
         }  # fmt: skip
         self._entries: set[tuple[int, int]] = set()
         self._required: set[str] = set()
@@ -173,12 +175,18 @@ class Trace:
         self.labels[name] = expression
         return name
 
-    def require(self, condition: str, label: str) -> None:
-        """A guard: a replay goes on only where the condition holds."""
+    def require(self, condition: str, label: str, watched: bool = False) -> None:
+        """A guard: a replay goes on only where the condition holds.
+
+        watched: whatever can break it counts in `changes`.
+        """
         if condition in self._required:
             return
         self._required.add(condition)
-        self.lines.append(("require", condition))
+        if watched:
+            self.watched.append(condition)
+        else:
+            self.lines.append(("require", condition))
         self.guards.append(self._explain(label))
 
     def _explain(self, label: str) -> str:
@@ -193,6 +201,10 @@ class Trace:
     def source(self, checked: bool, result: str) -> str:
         """The text of `enter`, or of what computes only the numbers and nodes."""
         text = ["def enter(A):"]
+        if checked:
+            text += ["    if changes.count != seen.count:",
+                     *(f"        if not ({condition}): return None" for condition in self.watched),
+                     "        seen.count = changes.count"]  # fmt: skip
         for name, expression in self.lines:
             if name != "require":
                 text.append(f"    {name} = {expression}")
@@ -280,7 +292,7 @@ class Trace:
                 self._number(item, f"{expression}[{k}]", f"{label}[{k}]", counts)
                 for k, item in enumerate(value)
             )
-        self.guard_value(expression, value, label)
+        self.guard_value(expression, value, label, watched=True)
         return value
 
     def write_cell(self, cells: Cells, key: str, value: Any) -> None:
@@ -291,7 +303,13 @@ class Trace:
     # -- guards ---------------------------------------------------------------------------------
 
     def guard_value(
-        self, expression: str, value: Any, label: str, depth: int = 0, frozen: Any = None
+        self,
+        expression: str,
+        value: Any,
+        label: str,
+        depth: int = 0,
+        frozen: Any = None,
+        watched: bool = False,
     ) -> None:
         """A guard on something that the function can see under a name.
 
@@ -308,17 +326,17 @@ class Trace:
         name = self.name_for(value)
         if isinstance(value, SIMPLE + (tuple,)):
             self.require(f"{expression} is {name} or same({expression}, {name})",
-                         f"{label} == {value!r}")  # fmt: skip
+                         f"{label} == {value!r}", watched)  # fmt: skip
             return
-        self.guard_same(expression, value, label)
+        self.guard_same(expression, value, label, watched)
         self.guard_object(value, label, depth)
 
-    def guard_same(self, expression: str, value: Any, label: str) -> None:
+    def guard_same(self, expression: str, value: Any, label: str, watched: bool = False) -> None:
         """A guard: an expression is this very object."""
         if isinstance(value, Var):
             self.held.add(id(value))
         self.require(f"{expression} is {self.name_for(value)}",
-                     f"{label} is the same {_kind(value)}")  # fmt: skip
+                     f"{label} is the same {_kind(value)}", watched)  # fmt: skip
 
     def guard_object(self, value: Any, label: str, depth: int = 0) -> None:
         """Guards on what an object holds: a Module, an optimiser, a function, a plain object."""
@@ -369,7 +387,8 @@ class Trace:
         if (id(table), id(key)) not in self._entries:
             self._entries.add((id(table), id(key)))
             names = self.name_for(table), self.name_for(key), self.name_for(value)
-            self.require(f"{names[0]}.get({names[1]}) is {names[2]}", "the optimiser's state is it")
+            self.require(f"{names[0]}.get({names[1]}) is {names[2]}",
+                         f"the optimiser's state of {describe(key)} is the same", True)  # fmt: skip
 
     def guard_members(self, owner: Any, name: str, label: str) -> None:
         """Guards: an attribute or entry is the same list, of the same objects."""

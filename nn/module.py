@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import metaop as mo
 from metaop.graph import recording
+from metaop.traced import Watched, changes
 
 from .parameter import Parameter
 
@@ -88,6 +89,7 @@ class Module:
     """
 
     training: bool = True
+    _watched = True  # every change of an attribute counts in `changes`
     # Names in the state dict that a dict to be loaded may leave out.
     optional_state: frozenset[str] = frozenset()
 
@@ -119,7 +121,10 @@ class Module:
     # --- attributes -------------------------------------------------------------------------------
 
     def _table(self, table: str) -> dict[str, Any]:
-        return self.__dict__.setdefault(table, {})
+        entries = self.__dict__.get(table)
+        if entries is None:
+            entries = self.__dict__[table] = Watched()
+        return entries
 
     def _meet(self, trace: Any, label: str = "") -> None:
         """Lets a trace of `mo.jit` know the module, before its attributes are read or written."""
@@ -149,6 +154,7 @@ class Module:
         return f"{message}; did you mean {' or '.join(close)}?" if close else message
 
     def __setattr__(self, name: str, value: Any) -> None:
+        changes.count += 1
         if recording.trace is not None:
             self._meet(recording.trace)
         if isinstance(value, Parameter):
@@ -175,6 +181,7 @@ class Module:
         self._table(table)[name] = value
 
     def __delattr__(self, name: str) -> None:
+        changes.count += 1
         if recording.trace is not None:
             self._meet(recording.trace)
         table = self._home(name)

@@ -8,7 +8,7 @@ from typing import Any
 import metaop as mo
 from metaop import Var
 from metaop.graph import recording
-from metaop.traced import Cells, Counters
+from metaop.traced import Cells, Counters, Watched, changes
 from metaop.tracing import outside
 
 Group = dict[str, Any]
@@ -48,7 +48,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]):
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
-        self.state: dict[Var, State] = {}
+        self.state: dict[Var, State] = Watched()
         if isinstance(params, Var):
             raise TypeError(f"params must be an iterable of Vars or groups, write [{params!r}]")
         groups = list(params)
@@ -58,6 +58,12 @@ class Optimizer:
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+
+    _watched = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        changes.count += 1
+        object.__setattr__(self, name, value)
 
     # --- what a subclass defines ------------------------------------------------------------------
 
@@ -116,7 +122,7 @@ class Optimizer:
     def _meet(self, trace: Any, label: str) -> None:
         """Lets a trace of `mo.jit` know which parameters and groups there are."""
         if trace.meet(self, label, APART):
-            trace.guard_same(f"{trace.name_for(self)}.state", self.state, f"{label}.state")
+            trace.guard_same(f"{trace.name_for(self)}.state", self.state, f"{label}.state", True)
             trace.guard_members(self, "param_groups", label)
             for group in self.param_groups:
                 trace.guard_members(group, "params", label)
@@ -215,7 +221,7 @@ class Optimizer:
                 f"load_state_dict: groups have {here} parameters here, {there} in the state dict"
             )
         states = {int(number): state for number, state in state_dict["state"].items()}
-        loaded: dict[Var, State] = {}
+        loaded: dict[Var, State] = Watched()
         for group, saved_group in zip(self.param_groups, saved, strict=True):
             for parameter, number in zip(group["params"], saved_group["params"], strict=True):
                 if number in states:
