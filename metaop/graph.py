@@ -149,6 +149,19 @@ def computed(
     return node
 
 
+def clone(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """A node like another one that is not computed, over other inputs; gradients pass as there."""
+    new = type(node).__new__(type(node))
+    for kind in type(node).__mro__[:-1]:
+        for name in kind.__slots__:  # type: ignore[attr-defined]
+            if name != "__weakref__":
+                setattr(new, name, getattr(node, name))
+    new.sequence, new.inputs = next(_sequence), inputs
+    new.storage = new.error = new.overwritten = None
+    new.depth = 1 + max([source.depth for source in inputs], default=-1)
+    return new
+
+
 # The values that a rewrite may test for are part of a program's key; all others are its inputs.
 LITERALS = frozenset((0.0, 1.0, -1.0, 2.0, -2.0, 0.5))
 

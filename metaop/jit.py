@@ -28,8 +28,8 @@ from .compiler.replay import Replay
 from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
-from .errors import CompilerBug, JitError, describe
-from .graph import Buffer, Node, Scalar, computed, pending, recording
+from .errors import CompilerBug, describe
+from .graph import Buffer, Node, Scalar, clone, computed, pending, recording
 from .storage import Storage
 from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
@@ -420,19 +420,17 @@ class Recording:
         result = writer.lines.pop()
         writer.effects()
         self.written = writer.writes()
-        self._refuse_history(writer)
-        self._make_program(trace, writer)
+        self.is_graph = self._has_history(writer)
+        if self.is_graph:
+            self._keep_graph(writer)
+        else:
+            self._make_program(trace, writer)
         self._plan_outputs(writer)
         self._compile(trace, writer, result)
 
-    def _refuse_history(self, writer: _Writer) -> None:
-        for node in writer.roots:
-            if node.requires_grad and not node.stop:
-                raise JitError(
-                    f"{self.name} returns or keeps {describe(node)} made at {node.site}, through "
-                    "which a gradient can still be asked for; call backward() or opt.step(loss) "
-                    "inside the jitted function, or record it under mo.no_grad()"
-                )
+    def _has_history(self, writer: _Writer) -> bool:
+        """True if a gradient may be asked for through something that outlives the call."""
+        return any(node.requires_grad and not node.stop for node in writer.roots)
 
     def _make_program(self, trace: Trace, writer: _Writer) -> None:
         """Compiles what has to be computed; the rest are copies of inputs and constants."""
@@ -457,6 +455,14 @@ class Recording:
             if node not in self.places:
                 self.places[node] = ("leaf", life._alias(node))
         self.leaves = leaves
+
+    def _keep_graph(self, writer: _Writer) -> None:
+        """Leaves everything to be recorded anew by each replay, with its history."""
+        self.roots = list(writer.roots)
+        self.nodes = pending(self.roots)
+        self.program = None
+        self.leaves = [n for n in self.nodes if pipeline.is_leaf(n)]
+        self.places = dict.fromkeys(self.roots, ("graph", None))
 
     def _plan_outputs(self, writer: _Writer) -> None:
         """Which outputs go to memory that is used again: those that only one Var is bound to."""
@@ -540,6 +546,8 @@ class Recording:
         nodes, numbers, extras = entered
         if [n.requires_grad for n in nodes] != self.requires_grad:
             return MISMATCH
+        if self.is_graph:
+            return self._record_again(nodes, numbers, extras)
         read = nodes[: self.read_count]
         try:
             addresses = [n.storage.address for n in read]
@@ -558,6 +566,31 @@ class Recording:
             for target, version in zip(self.targets, others):
                 self._bind_other(extras[target], version)
             return self.commit(fresh, extras)
+
+    def _record_again(self, nodes: list[Any], numbers: tuple[Any, ...], extras: Any) -> Any:
+        """The graph of the trace over the Vars and numbers of this call, pending like any other."""
+        new: dict[Node, Node] = {}
+        for node in self.nodes:
+            if node in self.position:
+                given = nodes[self.position[node]]
+                new[node] = buffer_of(given.array) if isinstance(given, ArrayInput) else given
+            elif isinstance(node, Scalar):
+                new[node] = clone(node, ())
+                if node in self.number_dtypes:
+                    new[node].value = numbers[self.number_dtypes[node]]  # type: ignore[attr-defined]
+            elif node.storage is not None:
+                new[node] = node
+            else:
+                new[node] = clone(node, tuple([new[source] for source in node.inputs]))
+        fresh = [Var._of(new[node]) for node in self.fresh]
+        bound = []
+        for captured, target in zip(self.others, self.targets):
+            version, var = new[captured.current], extras[target]
+            life.mark_leaf(version, var)
+            bound.append((var, version))
+        results = []
+        life.rebind(bound, lambda: results.append(self.commit(fresh, extras)))
+        return results[0]
 
     def _run(self, addresses: list[int], numbers: tuple[Any, ...], outputs: list[Any]) -> None:
         try:

@@ -126,10 +126,18 @@ def write_all(
 
     applied: called together with the binding; undone: called if the writes are taken back.
     """
+    rebind([(var, _own(node, var)) for var, node in pairs], applied, undone)
+
+
+def rebind(
+    bound: list[tuple[Var, Node]],
+    applied: Callable[[], object] | None = None,
+    undone: Callable[[], object] | None = None,
+) -> None:
+    """`write_all` of nodes that belong to their Var alone."""
     if len(_writes) > config.pending_depth:
         _forget_dead_writes()
     site = user_site()
-    bound = [(var, _own(node, var)) for var, node in pairs]
     log, group = _transactions.log, object()
     since = None if log is None else _transactions.since
     records = [Write(var, var._node, node, group, since) for var, node in bound]

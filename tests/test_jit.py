@@ -480,6 +480,46 @@ def test_grad_mode_is_part_of_the_key() -> None:
     assert g(mo.array([3.0])).item() == 3
 
 
+def test_gradients_pass_through_what_a_jitted_function_returns() -> None:
+    outcomes = []
+    for jitted in (False, True):
+        run = Run(False)
+        net, optimizer = run.net, run.optimizer
+        forward: Any = mo.jit(net) if jitted else net
+        values = []
+        for k, (x, t) in enumerate(batches(4)):
+            inputs = mo.array(x, requires_grad=True)
+            loss = F.cross_entropy(forward(inputs * (k + 1.5)), mo.array(t))
+            values.append(mo.grad(loss, inputs).numpy().tolist())
+            optimizer.step(loss)
+            values.append(loss.item())
+        outcomes.append((values, digest(net, optimizer)))
+    assert outcomes[0] == outcomes[1]
+    assert forward.count == 1
+
+
+def test_second_derivatives_pass_through_a_jitted_function() -> None:
+    cube = mo.jit(lambda x, a: a * x * x * x)
+    for value in (2.0, 3.0):
+        x = mo.array([value], requires_grad=True)
+        (first,) = (mo.grad(cube(x, 0.75).sum(), x),)
+        assert first.item() == 0.75 * 3 * value**2
+        assert mo.grad(first.sum(), x).item() == 0.75 * 6 * value
+    assert cube.count == 1
+
+
+def test_backward_to_a_history_outside_says_what_to_do() -> None:
+    w = nn.Parameter([2.0])
+    y = w * 3
+
+    @mo.jit
+    def f() -> None:
+        (y * 2).sum().backward()  # reaches out
+
+    with pytest.raises(mo.JitError, match=r"history outside the trace.*x\.detach\(\)"):
+        f()
+
+
 def test_nested_jit_is_one_trace() -> None:
     inner = mo.jit(lambda x: x * 2)
     outer = mo.jit(lambda x: inner(x) + 1)
