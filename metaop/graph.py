@@ -295,6 +295,28 @@ class Elementwise(Node):
             raise CompilerBug(f"elementwise {self.op} is not defined on {operands[0].dtype}")
 
 
+class Custom(Elementwise):
+    """A copy of a value whose gradient a `mo.Function` computes: the k-th result of a call.
+
+    History leads from it to the inputs of the call, not to the value.
+    """
+
+    __slots__ = ("call", "number")
+    call: Any  # a metaop.function.Call; None once the history is forgotten
+
+    def __init__(self, value: Node, call: Any, number: int):
+        self.call, self.number = call, number
+        super().__init__("copy", value)
+        self.requires_grad = any(source.requires_grad for source in call.inputs)
+
+
+def history_inputs(node: Node) -> tuple[Node, ...]:
+    """The nodes to which a gradient passes on from a node."""
+    if type(node) is Custom:
+        return node.call.inputs if node.call is not None else ()
+    return node.inputs
+
+
 class Piece(NamedTuple):
     """One piece of a reindex: reads inputs[source][indices] where the condition holds."""
 
@@ -396,8 +418,14 @@ class Escape(Node):
         super().__init__(shape, dtype, inputs, ("escape", name, id(call)))
 
 
-def toposort(roots: Iterable[Node], leaf: Callable[[Node], bool] | None = None) -> list[Node]:
+def toposort(
+    roots: Iterable[Node],
+    leaf: Callable[[Node], bool] | None = None,
+    inputs: Callable[[Node], tuple[Node, ...]] | None = None,
+) -> list[Node]:
     """Every node that the roots are computed from, inputs first; `leaf` nodes are not entered.
+
+    inputs: the inputs of a node, if not those it is computed from.
 
     The creation number is a topological order, so sorting by it is all there is to do.
     """
@@ -409,7 +437,7 @@ def toposort(roots: Iterable[Node], leaf: Callable[[Node], bool] | None = None) 
             continue
         seen.add(node)
         if leaf is None or not leaf(node):
-            stack.extend(node.inputs)
+            stack.extend(node.inputs if inputs is None else inputs(node))
     return sorted(seen, key=_by_sequence)
 
 

@@ -28,8 +28,8 @@ from .compiler.replay import Replay
 from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
-from .errors import CompilerBug, describe
-from .graph import Buffer, Node, Scalar, clone, computed, pending, recording
+from .errors import CompilerBug, JitError, describe
+from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending, recording
 from .storage import Storage
 from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
@@ -460,6 +460,14 @@ class Recording:
         """Leaves everything to be recorded anew by each replay, with its history."""
         self.roots = list(writer.roots)
         self.nodes = pending(self.roots)
+        for node in self.nodes:
+            if type(node) is Custom:
+                raise JitError(
+                    f"{self.name} returns or keeps a value made by the mo.Function "
+                    f"{node.call.name} at {node.site}, through which a gradient could be asked "
+                    "for; call backward() or opt.step(loss) inside the jitted function, or record "
+                    "under mo.no_grad()"
+                )
         self.program = None
         self.leaves = [n for n in self.nodes if pipeline.is_leaf(n)]
         self.places = dict.fromkeys(self.roots, ("graph", None))

@@ -21,7 +21,18 @@ from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
 from .errors import JitError, Site, describe, shared_site, user_site
-from .graph import Elementwise, Escape, Node, Reindex, Scalar, _sequence, pending, recording
+from .graph import (
+    Custom,
+    Elementwise,
+    Escape,
+    Node,
+    Reindex,
+    Scalar,
+    _sequence,
+    history_inputs,
+    pending,
+    recording,
+)
 from .storage import Storage, pool
 
 if TYPE_CHECKING:
@@ -473,8 +484,9 @@ def _forget_history(nodes: list[Node]) -> None:
     leads: dict[Node, bool] = {}
     for node in nodes:
         if node.requires_grad and not node.stop:
-            if all(source in leads for source in node.inputs):
-                leads[node] = any(leads[source] for source in node.inputs)
+            sources = history_inputs(node)
+            if all(source in leads for source in sources):
+                leads[node] = any(leads[source] for source in sources)
             else:
                 leads[node] = _leads_to_leaf(node)
             if not leads[node]:
@@ -483,6 +495,8 @@ def _forget_history(nodes: list[Node]) -> None:
             leads[node] = node.requires_grad
         if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
             node.inputs = ()
+            if type(node) is Custom:
+                node.call = None
             node.signature = VALUE
             node.site = shared_site(node.site)
             if node.dropped is None and not node.stop and node.dtype.is_float:
@@ -497,7 +511,7 @@ def _leads_to_leaf(node: Node) -> bool:
     seen = {node}
     stack = [node]
     while stack:
-        for source in stack.pop().inputs:
+        for source in history_inputs(stack.pop()):
             if source.requires_grad and source not in seen:
                 if source.stop or len(seen) > LONG_HISTORY:
                     return True
@@ -510,7 +524,7 @@ def _leads_to_leaf(node: Node) -> bool:
 
 def _dropped_below(node: Node) -> Site | None:
     """Where the history of a node's inputs went, or its own."""
-    for source in node.inputs:
+    for source in history_inputs(node):
         if source.dropped is not None and source.dropped is not COMPUTED:
             return source.dropped
     return node.dropped
@@ -710,6 +724,8 @@ def drop_history(nodes: list[Node], site: Site) -> None:
         if node.requires_grad and node.inputs and not node.stop:
             node.requires_grad = False
             node.dropped = site
+            if type(node) is Custom:
+                node.call = None
             if node.storage is not None:
                 node.inputs = ()
 

@@ -19,7 +19,17 @@ from .config import config
 from .dtype import DType, as_dtype
 from .errors import DTypeError, JitError, ShapeError, StaleValueError, describe, user_site
 from .grad import gradients_of, warn_unreached
-from .graph import Buffer, Elementwise, Node, Scalar, Shape, recording, size_of, toposort
+from .graph import (
+    Buffer,
+    Elementwise,
+    Node,
+    Scalar,
+    Shape,
+    history_inputs,
+    recording,
+    size_of,
+    toposort,
+)
 from .hints import hint_for
 from .index import Index
 from .storage import Storage, pool
@@ -524,7 +534,7 @@ def history_of(loss: Var, targets: set[Node], operation: str) -> list[Node]:
     def is_end(node: Node) -> bool:
         return node.stop or not node.requires_grad or node in targets
 
-    graph = toposort([loss._node], is_end)
+    graph = toposort([loss._node], is_end, history_inputs)
     for node in graph:
         if recording.trace is not None and _leads_outside(node, targets):
             raise JitError(
@@ -591,7 +601,7 @@ def grad(loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True
 def _check_computed(loss: Var, missed: list[Var]) -> None:
     """Raises StaleValueError if a Var that requires no gradient may have been part of the loss, but
     what was made from it has been computed since: no history was kept then."""
-    for node in toposort([loss._node]) if missed else ():
+    for node in toposort([loss._node], None, history_inputs) if missed else ():
         if node.dropped is life.COMPUTED:
             for var in missed:
                 if var._node.sequence < node.sequence:
