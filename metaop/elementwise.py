@@ -36,6 +36,10 @@ def operands(operation: str, *values: Any) -> list[Node]:
 
     Raises ShapeError or DTypeError naming the operation and both operands.
     """
+    if len(values) == 2:
+        plain = _plain_operands(*values)
+        if plain is not None:
+            return plain
     nodes = [None if is_number(v) else node_of(v) for v in values]
     dtype = _common_dtype(operation, values, nodes)
     if all(n is None for n in nodes):  # numbers only: one of them becomes a value in memory
@@ -45,6 +49,23 @@ def operands(operation: str, *values: Any) -> list[Node]:
         for v, n in zip(values, nodes)
     ]
     return same_shape(operation, *nodes)  # type: ignore[arg-type]
+
+
+def _plain_operands(a: Any, b: Any) -> list[Node] | None:
+    """The operands where there is nothing to convert: Vars of one dtype and shape, or a float Var
+    and a number; None otherwise."""
+    if isinstance(a, Var):
+        x = a._node
+        if isinstance(b, Var):
+            y = b._node
+            return [x, y] if x.dtype is y.dtype and x.shape == y.shape else None
+        if type(b) in (float, int) and x.dtype.is_float:
+            return [x, full(float(b), x.shape, x.dtype)]
+    elif isinstance(b, Var) and type(a) in (float, int):
+        y = b._node
+        if y.dtype.is_float:
+            return [full(float(a), y.shape, y.dtype), y]
+    return None
 
 
 def _common_dtype(operation: str, values: tuple[Any, ...], nodes: list[Node | None]) -> DType:

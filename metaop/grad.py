@@ -185,6 +185,9 @@ def _elementwise(node: Elementwise, g: Node) -> Gradients:
 def _renumber_reads(e: Expr, number: dict[int, int]) -> Expr:
     """An index expression whose k-th input is now the number[k]-th."""
 
+    if not number:
+        return e
+
     def leaf(part: Expr) -> Expr | None:
         if isinstance(part, tuple) and part[0] == "read":
             position = tuple(_renumber_reads(p, number) for p in part[2])
@@ -215,7 +218,8 @@ def _reindex(node: Reindex, g: Node) -> Gradients:
         )
         known = gradients[piece.source]
         gradients[piece.source] = back if known is None else add(known, back)
-        earlier = conjunction(earlier, ("not", piece.condition))
+        if piece is not node.pieces[-1]:
+            earlier = conjunction(earlier, ("not", piece.condition))
     return tuple(gradients)
 
 

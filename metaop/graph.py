@@ -18,6 +18,7 @@ nobody can ask for a gradient through it.
 from __future__ import annotations
 
 import itertools
+import operator
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -72,7 +73,8 @@ class Node:
         self.overwritten: Site | None = None
         self.dropped: Site | None = None
         self.owner: Any = None
-        self.backward = recording.backward
+        state = recording.__dict__
+        self.backward = state["backward"]
         depth = 0
         requires_grad = False
         for node in inputs:
@@ -81,7 +83,7 @@ class Node:
             if node.requires_grad:
                 requires_grad = True
         self.depth = depth + 1
-        if recording.grad:
+        if state["grad"]:
             self.requires_grad = requires_grad and dtype.kind == "f"
             self.stop = False
         else:
@@ -104,11 +106,15 @@ class Node:
 
 
 class _Recording:
-    """How new nodes are recorded; per thread, see `metaop.grad_mode`."""
+    """How new nodes are recorded; per thread, see `metaop.grad_mode`.
 
-    grad = True
-    backward = False
-    trace: Any = None  # the trace of `mo.jit` that sees what this thread does
+    trace: the trace of `mo.jit` that sees what this thread does.
+    """
+
+    def __init__(self) -> None:
+        self.grad = True
+        self.backward = False
+        self.trace: Any = None
 
 
 def _make_recording() -> Any:
@@ -279,7 +285,7 @@ class Elementwise(Node):
         self.op = op
         shape = inputs[0].shape
         if dtype is None:
-            dtype = OPERATORS[op].result(*(node.dtype for node in inputs))
+            dtype = inputs[-1].dtype if OPERATORS[op].result is _same else dt.bool_
         super().__init__(shape, dtype, inputs, (op, dtype.name))
 
     def check(self) -> None:
@@ -340,7 +346,8 @@ class Reindex(Node):
     ):
         self.pieces = pieces
         self.fill = fill
-        signature = ("reindex", shape, pieces, repr(fill))
+        text = "0" if type(fill) is int and fill == 0 else repr(fill)
+        signature = ("reindex", shape, pieces, text)
         super().__init__(shape, inputs[pieces[0].source].dtype, inputs, signature)
 
     def check(self) -> None:
@@ -429,25 +436,33 @@ def toposort(
 
     The creation number is a topological order, so sorting by it is all there is to do.
     """
-    seen: set[Node] = set()
-    stack = list(roots)
+    seen = set(roots)
+    stack = list(seen)
     while stack:
         node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
         if leaf is None or not leaf(node):
-            stack.extend(node.inputs if inputs is None else inputs(node))
+            for source in node.inputs if inputs is None else inputs(node):
+                if source not in seen:
+                    seen.add(source)
+                    stack.append(source)
     return sorted(seen, key=_by_sequence)
 
 
-def _by_sequence(node: Node) -> int:
-    return node.sequence
+_by_sequence = operator.attrgetter("sequence")
 
 
 def pending(roots: Iterable[Node]) -> list[Node]:
     """What has to be known to compute the roots, inputs first; computed nodes are leaves."""
-    return toposort(roots, lambda node: node.storage is not None)
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        if node.storage is None:
+            for source in node.inputs:
+                if source not in seen:
+                    seen.add(source)
+                    stack.append(source)
+    return sorted(seen, key=_by_sequence)
 
 
 # ---------------------------------------------------------------------------- frequent reindexes

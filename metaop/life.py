@@ -226,6 +226,11 @@ def no_transaction() -> Iterator[None]:
         _transactions.log, _transactions.since = saved
 
 
+def in_transaction() -> bool:
+    """True inside a `transaction`."""
+    return _transactions.log is not None
+
+
 @contextmanager
 def transaction() -> Iterator[None]:
     """Undoes the writes recorded inside when an exception leaves the block; nested: no effect.
@@ -333,7 +338,7 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
             error = _undo_failed(writes)
         try:
             for part in _parts(nodes, graph):
-                fault = _run(part, writes)
+                fault = _run(part, writes, graph if part is nodes else None)
                 if fault is not None:
                     return fault
         except Exception:  # out of memory: a value that was only read leaves the writes to be tried
@@ -404,10 +409,11 @@ def _undo_groups(failed: list[Write], writes: list[Write]) -> None:
     undo([w for w in writes if w.group in groups])
 
 
-def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
+def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> BaseException | None:
+    """Computes some nodes by one program; graph: what they are computed from, if known."""
     aliases = [n for n in wanted if _alias(n) is not None]
     roots = [n for n in wanted if n not in set(aliases)] if aliases else wanted
-    nodes = pending(roots)
+    nodes = pending(roots) if aliases or graph is None else graph
     storages: list[Storage] = []
     program: Bound | None = None
     leaves: list[Node] = []

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import life
-from .errors import JitError, _is_own, describe, user_site
+from .errors import JitError, describe, is_own, user_site
 from .graph import LITERALS, Buffer, Node, _sequence, recording
 from .traced import Cells, TracedNumber, changes
 from .var import Var
@@ -458,7 +458,7 @@ def _is_library(filename: str) -> bool:
     """True for code that a user does not change while a program runs."""
     return (
         filename.startswith(STANDARD_LIBRARY)
-        or _is_own(filename)
+        or is_own(filename)
         or "site-packages" in filename
         or "dist-packages" in filename
     )

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import metaop as mo
+from metaop.errors import is_own, origin, user_site
 from metaop.graph import recording
+from metaop.life import in_transaction
 from metaop.traced import Watched, changes
 
 from .parameter import Parameter
@@ -89,6 +91,7 @@ class Module:
     """
 
     training: bool = True
+    _is_layer = False  # True where forward is metaop's own code
     _watched = True  # every change of an attribute counts in `changes`
     # Names in the state dict that a dict to be loaded may leave out.
     optional_state: frozenset[str] = frozenset()
@@ -103,6 +106,8 @@ class Module:
             method = own.get("forward") or own.get("execute")
             if method is not None:
                 cls.forward = cls.execute = method  # type: ignore[method-assign]
+                code = getattr(method, "__code__", None)
+                cls._is_layer = code is not None and is_own(code.co_filename)
                 return
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,8 +120,22 @@ class Module:
         """`forward(*args, **kwargs)`; if it raises, no write that it recorded remains."""
         if recording.trace is not None:
             self._meet(recording.trace)
-        with mo.transaction():
+        if not in_transaction():
+            with mo.transaction():
+                return self._forward(args, kwargs)
+        return self._forward(args, kwargs)
+
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """All that a layer of metaop's own records has one site, which is looked for once."""
+        if origin.layer is not None or not self._is_layer or self.__dict__.get("_modules"):
             return self.forward(*args, **kwargs)
+        if "forward" in self.__dict__:
+            return self.forward(*args, **kwargs)
+        origin.layer = user_site()
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            origin.layer = None
 
     # --- attributes -------------------------------------------------------------------------------
 

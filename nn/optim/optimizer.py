@@ -7,6 +7,7 @@ from typing import Any
 
 import metaop as mo
 from metaop import Var
+from metaop.errors import is_own, origin, user_site
 from metaop.graph import recording
 from metaop.traced import Cells, Counters, Watched, changes
 from metaop.tracing import outside
@@ -166,18 +167,29 @@ class Optimizer:
         parameters and state as they were.
         """
         moved = list(self._gradients(loss))
-        writes: list[tuple[Var, Var]] = []
         with mo.uninterrupted(), mo.no_grad():
-            values = {id(group): _read(group) for _, _, group in moved}
-            for parameter, gradient, group in moved:
-                state = self._state_of(parameter, group)
-                coming = {**_read(state), "step": state["step"] + 1}
-                value, new_state = self.update(parameter, gradient, coming, values[id(group)])
-                writes.append((parameter, value))
-                writes += [(state[name], new) for name, new in new_state.items()]
-            states = [self.state[parameter] for parameter, _, _ in moved]
-            mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
+            if is_own(type(self).update.__code__.co_filename) and origin.layer is None:
+                origin.layer = user_site()  # once for all parameters
+                try:
+                    self._move(moved)
+                finally:
+                    origin.layer = None
+            else:
+                self._move(moved)
         mo.sync()
+
+    def _move(self, moved: list[tuple[Var, Var, Group]]) -> None:
+        groups = {id(group): group for _, _, group in moved}
+        values = {key: _read(group) for key, group in groups.items()}
+        writes: list[tuple[Var, Var]] = []
+        for parameter, gradient, group in moved:
+            state = self._state_of(parameter, group)
+            coming = {**_read(state), "step": state["step"] + 1}
+            value, new_state = self.update(parameter, gradient, coming, values[id(group)])
+            writes.append((parameter, value))
+            writes += [(state[name], new) for name, new in new_state.items()]
+        states = [self.state[parameter] for parameter, _, _ in moved]
+        mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
 
     def _gradients(self, loss: Var | None) -> Iterator[tuple[Var, Var, Group]]:
         trained = list(self._trained())
