@@ -173,17 +173,28 @@ def run(program: Bound, leaves: list[Node]) -> list[Storage]:
     with runner.lock:
         storages = [Storage(nbytes) for _, nbytes in program.outputs]
         _fill_table(program, leaves, storages)
-        _status[0] = 0
-        program.runs += 1
-        for native in program.native:
-            if isinstance(native, HostCall):
-                _call_host(native, program.table)
-            else:
-                runner.run(native, program.table_address, program.threads)
-            if _status[0]:
-                code, value = int(_status[0]), int(_status[1])
-                raise KernelError(program.checks[code - 1], value)
+        launch(program)
     return storages
+
+
+def launch(program: Bound) -> None:
+    """Runs a program whose table is filled but for the temporaries; the caller holds the lock."""
+    base = arena.reserve(program.arena_bytes)
+    if base != program.arena_address:
+        for slot, offset in program.temporaries:
+            program.table[slot] = base + offset
+        program.arena_address = base
+    _status[0] = 0
+    program.runs += 1
+    runner = executor()
+    for native in program.native:
+        if isinstance(native, HostCall):
+            _call_host(native, program.table)
+        else:
+            runner.run(native, program.table_address, program.threads)
+        if _status[0]:
+            code, value = int(_status[0]), int(_status[1])
+            raise KernelError(program.checks[code - 1], value)
 
 
 def _fill_table(program: Bound, leaves: list[Node], storages: list[Storage]) -> None:
@@ -200,11 +211,6 @@ def _fill_table(program: Bound, leaves: list[Node], storages: list[Storage]) -> 
             table[slot] = leaf.storage.address
     for (slot, _), storage in zip(program.outputs, storages):
         table[slot] = storage.address
-    base = arena.reserve(program.arena_bytes)
-    if base != program.arena_address:
-        for slot, offset in program.temporaries:
-            table[slot] = base + offset
-        program.arena_address = base
 
 
 def number_bytes(value: Any, dtype: DType) -> bytes:

@@ -126,9 +126,11 @@ from .errors import (
     StaleValueError,
     UnreachedGradientWarning,
 )
+from .function import Function, FunctionContext
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .indexing import one_hot, take, take_along_axis
 from .inspection import dump, explain, stats
+from .jit import jit
 from .life import transaction
 from .linear import dot, matmul, outer
 from .movement import (

@@ -15,6 +15,7 @@ from .dtype import as_dtype
 from .errors import ShapeError
 from .graph import Elementwise, IndexOf, Node, size_of
 from .movement import broadcast_to, extents_of, reshape, shape_of
+from .traced import example_of, scalar_value
 from .var import Var, node_of
 
 
@@ -39,14 +40,14 @@ def full(shape: Any, value: Any, dtype: Any = None) -> Var:
     if not el.is_number(value):
         var = value if isinstance(value, Var) else Var(value)
         return broadcast_to(var if kind is None else el.astype(var, kind), target)
-    kind = kind or dt.PYTHON_TYPES[type(value)]
+    kind = kind or dt.PYTHON_TYPES[type(example_of(value))]
     if kind.is_integer and math.isfinite(value) and not kind.lowest <= value <= kind.highest:
         raise OverflowError(f"full: {value} is out of bounds for {kind}")
     if kind.is_integer:
         value = int(value)
     if size_of(target) == 1:
         return reshape(Var(value, kind), target)
-    return Var._of(full_node(value, target, kind))
+    return Var._of(full_node(scalar_value(value), target, kind))
 
 
 def zeros(*shape: Any, dtype: Any = None) -> Var:

@@ -13,15 +13,26 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .compiler import pipeline
 from .compiler.fuse import reshape_base
 from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
-from .errors import Site, describe, shared_site, user_site
-from .graph import Elementwise, Escape, Node, Reindex, Scalar, _sequence, pending, recording
+from .errors import JitError, Site, describe, shared_site, user_site
+from .graph import (
+    Custom,
+    Elementwise,
+    Escape,
+    Node,
+    Reindex,
+    Scalar,
+    _sequence,
+    history_inputs,
+    pending,
+    recording,
+)
 from .storage import Storage, pool
 
 if TYPE_CHECKING:
@@ -85,6 +96,9 @@ _transactions = _Transactions()
 def register(var: Var) -> None:
     """Notes a Var whose value is pending."""
     global _swept
+    if recording.trace is not None:
+        recording.trace.born.append(weakref.ref(var))
+        return
     _live[id(var)] = weakref.ref(var)
     if len(_live) > _swept:
         for key, reference in list(_live.items()):
@@ -123,10 +137,18 @@ def write_all(
 
     applied: called together with the binding; undone: called if the writes are taken back.
     """
+    rebind([(var, _own(node, var)) for var, node in pairs], applied, undone)
+
+
+def rebind(
+    bound: list[tuple[Var, Node]],
+    applied: Callable[[], object] | None = None,
+    undone: Callable[[], object] | None = None,
+) -> None:
+    """`write_all` of nodes that belong to their Var alone."""
     if len(_writes) > config.pending_depth:
         _forget_dead_writes()
     site = user_site()
-    bound = [(var, _own(node, var)) for var, node in pairs]
     log, group = _transactions.log, object()
     since = None if log is None else _transactions.since
     records = [Write(var, var._node, node, group, since) for var, node in bound]
@@ -138,7 +160,8 @@ def write_all(
             var._node = node
             if node.storage is None:
                 register(var)
-        _writes.extend(record for record in records if record.new.storage is None)
+        if recording.trace is None:
+            _writes.extend(record for record in records if record.new.storage is None)
         if log is not None:
             log.extend(records)
         if applied is not None:
@@ -193,6 +216,22 @@ def not_recording_gradients() -> Iterator[None]:
 
 
 @contextmanager
+def no_transaction() -> Iterator[None]:
+    """Writes inside the block are not undone by an exception that leaves an outer transaction."""
+    saved = _transactions.log, _transactions.since
+    _transactions.log = None
+    try:
+        yield
+    finally:
+        _transactions.log, _transactions.since = saved
+
+
+def in_transaction() -> bool:
+    """True inside a `transaction`."""
+    return _transactions.log is not None
+
+
+@contextmanager
 def transaction() -> Iterator[None]:
     """Undoes the writes recorded inside when an exception leaves the block; nested: no effect.
 
@@ -234,12 +273,26 @@ def undo(writes: list[Write]) -> None:
 
 
 def value_of(node: Node) -> Storage:
-    """The bytes of a node, computed now if need be; raises the node's own error if it failed."""
+    """The bytes of a node, computed now if need be; raises the node's own error if it failed.
+
+    Raises JitError in a trace, where there are no values.
+    """
+    if recording.trace is not None:
+        _refuse_to_look(node)
     while node.storage is None:
         if node.error is not None:
             raise again(node.error)
         compute([node])  # another pending value may fail: then this one is tried without it
     return node.storage
+
+
+def _refuse_to_look(node: Node) -> NoReturn:
+    raise JitError(
+        f"{user_site()}: the value of {describe(node)} is asked for (by if, bool, item, float, "
+        f"print, numpy or the like), but {recording.trace.name} is being traced for mo.jit and "
+        "has no values yet; write mo.where(condition, a, b) instead of if, and return what is to "
+        "be looked at"
+    )
 
 
 def again(error: BaseException) -> BaseException:
@@ -251,7 +304,12 @@ def again(error: BaseException) -> BaseException:
 
 
 def sync() -> None:
-    """Computes every live pending Var and every recorded write; raises the first error met."""
+    """Computes every live pending Var and every recorded write; raises the first error met.
+
+    Does nothing in a trace, which is one program anyway.
+    """
+    if recording.trace is not None:
+        return
     error = compute([], everything=True)
     if error is not None:
         while compute([], everything=True) is not None:
@@ -265,6 +323,8 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
 
     Returns the error of a failed check, after which what depends on it is marked as failed.
     """
+    if recording.trace is not None:
+        return None
     with _lock:
         writes = list(_writes)
         written = {w.new: None for w in writes if _is_current(w)}
@@ -278,7 +338,7 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
             error = _undo_failed(writes)
         try:
             for part in _parts(nodes, graph):
-                fault = _run(part, writes)
+                fault = _run(part, writes, graph if part is nodes else None)
                 if fault is not None:
                     return fault
         except Exception:  # out of memory: a value that was only read leaves the writes to be tried
@@ -298,7 +358,8 @@ def _is_current(record: Write) -> bool:
 
 def note_gradients(vars: list[Var]) -> None:
     """Remembers what `backward()` recorded, for `_gradients_with`."""
-    _gradients.extend(map(weakref.ref, vars))
+    if recording.trace is None:
+        _gradients.extend(map(weakref.ref, vars))
 
 
 def _gradients_with(asked: list[Node]) -> list[Node]:
@@ -348,10 +409,11 @@ def _undo_groups(failed: list[Write], writes: list[Write]) -> None:
     undo([w for w in writes if w.group in groups])
 
 
-def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
+def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> BaseException | None:
+    """Computes some nodes by one program; graph: what they are computed from, if known."""
     aliases = [n for n in wanted if _alias(n) is not None]
     roots = [n for n in wanted if n not in set(aliases)] if aliases else wanted
-    nodes = pending(roots)
+    nodes = pending(roots) if aliases or graph is None else graph
     storages: list[Storage] = []
     program: Bound | None = None
     leaves: list[Node] = []
@@ -428,8 +490,9 @@ def _forget_history(nodes: list[Node]) -> None:
     leads: dict[Node, bool] = {}
     for node in nodes:
         if node.requires_grad and not node.stop:
-            if all(source in leads for source in node.inputs):
-                leads[node] = any(leads[source] for source in node.inputs)
+            sources = history_inputs(node)
+            if all(source in leads for source in sources):
+                leads[node] = any(leads[source] for source in sources)
             else:
                 leads[node] = _leads_to_leaf(node)
             if not leads[node]:
@@ -438,6 +501,8 @@ def _forget_history(nodes: list[Node]) -> None:
             leads[node] = node.requires_grad
         if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
             node.inputs = ()
+            if type(node) is Custom:
+                node.call = None
             node.signature = VALUE
             node.site = shared_site(node.site)
             if node.dropped is None and not node.stop and node.dtype.is_float:
@@ -452,7 +517,7 @@ def _leads_to_leaf(node: Node) -> bool:
     seen = {node}
     stack = [node]
     while stack:
-        for source in stack.pop().inputs:
+        for source in history_inputs(stack.pop()):
             if source.requires_grad and source not in seen:
                 if source.stop or len(seen) > LONG_HISTORY:
                     return True
@@ -465,7 +530,7 @@ def _leads_to_leaf(node: Node) -> bool:
 
 def _dropped_below(node: Node) -> Site | None:
     """Where the history of a node's inputs went, or its own."""
-    for source in node.inputs:
+    for source in history_inputs(node):
         if source.dropped is not None and source.dropped is not COMPUTED:
             return source.dropped
     return node.dropped
@@ -553,6 +618,8 @@ def bound(node: Node) -> None:
     """Computes the oldest part of what is pending if a node just recorded made it too much."""
     if node.depth > config.pending_depth:
         deepest = max(node.inputs, key=lambda source: source.depth)
+        if isinstance(deepest.error, JitError):
+            raise JitError(f"{user_site()}: {deepest.error}")
         if deepest.storage is None and deepest.error is None:
             compute([deepest])
             node.depth = 1 + max((source.depth for source in node.inputs), default=0)
@@ -663,6 +730,8 @@ def drop_history(nodes: list[Node], site: Site) -> None:
         if node.requires_grad and node.inputs and not node.stop:
             node.requires_grad = False
             node.dropped = site
+            if type(node) is Custom:
+                node.call = None
             if node.storage is not None:
                 node.inputs = ()
 
