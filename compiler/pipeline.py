@@ -164,7 +164,7 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Program, list[Nod
             program = _programs.get(key)
             if program is None:
                 program = compile_program(nodes, asked)
-                if not any(isinstance(n, Escape) for n in nodes):
+                if not any(isinstance(n, Escape) and n.key is None for n in nodes):
                     _programs[key] = program
     return program, leaves
 
