@@ -329,21 +329,42 @@ def tile(x: Any, repeats: Any) -> Var:
     return Var._of(Reindex(shape, (Piece(0, indices),), node))
 
 
-def repeat(x: Any, count: int, axis: int | None = None) -> Var:
-    """x with every element repeated `count` times along an axis (None: of the flat x)."""
+def repeat(x: Any, count: Any, axis: int | None = None) -> Var:
+    """x with every element repeated along an axis (None: of the flat x).
+
+    count: one integer, or one for each element of the axis, whose sum is the new extent: a Var of
+    counts is computed at the call.
+    """
     if axis is None:
-        return repeat(reshape(x, -1), count, 0)
+        return repeat(reshape(x, -1) if node_of(x).size else reshape(x, 0), count, 0)
     node = node_of(x)
     (k,) = normal_axes(axis, len(node.shape), "repeat")
-    count = operator.index(count)
-    if count < 0:
-        raise ShapeError(f"repeat(x, count): count must not be negative, got {count}")
-    shape = (*node.shape[:k], node.shape[k] * count, *node.shape[k + 1 :])
+    counts = _integers(count.tolist() if isinstance(count, Var) else count)
+    if any(c < 0 for c in counts):
+        raise ShapeError(f"repeat(x, count): counts must not be negative, got {count}")
+    if len(counts) != 1:
+        return _repeated(node, counts, k)
+    each = counts[0]
+    shape = (*node.shape[:k], node.shape[k] * each, *node.shape[k + 1 :])
     indices = tuple(
-        ("floordiv", ("i", j), count) if j == k and count > 1 else ("i", j)
+        ("floordiv", ("i", j), each) if j == k and each > 1 else ("i", j)
         for j in range(len(node.shape))
     )
     return Var._of(Reindex(shape, (Piece(0, indices),), node))
+
+
+def _repeated(node: Node, counts: list[int], axis: int) -> Var:
+    if len(counts) != node.shape[axis]:
+        raise ShapeError(
+            f"repeat(x, count): need one count or {node.shape[axis]}, got {len(counts)}; "
+            f"x is {describe(node)}"
+        )
+    source = [position for position, count in enumerate(counts) for _ in range(count)]
+    places = node_of(np.array(source, np.int64))
+    shape = (*node.shape[:axis], len(source), *node.shape[axis + 1 :])
+    indices: list[Expr] = [("i", k) for k in range(len(node.shape))]
+    indices[axis] = ("read", 1, (("i", axis),), None)
+    return Var._of(Reindex(shape, (Piece(0, tuple(indices)),), node, places))
 
 
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
