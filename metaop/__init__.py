@@ -1,8 +1,10 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
 from . import errors, linalg, random, safetensors
+from .batching import vmap
 from .compiler.signals import uninterrupted
 from .config import config
+from .control import cond, scan, while_loop
 from .convolution import (
     avg_pool2d,
     conv1d,
@@ -340,6 +342,7 @@ from .special import (
     xlogy,
 )
 from .threads import get_num_threads, set_num_threads
+from .transforms import gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, then what is built on all of the above
