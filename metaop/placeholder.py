@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from . import life
 from .compiler.rewrite import rebuild
 from .dtype import DType
 from .errors import JitError, origin
-from .graph import Node, Scalar, Shape, toposort
-from .life import recorded_writes, transaction
+from .graph import Node, Scalar, Shape, _sequence, recording, toposort
 from .var import Var, node_of
 
 
@@ -23,6 +23,8 @@ class Placeholder(Node):
     def __init__(self, shape: Shape, dtype: DType, where: str):
         super().__init__(shape, dtype, (), ("placeholder",))
         self.depth = 0
+        # so that a write to a Var of the function's own keeps its history
+        self.requires_grad = recording.grad and dtype.is_float
         self.error = JitError(
             f"the value of an argument of {where} is asked for (by if, float, print or the like), "
             "but the function is recorded once for all values; write mo.where(condition, a, b), "
@@ -74,27 +76,29 @@ class Recorded:
 
     def __init__(self, where: str, function: Callable[..., Any], arguments: Any, kinds: Any):
         """kinds: (shape, dtype) of every leaf of the arguments, which are given for structure."""
+        self.first = next(_sequence)  # what is made from now on is the function's own
         self.inputs = [Placeholder(shape, dtype, where) for shape, dtype in kinds]
         self.structure, self.outputs = self._call(where, function, arguments)
 
     def _call(
         self, where: str, function: Callable[..., Any], arguments: Any
     ) -> tuple[Any, list[Node]]:
-        with transaction():
+        with life.transaction():
             given = rebuilt(arguments, [Var._of(node) for node in self.inputs])
-            before = len(recorded_writes())
+            before = len(life.recorded_writes())
             results = function(*given)
-            outputs = [node_of(leaf) for leaf in leaves_of(results)]
-            self._refuse_writes(where, recorded_writes()[before:])
-        return results, outputs
-
-    def _refuse_writes(self, where: str, written: list[Node]) -> None:
-        if written:
-            raise JitError(
-                f"the function given to {where} writes to a Var (random numbers and running "
-                "statistics are writes, too), which would happen once instead of at every call; "
-                "pass random numbers in, and return what is to be kept"
-            )
+            leaves = leaves_of(results)
+            outputs = [node_of(leaf) for leaf in leaves]
+            writes = list(life._transactions.log or ())[before:]
+            if any(w.old.sequence < self.first for w in writes):
+                raise JitError(
+                    f"the function given to {where} writes to a Var from outside (random numbers "
+                    "and running statistics do, too), which would happen once instead of at every "
+                    "call; pass random numbers in, and return what is to be kept"
+                )
+            life.undo(writes)  # to Vars of its own: their values are in the results
+        # no Var that has no value must stay alive: `mo.sync()` would try to compute it
+        return rebuilt(results, range(len(leaves))), outputs
 
     def dependent(self) -> set[Node]:
         """The nodes that depend on an input."""
