@@ -14,7 +14,7 @@ from .build import full as full_node
 from .dtype import as_dtype
 from .errors import ShapeError
 from .graph import Elementwise, IndexOf, Node, size_of
-from .movement import broadcast_to, extents_of, reshape, shape_of, stack
+from .movement import broadcast_to, extents_of, reshape, shape_of, stack, takes_keyword
 from .var import Var, node_of
 
 
@@ -67,16 +67,19 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) 
     return Var._of(full_node(value, target, kind))
 
 
+@takes_keyword("shape")
 def zeros(*shape: Any, dtype: Any = None, device: Any = None) -> Var:
     """An array of zeros; the shape is a tuple or separate integers.  float32 unless asked."""
     return full(shape_of(shape), 0.0, dtype or dt.float32, device=device)
 
 
+@takes_keyword("shape")
 def ones(*shape: Any, dtype: Any = None, device: Any = None) -> Var:
     """An array of ones; the shape is a tuple or separate integers.  float32 unless asked."""
     return full(shape_of(shape), 1.0, dtype or dt.float32, device=device)
 
 
+@takes_keyword("shape")
 def empty(*shape: Any, dtype: Any = None, device: Any = None) -> Var:
     """An array to be filled: of zeros."""
     return zeros(*shape, dtype=dtype, device=device)

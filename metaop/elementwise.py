@@ -216,8 +216,15 @@ def bitwise_invert(x: Any) -> Var:
     return Var._of(Elementwise("invert", node))
 
 
-def astype(x: Any, dtype: Any) -> Var:
-    """x converted to a dtype; float to integer truncates toward zero."""
+def astype(x: Any, dtype: Any, *, copy: bool = True, device: Any = None) -> Var:
+    """x converted to a dtype; float to integer truncates toward zero.
+
+    copy: False returns a Var of the dtype itself; device: "cpu" or None.
+    """
+    if device not in (None, "cpu"):
+        raise ValueError(f"metaop computes on the CPU: no device {device!r}")
+    if not copy and isinstance(x, Var) and x.dtype is as_dtype(dtype):
+        return x
     return Var._of(Elementwise("copy", cast(node_of(x), as_dtype(dtype))))
 
 

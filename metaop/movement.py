@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,21 @@ from .errors import ShapeError, describe
 from .graph import Node, Piece, Reindex, Shape, size_of
 from .index import TRUE, Expr, conjunction
 from .var import Var, node_of
+
+
+def takes_keyword(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Lets a function of separate integers (`*shape`) take them as one keyword, too."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if name in options:
+                arguments = (*arguments, options.pop(name))
+            return function(*arguments, **options)
+
+        return wrapped
+
+    return decorate
 
 
 def shape_of(shape: Any) -> Shape:
@@ -49,8 +65,12 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer)
 
 
-def reshape(x: Any, *shape: Any) -> Var:
-    """x with the same elements in row-major order; one extent may be -1."""
+@takes_keyword("shape")
+def reshape(x: Any, *shape: Any, copy: bool | None = None) -> Var:
+    """x with the same elements in row-major order; one extent may be -1.
+
+    copy: accepted and without meaning, values never change.
+    """
     node = node_of(x)
     target = list(shape_of(shape))
     if target.count(-1) > 1 or any(n < -1 for n in target):
@@ -91,6 +111,7 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Var:
     return reshape(x, (*node.shape[:first], middle, *node.shape[last + 1 :]))
 
 
+@takes_keyword("axes")
 def permute_dims(x: Any, *axes: Any) -> Var:
     """x with its axes in another order: axis k of the result is axes[k] of x."""
     node = node_of(x)
@@ -139,7 +160,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return permute_dims(x, order)
 
 
-def expand_dims(x: Any, axis: int | Sequence[int]) -> Var:
+def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Var:
     """x with new axes of size one at the given places of the result."""
     node = node_of(x)
     given = _integers(axis)
@@ -160,6 +181,7 @@ def squeeze(x: Any, axis: Any = None) -> Var:
     return reshape(x, tuple(n for k, n in enumerate(node.shape) if k not in axes))
 
 
+@takes_keyword("shape")
 def broadcast_to(x: Any, *shape: Any) -> Var:
     """x repeated along new and size-one axes to a shape."""
     node = node_of(x)
@@ -288,7 +310,7 @@ def _pad_index(mode: str, inner: Expr, n: int, most: int, node: Node) -> Expr:
     # symmetric repeats the edge (-1 -> 0), reflect does not (-1 -> 1)
     first = -1 if mode == "symmetric" else 0
     last = 2 * (n - 1) - first
-    if most > n + first:  # wider than one reflection: it repeats
+    if most > n - 1 - first:  # wider than one reflection: it repeats
         inner = ("mod", inner, last - first)
         return ("min", inner, ("sub", last, inner))
     positive = ("max", inner, ("sub", first, inner))
