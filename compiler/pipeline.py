@@ -151,7 +151,7 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
             program = _programs.get(key)
             if program is None:
                 program = compile_program(nodes, asked).bind()
-                if not any(isinstance(n, Escape) for n in nodes):
+                if not any(isinstance(n, Escape) and n.key is None for n in nodes):
                     _programs[key] = program
     return program, leaves
 

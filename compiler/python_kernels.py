@@ -147,6 +147,44 @@ def _erfc(x: Any) -> Any:
     return math.erfc(x)
 
 
+def _lgamma(x: Any) -> float:
+    if math.isinf(x) or (x <= 0 and x == math.floor(x)):
+        return math.inf
+    return math.inf if x > 1e305 else math.lgamma(x)
+
+
+def _digamma(x: Any) -> float:
+    """The recurrence up to 10, then the asymptotic series; below 0 by reflection."""
+    if x == 0:
+        return math.copysign(math.inf, -x)
+    if math.isnan(x) or x == -math.inf or (x < 0 and x == math.floor(x)):
+        return math.nan
+    if x < 0:
+        return _digamma(1 - x) - math.pi / math.tan(math.pi * math.fmod(x, 1.0))
+    total = 0.0
+    while x < 10:
+        total -= 1 / x
+        x += 1
+    if math.isinf(x):
+        return x
+    series = 0.0
+    for coefficient in (-1 / 12, 691 / 32760, -1 / 132, 1 / 240, -1 / 252, 1 / 120, -1 / 12):
+        series = series / (x * x) + coefficient
+    return total + math.log(x) - 0.5 / x + series / (x * x)
+
+
+def _erfinv(x: Any) -> float:
+    """Newton's method on erf, or on erfc where erf is flat."""
+    if not -1 < x < 1 or x == 0:
+        return math.copysign(math.inf, x) if abs(x) == 1 else x if x == 0 else math.nan
+    a = abs(x)
+    y = a * 0.9 if a < 0.7 else math.sqrt(-math.log(1 - a))
+    for _ in range(60):
+        error = math.erf(y) - a if a < 0.5 else (1 - a) - math.erfc(y)
+        y -= error * math.sqrt(math.pi) / 2 * math.exp(y * y)
+    return math.copysign(y, x)
+
+
 def _sigmoid(x: Any) -> Any:
     x = f64(x)
     return 1 / (1 + np.exp(-x))
@@ -173,6 +211,7 @@ _DEFINITIONS: dict[str, Callable[..., Any]] = {
     "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
     "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
     "acosh": np.arccosh, "atanh": np.arctanh, "erf": _erf, "erfc": _erfc,
+    "erfinv": _erfinv, "lgamma": _lgamma, "digamma": _digamma,
     "sigmoid": _sigmoid, "floordiv": np.floor_divide, "mod": np.remainder,
     "truncdiv": _truncdiv, "truncmod": _truncmod, "pow": _pow, "atan2": np.arctan2,
     "hypot": np.hypot, "copysign": np.copysign, "maximum": np.maximum,

@@ -85,7 +85,7 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
         case RandomBits():
             new = RandomBits(node.shape, *inputs)
         case Escape():
-            new = Escape(node.name, node.call, node.shape, node.dtype, *inputs)
+            new = Escape(node.name, node.call, node.shape, node.dtype, *inputs, key=node.key)
         case _:
             raise CompilerBug(f"{node!r} has no inputs to replace")
     new.backward = node.backward

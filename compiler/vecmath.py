@@ -1283,7 +1283,8 @@ def lgamma(ops: Ops, x: Value) -> Value:
         over_pi = ops.mul(ops.abs(sine), ops.const(_nearest(1 / _PI, ops.width)))
         logs = ops.add(log(ops, over_pi), log(ops, a))
         value = ops.neg(ops.add(logs, positive))
-        return (ops.select(ops.eq(a, ops.const(_INF)), a, value),)
+        infinite, pole = ops.const(_INF), ops.eq(sine, ops.const(0.0))
+        return (ops.select(ops.mask_or(ops.eq(a, infinite), pole), infinite, value),)
 
     return _rarely(ops, ops.lt(x, ops.const(0.0)), (positive,), reflected)[0]
 

@@ -1,23 +1,44 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
-from . import errors, random, safetensors
+from . import errors, linalg, random, safetensors
+from .batching import vmap
 from .compiler.signals import uninterrupted
 from .config import config
-from .convolution import avg_pool2d, conv1d, conv2d, max_pool2d
+from .control import cond, scan, while_loop
+from .convolution import (
+    avg_pool2d,
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    fold,
+    max_pool2d,
+    sliding_window_view,
+    unfold,
+)
 from .creation import (
     arange,
     array,
     asarray,
     empty,
+    empty_like,
     eye,
     full,
     full_like,
+    identity,
     index,
+    indices,
     linspace,
+    logspace,
     ones,
     ones_like,
     tril,
+    tril_indices,
     triu,
+    triu_indices,
+    vander,
     zeros,
     zeros_like,
 )
@@ -37,6 +58,7 @@ from .dtype import (
     uint32,
     uint64,
 )
+from .einsum import einsum
 from .elementwise import (
     abs,
     acos,
@@ -59,11 +81,13 @@ from .elementwise import (
     copysign,
     cos,
     cosh,
+    digamma,
     divide,
     e,
     equal,
     erf,
     erfc,
+    erfinv,
     exp,
     exp2,
     expm1,
@@ -82,6 +106,7 @@ from .elementwise import (
     lerp,
     less,
     less_equal,
+    lgamma,
     log,
     log1p,
     log2,
@@ -130,9 +155,35 @@ from .function import Function, FunctionContext
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .indexing import one_hot, take, take_along_axis
 from .inspection import dump, explain, stats
+from .interchange import (
+    __array_namespace_info__,
+    can_cast,
+    finfo,
+    from_dlpack,
+    from_numpy,
+    iinfo,
+    isdtype,
+    result_type,
+)
 from .jit import jit
 from .life import transaction
-from .linear import dot, matmul, outer
+from .linear import (
+    addmm,
+    baddbmm,
+    bilinear,
+    bmm,
+    cross,
+    dot,
+    inner,
+    kron,
+    matmul,
+    mm,
+    mv,
+    outer,
+    tensordot,
+    vdot,
+    vecdot,
+)
 from .movement import (
     broadcast_to,
     concat,
@@ -157,20 +208,143 @@ from .movement import (
 from .names import *  # noqa: F403
 from .notation import Axis, Indexed, axes, reindex, reindex_reduce
 from .random import Generator, manual_seed
+from .rearrange import (
+    append,
+    array_split,
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    block_diag,
+    broadcast_arrays,
+    chunk,
+    column_stack,
+    diag,
+    diag_embed,
+    diagflat,
+    diagonal,
+    dsplit,
+    dstack,
+    expand,
+    fliplr,
+    flipud,
+    hsplit,
+    hstack,
+    narrow,
+    ravel,
+    repeat_interleave,
+    rot90,
+    select,
+    swapdims,
+    t,
+    tensor_split,
+    trace,
+    unbind,
+    unflatten,
+    unstack,
+    vsplit,
+    vstack,
+)
 from .reduction import (
     amax,
     amin,
+    aminmax,
     argmax,
     argmin,
+    average,
     count_nonzero,
+    dist,
     logsumexp,
     mean,
+    nanmax,
+    nanmean,
+    nanmin,
+    nanprod,
+    nanstd,
+    nansum,
+    nanvar,
     norm,
+    ptp,
     std,
+    std_mean,
     var,
+    var_mean,
+)
+from .scans import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    cumulative_prod,
+    cumulative_sum,
+    diff,
+    logcumsumexp,
+)
+from .selection import (
+    argwhere,
+    bincount,
+    flatnonzero,
+    gather,
+    index_add,
+    index_copy,
+    index_fill,
+    index_put,
+    index_select,
+    isin,
+    masked_fill,
+    masked_scatter,
+    masked_select,
+    nonzero,
+    scatter,
+    scatter_add,
+    scatter_reduce,
 )
 from .serialization import load, save
+from .sorting import (
+    argsort,
+    bucketize,
+    digitize,
+    kthvalue,
+    median,
+    percentile,
+    quantile,
+    searchsorted,
+    sort,
+    topk,
+    unique,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
+)
+from .special import (
+    addcdiv,
+    addcmul,
+    allclose,
+    array_equal,
+    conj,
+    deg2rad,
+    divmod,
+    float_power,
+    fmod,
+    frac,
+    heaviside,
+    imag,
+    isneginf,
+    isposinf,
+    ldexp,
+    logaddexp,
+    logaddexp2,
+    logit,
+    nan_to_num,
+    nextafter,
+    rad2deg,
+    real,
+    signbit,
+    sinc,
+    xlogy,
+)
 from .threads import get_num_threads, set_num_threads
+from .transforms import gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, then what is built on all of the above

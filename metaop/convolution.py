@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import DTypeError, ShapeError, describe
+from .graph import size_of
 from .var import Var
 
 Sizes = int | Sequence[int]
@@ -226,6 +227,242 @@ def conv2d(
     Source: as torch.nn.functional.conv2d (a cross-correlation: the window is not flipped).
     """
     return _convolve("conv2d", "height,width", x, w, stride, padding, dilation, groups)
+
+
+def conv3d(
+    x: Var,
+    w: Var,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Var:
+    """`conv2d` with three axes: x [batch, channels, depth, height, width].
+
+    w: [out, channels/groups, window, window, window].
+    """
+    return _convolve("conv3d", "depth,height,width", x, w, stride, padding, dilation, groups)
+
+
+# --- transposed convolution -----------------------------------------------------------------------
+
+
+def _transposed(
+    name: str,
+    space: str,
+    x: Var,
+    w: Var,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Var:
+    """`out[n, o, i*s + r*d - p] += x[n, c, i] * w[c, o, r]`: what a convolution gives back."""
+    (groups,) = _sizes(name, "groups", groups, 1, 1)
+    _check_rank(f"{name}(x, w)", "x", x, f"batch,channels,{space}")
+    _check_rank(f"{name}(x, w)", "w", w, f"in,out,{space}")
+    both = f"x is {describe(x)}, w is {describe(w)}"
+    if x.dtype is not w.dtype:
+        raise DTypeError(
+            f"{name}(x, w): dtypes must agree, {both}; write x.astype({w.dtype.name!r})"
+        )
+    if x.shape[1] != w.shape[0] or x.shape[1] % groups:
+        raise ShapeError(f"{name}(x, w): channels must agree and groups divide them, {both}")
+    rank = x.ndim - 2
+    steps = _sizes(name, "stride", stride, rank, 1)
+    gaps = _sizes(name, "dilation", dilation, rank, 1)
+    pads = _sizes(name, "padding", padding, rank, 0)
+    extra = _sizes(name, "output_padding", output_padding, rank, 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, steps, gaps, strict=True)):
+        raise ValueError(f"{name}: output_padding must be smaller than stride or dilation")
+    out = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(x.shape[2:], steps, pads, gaps, w.shape[2:], extra, strict=True)
+    )
+    if min(out) < 1:
+        raise ShapeError(f"{name}(x, w): nothing is left of the output {out}, {both}")
+    windows = [
+        Window(k, s, d, p, n)
+        for k, s, d, p, n in zip(w.shape[2:], steps, gaps, pads, x.shape[2:], strict=True)
+    ]
+    return _spread_products(x, w, windows, groups, out)
+
+
+def _spread_products(
+    x: Var, w: Var, windows: list[Window], groups: int, out: tuple[int, ...]
+) -> Var:
+    """The sum over windows, in loops [n, g, o, *positions, c, *taps]; out is [n, g * o, *space]."""
+    rank = len(windows)
+    channels, outputs = x.shape[1] // groups, w.shape[1]
+    taps = tuple(window.size for window in windows)
+    shape = (x.shape[0], groups, outputs, *x.shape[2:], channels, *taps)
+
+    def image(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        channel = rest[rank] if groups == 1 else g * channels + rest[rank]
+        return n, channel, *rest[:rank]
+
+    def kernel(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        channel = rest[rank] if groups == 1 else g * channels + rest[rank]
+        return channel, o, *rest[rank + 1 :]
+
+    def target(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
+        positions, offsets = rest[:rank], rest[rank + 1 :]
+        return n, g, o, *_sources(windows, positions, offsets)
+
+    product = x.reindex(shape, image) * w.reindex(shape, kernel)
+    total = product.reindex_reduce("add", (x.shape[0], groups, outputs, *out), target)
+    return total.reshape((x.shape[0], groups * outputs, *out))
+
+
+def conv_transpose1d(
+    x: Var,
+    w: Var,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Var:
+    """`conv_transpose2d` with one axis: x [batch, in, length], w [in, out/groups, window]."""
+    return _transposed(
+        "conv_transpose1d", "length", x, w, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose2d(
+    x: Var,
+    w: Var,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Var:
+    """`out[n, o, i*s + r*d - p, j*s + q*d - p] += x[n, c, i, j] * w[c, o, r, q]`: the gradient of
+    `conv2d` as an operation of its own.
+
+    x: [batch, in, height, width]; w: [in, out/groups, window, window].
+    Returns: [batch, out, (height - 1)*s - 2p + d*(window - 1) + output_padding + 1, likewise].
+    Source: as torch.nn.functional.conv_transpose2d.
+    """
+    return _transposed(
+        "conv_transpose2d", "height,width", x, w, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose3d(
+    x: Var,
+    w: Var,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Var:
+    """`conv_transpose2d` with three axes: x [batch, in, depth, height, width]."""
+    return _transposed(
+        "conv_transpose3d", "depth,height,width", x, w, stride, padding, output_padding, groups,
+        dilation,
+    )  # fmt: skip
+
+
+# --- windows as columns ---------------------------------------------------------------------------
+
+
+def _columns_of(
+    name: str, space: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any
+) -> list[Window]:
+    rank = len(space)
+    sizes = _sizes(name, "kernel_size", kernel, rank, 1)
+    steps = _sizes(name, "stride", stride, rank, 1)
+    gaps = _sizes(name, "dilation", dilation, rank, 1)
+    pads = _sizes(name, "padding", padding, rank, 0)
+    found = []
+    for n, k, s, d, p in zip(space, sizes, steps, gaps, pads, strict=True):
+        room = n + 2 * p - (k - 1) * d - 1
+        if room < 0:
+            raise ShapeError(f"{name}: the window {sizes} does not fit into {tuple(space)}")
+        found.append(Window(k, s, d, p, room // s + 1))
+    return found
+
+
+def unfold(
+    x: Var, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
+) -> Var:
+    """The windows of x as columns: [batch, channels * taps, positions].
+
+    x: [batch, channels, *space] of any number of axes.  Source: as torch.nn.functional.unfold.
+    """
+    if x.ndim < 3:
+        raise ShapeError(f"unfold(x): x must be [batch, channels, ...], got {describe(x)}")
+    windows = _columns_of("unfold(x)", x.shape[2:], kernel_size, dilation, padding, stride)
+    taps, positions = _taps_and_positions(windows)
+    rank = len(windows)
+
+    def source(n: Any, c: Any, *rest: Any) -> tuple[Any, ...]:
+        return n, c, *_sources(windows, rest[rank:], rest[:rank])
+
+    seen = x.reindex((*x.shape[:2], *taps, *positions), source)
+    return seen.reshape((x.shape[0], x.shape[1] * size_of(taps), size_of(positions)))
+
+
+def _taps_and_positions(windows: list[Window]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(w.size for w in windows), tuple(w.out for w in windows)
+
+
+def fold(
+    x: Var,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    dilation: Sizes = 1,
+    padding: Sizes = 0,
+    stride: Sizes = 1,
+) -> Var:
+    """Columns [batch, channels * taps, positions] added up where `unfold` had read them.
+
+    output_size: the extents of the space.  Source: as torch.nn.functional.fold.
+    """
+    if x.ndim != 3:
+        raise ShapeError(f"fold(x): x must be [batch, columns, positions], got {describe(x)}")
+    space = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * 2
+    windows = _columns_of("fold(x)", space, kernel_size, dilation, padding, stride)
+    taps, positions = _taps_and_positions(windows)
+    if x.shape[1] % size_of(taps) or x.shape[2] != size_of(positions):
+        raise ShapeError(
+            f"fold(x): x must be [batch, channels * {size_of(taps)}, {size_of(positions)}], "
+            f"got {describe(x)}"
+        )
+    channels, rank = x.shape[1] // size_of(taps), len(windows)
+
+    def target(n: Any, c: Any, *rest: Any) -> tuple[Any, ...]:
+        return n, c, *_sources(windows, rest[rank:], rest[:rank])
+
+    columns = x.reshape((x.shape[0], channels, *taps, *positions))
+    return columns.reindex_reduce("add", (x.shape[0], channels, *space), target)
+
+
+def sliding_window_view(x: Var, window_shape: Sizes, axis: Any = None) -> Var:
+    """Every window of x: new last axes run over the window (as
+    numpy.lib.stride_tricks.sliding_window_view, but a value and no view)."""
+    axes = tuple(range(x.ndim)) if axis is None else axis
+    axes = (axes,) if hasattr(axes, "__index__") else tuple(axes)
+    axes = tuple(a % x.ndim for a in axes)
+    sizes = _sizes("sliding_window_view", "window_shape", window_shape, len(axes), 1)
+    shape = list(x.shape)
+    for a, size in zip(axes, sizes, strict=True):
+        if size > shape[a]:
+            raise ShapeError(f"sliding_window_view: a window of {size} on axis {a}, {describe(x)}")
+        shape[a] = shape[a] - size + 1
+    rank = x.ndim
+
+    def source(*loops: Any) -> tuple[Any, ...]:
+        at = list(loops[:rank])
+        for a, tap in zip(axes, loops[rank:], strict=True):
+            at[a] = at[a] + tap
+        return tuple(at)
+
+    return x.reindex((*shape, *sizes), source)
 
 
 # --- pooling --------------------------------------------------------------------------------------

@@ -161,6 +161,9 @@ acosh = _float_unary("acosh", "The inverse hyperbolic cosine: NaN below 1.")
 atanh = _float_unary("atanh", "The inverse hyperbolic tangent: NaN outside [-1, 1].")
 erf = _float_unary("erf", "The error function 2/sqrt(pi) * integral of exp(-t*t) from 0 to x.")
 erfc = _float_unary("erfc", "1 - erf(x), accurate for large x.")
+erfinv = _float_unary("erfinv", "The inverse of erf: ±inf at ±1, NaN beyond.")
+lgamma = _float_unary("lgamma", "The logarithm of |gamma(x)|: inf at 0, -1, -2, …")
+digamma = _float_unary("digamma", "The derivative of lgamma: NaN at -1, -2, …")
 sigmoid = _float_unary("sigmoid", "1 / (1 + exp(-x)), without overflow.")
 floor = _rounding("floor", "The largest integer not above x, in x's dtype.")
 ceil = _rounding("ceil", "The smallest integer not below x, in x's dtype.")
@@ -239,8 +242,15 @@ def bitwise_invert(x: Any) -> Var:
     return Var._of(Elementwise("invert", node))
 
 
-def astype(x: Any, dtype: Any) -> Var:
-    """x converted to a dtype; float to integer truncates toward zero."""
+def astype(x: Any, dtype: Any, *, copy: bool = True, device: Any = None) -> Var:
+    """x converted to a dtype; float to integer truncates toward zero.
+
+    copy: False returns a Var of the dtype itself; device: "cpu" or None.
+    """
+    if device not in (None, "cpu"):
+        raise ValueError(f"metaop computes on the CPU: no device {device!r}")
+    if not copy and isinstance(x, Var) and x.dtype is as_dtype(dtype):
+        return x
     return Var._of(Elementwise("copy", cast(node_of(x), as_dtype(dtype))))
 
 

@@ -119,6 +119,32 @@ def _where_gradient(g: Node, y: Node, condition: Node, a: Node, b: Node) -> Grad
     return None, where(condition, g), where(condition, full(0, g.shape, g.dtype), g)
 
 
+# Bernoulli numbers B2, B4, …: the coefficients of trigamma's asymptotic series.
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+_TRIGAMMA_STEPS = 8
+
+
+def trigamma(a: Node) -> Node:
+    """The derivative of digamma: the recurrence 1/x² + trigamma(x + 1) up to 8.5, then the
+    asymptotic series; below 1/2 by reflection."""
+    wide = cast(a, a.dtype.compute)
+    reflected = compare("lt", wide, 0.5)
+    x = where(reflected, minus_from(1, wide), wide)
+    z = plus(x, _TRIGAMMA_STEPS)
+    inverse = div(full(1, z.shape, z.dtype), z)
+    square = _square(inverse)
+    series = full(_BERNOULLI[-1], z.shape, z.dtype)
+    for coefficient in reversed(_BERNOULLI[:-1]):
+        series = plus(mul(series, square), coefficient)
+    total = add(mul(plus(times(inverse, 0.5), 1), inverse), mul(mul(series, square), inverse))
+    for k in range(_TRIGAMMA_STEPS):
+        step = plus(x, k) if k else x
+        total = add(total, div(full(1, x.shape, x.dtype), _square(step)))
+    sine = unary("sin", times(where(reflected, wide, 0.25), math.pi))
+    mirror = sub(div(full(math.pi**2, x.shape, x.dtype), _square(sine)), total)
+    return cast(where(reflected, mirror, total), a.dtype)
+
+
 _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 ELEMENTWISE: dict[str, ElementwiseRule] = {
@@ -148,6 +174,9 @@ ELEMENTWISE: dict[str, ElementwiseRule] = {
     "sigmoid": _one(lambda g, y, a: mul(g, mul(y, minus_from(1, y)))),
     "erf": _one(lambda g, y, a: times(mul(g, unary("exp", neg(_square(a)))), _TWO_OVER_ROOT_PI)),
     "erfc": _one(lambda g, y, a: times(mul(g, unary("exp", neg(_square(a)))), -_TWO_OVER_ROOT_PI)),
+    "erfinv": _one(lambda g, y, a: times(mul(g, unary("exp", _square(y))), 1 / _TWO_OVER_ROOT_PI)),
+    "lgamma": _one(lambda g, y, a: mul(g, unary("digamma", a))),
+    "digamma": _one(lambda g, y, a: mul(g, trigamma(a))),
     "add": lambda g, y, a, b: (g, g),
     "sub": lambda g, y, a, b: (g, neg(g)),
     "mul": lambda g, y, a, b: (mul(g, b), mul(g, a)),

@@ -251,6 +251,7 @@ def _table() -> dict[str, Operator]:
     define("exp exp2 sigmoid tanh", 1, 12, "f")
     define("expm1 log log2 log10 log1p sin cos tan erf erfc", 1, 16, "f")
     define("asin acos atan sinh cosh asinh acosh atanh", 1, 24, "f")
+    define("erfinv lgamma digamma", 1, 60, "f")
     define("isnan isinf isfinite", 1, 1, "f", _bool)
     define("logical_not", 1, 1, "b", _bool)
     define("invert", 1, 1, "iub")
@@ -407,9 +408,11 @@ class Escape(Node):
     """A host callback: `call(*ndarrays) -> ndarray` of this shape and dtype, run between segments.
 
     gradient: (node, output gradient) -> gradients of the inputs, or None if it has none.
+    key: a hashable value; two escapes of one key and equal shapes compute the same, so that their
+    program is compiled once.  None: each is its own, and its program is compiled each time.
     """
 
-    __slots__ = ("call", "gradient", "name")
+    __slots__ = ("call", "gradient", "name", "key")
     kind = "escape"
 
     def __init__(
@@ -420,9 +423,11 @@ class Escape(Node):
         dtype: DType,
         *inputs: Node,
         gradient: Callable[..., Any] | None = None,
+        key: Any = None,
     ):
-        self.name, self.call, self.gradient = name, call, gradient
-        super().__init__(shape, dtype, inputs, ("escape", name, id(call)))
+        self.name, self.call, self.gradient, self.key = name, call, gradient, key
+        identity = id(call) if key is None else key
+        super().__init__(shape, dtype, inputs, ("escape", name, dtype.name, identity))
 
 
 def toposort(

@@ -1,8 +1,9 @@
-"""Reading and writing parts: every NumPy index of integers, slices, None, Ellipsis, integer Vars
-and arrays; boolean masks for writing.
+"""Reading and writing parts: every NumPy index of integers, slices, None, Ellipsis, integer and
+boolean Vars and arrays.
 
 A read is one reindex.  A write `x[i] = v` makes a new version of x: a reindex of two pieces, v
-inside the written part and the old x elsewhere.
+inside the written part and the old x elsewhere.  Where a boolean mask decides how many elements
+there are, it is computed at the call.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .build import broadcast_shapes, broadcast_to, cast, full, linear_position, 
 from .errors import DTypeError, ShapeError, describe
 from .graph import Elementwise, IndexOf, Node, Piece, Reindex, ReindexReduce, Shape
 from .index import TRUE, Expr, conjunction
-from .var import Var, node_of
+from .var import Var, buffer_of, node_of
 
 
 @dataclass
@@ -34,17 +35,47 @@ class Selection:
     extra: list[Node] = field(default_factory=list)
     conditions: list[Expr] = field(default_factory=list)
     inverse: list[Expr] = field(default_factory=list)
+    advanced: bool = False  # there are index arrays
+
+
+class _Mask:
+    """A boolean array among the keys: it takes as many axes of x as it has (0-d: none)."""
+
+    def __init__(self, node: Node):
+        self.node = node
+
+    def positions(self) -> list[Any]:
+        """One array of coordinates per axis, computed now; for a 0-d mask one that only counts."""
+        mask = Var._of(self.node)._array()
+        if not mask.ndim:
+            return [_Count(1 if mask else 0)]
+        return [buffer_of(p.astype(np.uint64)) for p in np.nonzero(mask)]
+
+
+class _Count:
+    """x[True] and x[False]: an index array of one or no elements that takes no axis of x."""
+
+    def __init__(self, count: int):
+        self.shape = (count,)
 
 
 def _is_array(key: Any) -> bool:
     return isinstance(key, Var | np.ndarray | list)
 
 
+def _axes_taken(key: Any) -> int:
+    if key is None or key is Ellipsis:
+        return 0
+    return len(key.node.shape) if isinstance(key, _Mask) else 1
+
+
 def _normalised(node: Node, key: Any) -> list[Any]:
-    """The index as one entry per axis of x (and None), the Ellipsis expanded."""
+    """The index as one entry per axis of x (and None), the Ellipsis expanded, masks as the
+    coordinates of what they choose."""
     keys = list(key) if isinstance(key, tuple) else [key]
-    keys = [_integer_array(node, k) if _is_array(k) else k for k in keys]
-    used = sum(k is not None and k is not Ellipsis for k in keys)
+    keys = [_index_array(k) if _is_array(k) else k for k in keys]
+    keys = [_Mask(node_of(bool(k))) if isinstance(k, bool | np.bool_) else k for k in keys]
+    used = sum(map(_axes_taken, keys))
     rank = len(node.shape)
     if sum(k is Ellipsis for k in keys) > 1:
         raise IndexError("an index can only have one Ellipsis ('...')")
@@ -53,16 +84,32 @@ def _normalised(node: Node, key: Any) -> list[Any]:
     if not any(k is Ellipsis for k in keys):
         keys.append(Ellipsis)
     position = next(i for i, k in enumerate(keys) if k is Ellipsis)
-    return [*keys[:position], *[slice(None)] * (rank - used), *keys[position + 1 :]]
+    keys = [*keys[:position], *[slice(None)] * (rank - used), *keys[position + 1 :]]
+    return _unmasked(node, keys) if any(isinstance(k, _Mask) for k in keys) else keys
 
 
-def _integer_array(node: Node, key: Any) -> Any:
+def _unmasked(node: Node, keys: list[Any]) -> list[Any]:
+    result: list[Any] = []
+    axis = 0
+    for k in keys:
+        taken = _axes_taken(k)
+        if isinstance(k, _Mask):
+            if k.node.shape != node.shape[axis : axis + taken]:
+                raise IndexError(
+                    f"x[mask]: the mask must have the shape of x or of the axes that it stands "
+                    f"for, x is {describe(node)}, the mask {describe(k.node)}"
+                )
+            result += k.positions()
+        else:
+            result.append(k)
+        axis += taken
+    return result
+
+
+def _index_array(key: Any) -> Any:
     array = node_of(key)
     if array.dtype is dt.bool_:
-        raise IndexError(
-            f"reading x[mask] gives a shape that depends on values (x is {describe(node)}); "
-            "use mo.where(mask, x, other), or x.numpy()[mask]"
-        )
+        return _Mask(array)
     if array.dtype.is_float:
         if isinstance(key, list) and not key:
             return cast(array, dt.int64)
@@ -88,7 +135,7 @@ def _integer(node: Node, key: Any, axis: int) -> int:
 def select(node: Node, key: Any) -> Selection:
     """What x[key] selects.  Raises IndexError as NumPy does."""
     keys = _normalised(node, key)
-    if any(isinstance(k, Node) for k in keys):
+    if any(isinstance(k, Node | _Count) for k in keys):
         return _advanced(node, keys)
     shape: list[int] = []
     result = Selection((), [])
@@ -99,7 +146,7 @@ def select(node: Node, key: Any) -> Selection:
             result.inverse.append(0)
             continue
         if isinstance(k, slice):
-            start, _, step, count = _slice(k, node.shape[axis])
+            start, step, count = _slice(k, node.shape[axis])
             loop: Expr = ("i", len(shape))
             result.indices.append(_affine(loop, step, start))
             _invert_slice(result, axis, start, step, count, node.shape[axis])
@@ -113,9 +160,26 @@ def select(node: Node, key: Any) -> Selection:
     return result
 
 
-def _slice(key: slice, extent: int) -> tuple[int, int, int, int]:
-    start, stop, step = key.indices(extent)
-    return start, stop, step, len(range(start, stop, step))
+def _slice(key: slice, extent: int) -> tuple[int, int, int]:
+    """(start, step, count) of a slice of an axis."""
+    step = 1 if key.step is None else key.step.__index__()
+    if step == 0:
+        raise ValueError("slice step cannot be zero")
+    if step > 0:
+        start = 0 if key.start is None else _bound(key.start, extent, 0, extent)
+        stop = extent if key.stop is None else _bound(key.stop, extent, 0, extent)
+        length = stop - start if start else stop
+        return start, step, max(length if step == 1 else -(-length // step), 0)
+    start = extent - 1 if key.start is None else _bound(key.start, extent, -1, extent - 1)
+    stop = -1 if key.stop is None else _bound(key.stop, extent, -1, extent - 1)
+    return start, step, max(-((stop - start) // -step) if stop < start else 0, 0)
+
+
+def _bound(position: Any, extent: int, low: int, high: int) -> int:
+    """One end of a slice: from the end if negative, moved into the axis."""
+    place = position.__index__()
+    place = place + extent if place < 0 else place
+    return low if place < low else high if place > high else place
 
 
 def _affine(loop: Expr, step: int, start: int) -> Expr:
@@ -149,18 +213,18 @@ def _advanced(node: Node, keys: list[Any]) -> Selection:
     """Integer arrays among the keys: they broadcast together and become axes of the result at
     the place of the first one, or in front if a slice or None separates them (as NumPy)."""
     places = [p for p, k in enumerate(keys) if k is not None and not isinstance(k, slice)]
-    arrays = [k for k in keys if isinstance(k, Node)]
+    arrays = [k for k in keys if isinstance(k, Node | _Count)]
     try:
         common = broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:
         raise IndexError(
             "shape mismatch: index arrays do not broadcast: "
-            + ", ".join(describe(a) for a in arrays)
+            + ", ".join(describe(a) if isinstance(a, Node) else "a bool" for a in arrays)
         ) from None
     together = places == list(range(places[0], places[-1] + 1))
     front = sum(k is None or isinstance(k, slice) for k in keys[: places[0]]) if together else 0
     loops: list[Expr] = [("i", front + k) for k in range(len(common))]
-    result = Selection((), [])
+    result = Selection((), [], advanced=True)
     outer: list[int] = []  # extents of the axes that slices and None make
     axis = 0
     for k in keys:
@@ -168,8 +232,10 @@ def _advanced(node: Node, keys: list[Any]) -> Selection:
         if k is None:
             outer.append(1)
             continue
+        if isinstance(k, _Count):
+            continue
         if isinstance(k, slice):
-            start, _, step, count = _slice(k, node.shape[axis])
+            start, step, count = _slice(k, node.shape[axis])
             result.indices.append(_affine(("i", number), step, start))
             outer.append(count)
         elif isinstance(k, Node):
@@ -210,24 +276,20 @@ def getitem(x: Any, key: Any) -> Var:
 def setitem(x: Var, key: Any, value: Any) -> None:
     """x[key] = value: x becomes a new version; what was recorded with the old one keeps it.
 
-    Repeated integer indices: the last one wins.  A boolean mask of x's shape (or its first axes)
-    takes a value that broadcasts to x.
+    Repeated integer indices: the last one wins.  A boolean mask with a value that does not depend
+    on how many elements are chosen stays lazy; else the mask is computed at the call.
     """
     x._before_update()
-    mask = _mask(x, key)
-    if mask is not None:
-        new = el.where(mask, value, x)
-        if new.shape != x.shape:
-            raise ShapeError(
-                f"x[mask] = v: v must broadcast to x, x is {describe(x)}; "
-                "write x = mo.where(mask, v, x)"
-            )
-        x._update(new)
-        return
     node = x._node
+    mask = _whole_mask(x, key)
+    if mask is not None:
+        source = _assignable(value, None, node)
+        if len(source.shape) <= len(node.shape) - len(mask.shape):
+            x._update(Var._of(_masked(node, mask, source)))
+            return
     chosen = select(node, key)
     source = _assignable(value, chosen.shape, node)
-    if chosen.extra:
+    if chosen.advanced:
         x._update(Var._of(_scattered(node, chosen, source)))
         return
     condition: Expr = TRUE
@@ -240,8 +302,8 @@ def setitem(x: Var, key: Any, value: Any) -> None:
     x._update(Var._of(Reindex(node.shape, pieces, *((source, node)[: len(pieces)]))))
 
 
-def _mask(x: Var, key: Any) -> Var | None:
-    """A boolean mask over the first axes of x, spread over all of them."""
+def _whole_mask(x: Var, key: Any) -> Node | None:
+    """The key if it is a boolean mask over the first axes of x."""
     if isinstance(key, tuple) or not _is_array(key):
         return None
     node = node_of(key)
@@ -252,17 +314,35 @@ def _mask(x: Var, key: Any) -> Var | None:
             f"x[mask]: the mask must have the shape of x or of its first axes, "
             f"x is {describe(x)}, the mask {describe(node)}"
         )
-    spread = reshape(node, (*node.shape, *(1,) * (len(x.shape) - len(node.shape))))
-    return Var._of(broadcast_to(spread, x.shape))
+    return node
 
 
-def _assignable(value: Any, shape: Shape, target: Node) -> Node:
+def _masked(node: Node, mask: Node, source: Node) -> Node:
+    """source where the mask holds: it broadcasts against the axes behind those of the mask."""
+    rest = node.shape[len(mask.shape) :]
+    try:
+        fits = broadcast_shapes(source.shape, rest) == rest
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"x[mask] = v: v must broadcast to x behind the mask, v is {describe(source)}, x is "
+            f"{describe(node)}, the mask {describe(mask)}"
+        )
+    spread = reshape(mask, (*mask.shape, *(1,) * len(rest)))
+    return where(broadcast_to(spread, node.shape), broadcast_to(source, node.shape), node)
+
+
+def _assignable(value: Any, shape: Shape | None, target: Node) -> Node:
+    """The value in the target's dtype, broadcast to a shape unless that is None."""
     node = node_of(value)
     if not hasattr(value, "dtype") and target.dtype.is_float:
         node = node_of(value, target.dtype)  # a Python float is not rounded to float32 first
     if node.dtype.is_float and not target.dtype.is_float:
         raise DTypeError(f"x[i] = v: cannot write {describe(node)} into {describe(target)}")
     node = cast(node, target.dtype)
+    if shape is None:
+        return node
     while len(node.shape) > len(shape) and node.shape[0] == 1:
         node = reshape(node, node.shape[1:])
     try:

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import creation, indexing, linear, movement, notation, random, reduction
+from . import (
+    creation,
+    indexing,
+    interchange,
+    linalg,
+    linear,
+    movement,
+    notation,
+    random,
+    rearrange,
+    reduction,
+    scans,
+    selection,
+    sorting,
+    special,
+)
 from . import elementwise as el
 from .dtype import DType, as_dtype, float32, float64, int32, int64
 from .dtype import bool_ as bool_type
@@ -33,16 +48,43 @@ METHODS: dict[str, Callable[..., Any]] = {
         "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos "
         "atan sinh cosh tanh asinh acosh atanh erf erfc sigmoid floor ceil round trunc isnan "
         "isinf isfinite logical_not logical_and logical_or logical_xor abs sign negative pow "
-        "maximum minimum clip astype lerp"
+        "maximum minimum clip astype lerp erfinv lgamma digamma hypot atan2 fmax fmin copysign "
+        "isclose add subtract multiply divide"
+    ).split()},
+    **{name: getattr(special, name) for name in (
+        "addcdiv addcmul allclose array_equal conj deg2rad float_power fmod frac heaviside "
+        "isneginf isposinf ldexp logaddexp logaddexp2 logit nan_to_num nextafter rad2deg signbit "
+        "sinc xlogy"
+    ).split()},
+    **{name: getattr(scans, name) for name in (
+        "cummax cummin cumprod cumsum diff logcumsumexp"
+    ).split()},
+    **{name: getattr(selection, name) for name in (
+        "argwhere bincount gather index_add index_copy index_fill index_put index_select "
+        "masked_fill masked_scatter masked_select nonzero scatter scatter_add scatter_reduce"
+    ).split()},
+    **{name: getattr(sorting, name) for name in (
+        "argsort kthvalue median quantile searchsorted sort topk unique"
+    ).split()},
+    **{name: getattr(rearrange, name) for name in (
+        "chunk diag diag_embed diagonal expand fliplr flipud narrow ravel repeat_interleave rot90 "
+        "select t tensor_split trace unbind unflatten"
+    ).split()},
+    **{name: getattr(linalg, name) for name in (
+        "cholesky det inv logdet matrix_power pinv qr slogdet svd"
+    ).split()},
+    **{name: getattr(linear, name) for name in (
+        "addmm baddbmm bmm cross inner kron mm mv outer tensordot vdot"
     ).split()},
     **{name: getattr(reduction, name) for name in (
-        "sum prod mean var std max min amax amin all any argmax argmin count_nonzero logsumexp norm"
+        "sum prod mean var std max min amax amin all any argmax argmin count_nonzero logsumexp "
+        "norm nansum nanmean nanmax nanmin ptp aminmax dist"
     ).split()},
     **{name: getattr(movement, name) for name in (
         "reshape flatten transpose swapaxes moveaxis squeeze flip roll broadcast_to repeat tile "
         "split"
     ).split()},
-    "view": movement.reshape, "permute": movement.permute_dims, "expand": movement.broadcast_to,
+    "view": movement.reshape, "permute": movement.permute_dims, "movedim": movement.moveaxis,
     "unsqueeze": movement.expand_dims, "cast": el.astype, "neg": el.negative, "eq": el.equal,
     "ne": el.not_equal, "lt": el.less, "le": el.less_equal, "gt": el.greater,
     "ge": el.greater_equal, "add": el.add, "sub": el.subtract, "mul": el.multiply,
@@ -174,6 +216,8 @@ def _install() -> None:
     for name in ("cpu", "contiguous"):
         setattr(kind, name, lambda self: self)
     kind.T = property(lambda self: movement.transpose(self))
+    kind.__array_namespace__ = interchange.array_namespace
+    kind.__dlpack__, kind.to_device = interchange.dlpack, interchange.to_device
     kind.mT = property(lambda self: movement.matrix_transpose(self))
     kind.type_as = lambda self, other: _to(self, other.dtype)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,21 @@ from .errors import ShapeError, describe
 from .graph import Node, Piece, Reindex, Shape, size_of
 from .index import TRUE, Expr, conjunction
 from .var import Var, node_of
+
+
+def takes_keyword(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Lets a function of separate integers (`*shape`) take them as one keyword, too."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if name in options:
+                arguments = (*arguments, options.pop(name))
+            return function(*arguments, **options)
+
+        return wrapped
+
+    return decorate
 
 
 def shape_of(shape: Any) -> Shape:
@@ -49,8 +65,12 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer)
 
 
-def reshape(x: Any, *shape: Any) -> Var:
-    """x with the same elements in row-major order; one extent may be -1."""
+@takes_keyword("shape")
+def reshape(x: Any, *shape: Any, copy: bool | None = None) -> Var:
+    """x with the same elements in row-major order; one extent may be -1.
+
+    copy: accepted and without meaning, values never change.
+    """
     node = node_of(x)
     target = list(shape_of(shape))
     if target.count(-1) > 1 or any(n < -1 for n in target):
@@ -91,6 +111,7 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Var:
     return reshape(x, (*node.shape[:first], middle, *node.shape[last + 1 :]))
 
 
+@takes_keyword("axes")
 def permute_dims(x: Any, *axes: Any) -> Var:
     """x with its axes in another order: axis k of the result is axes[k] of x."""
     node = node_of(x)
@@ -139,7 +160,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return permute_dims(x, order)
 
 
-def expand_dims(x: Any, axis: int | Sequence[int]) -> Var:
+def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Var:
     """x with new axes of size one at the given places of the result."""
     node = node_of(x)
     given = _integers(axis)
@@ -160,6 +181,7 @@ def squeeze(x: Any, axis: Any = None) -> Var:
     return reshape(x, tuple(n for k, n in enumerate(node.shape) if k not in axes))
 
 
+@takes_keyword("shape")
 def broadcast_to(x: Any, *shape: Any) -> Var:
     """x repeated along new and size-one axes to a shape."""
     node = node_of(x)
@@ -288,7 +310,7 @@ def _pad_index(mode: str, inner: Expr, n: int, most: int, node: Node) -> Expr:
     # symmetric repeats the edge (-1 -> 0), reflect does not (-1 -> 1)
     first = -1 if mode == "symmetric" else 0
     last = 2 * (n - 1) - first
-    if most > n + first:  # wider than one reflection: it repeats
+    if most > n - 1 - first:  # wider than one reflection: it repeats
         inner = ("mod", inner, last - first)
         return ("min", inner, ("sub", last, inner))
     positive = ("max", inner, ("sub", first, inner))
@@ -329,21 +351,42 @@ def tile(x: Any, repeats: Any) -> Var:
     return Var._of(Reindex(shape, (Piece(0, indices),), node))
 
 
-def repeat(x: Any, count: int, axis: int | None = None) -> Var:
-    """x with every element repeated `count` times along an axis (None: of the flat x)."""
+def repeat(x: Any, count: Any, axis: int | None = None) -> Var:
+    """x with every element repeated along an axis (None: of the flat x).
+
+    count: one integer, or one for each element of the axis, whose sum is the new extent: a Var of
+    counts is computed at the call.
+    """
     if axis is None:
-        return repeat(reshape(x, -1), count, 0)
+        return repeat(reshape(x, -1) if node_of(x).size else reshape(x, 0), count, 0)
     node = node_of(x)
     (k,) = normal_axes(axis, len(node.shape), "repeat")
-    count = operator.index(count)
-    if count < 0:
-        raise ShapeError(f"repeat(x, count): count must not be negative, got {count}")
-    shape = (*node.shape[:k], node.shape[k] * count, *node.shape[k + 1 :])
+    counts = _integers(count.tolist() if isinstance(count, Var) else count)
+    if any(c < 0 for c in counts):
+        raise ShapeError(f"repeat(x, count): counts must not be negative, got {count}")
+    if len(counts) != 1:
+        return _repeated(node, counts, k)
+    each = counts[0]
+    shape = (*node.shape[:k], node.shape[k] * each, *node.shape[k + 1 :])
     indices = tuple(
-        ("floordiv", ("i", j), count) if j == k and count > 1 else ("i", j)
+        ("floordiv", ("i", j), each) if j == k and each > 1 else ("i", j)
         for j in range(len(node.shape))
     )
     return Var._of(Reindex(shape, (Piece(0, indices),), node))
+
+
+def _repeated(node: Node, counts: list[int], axis: int) -> Var:
+    if len(counts) != node.shape[axis]:
+        raise ShapeError(
+            f"repeat(x, count): need one count or {node.shape[axis]}, got {len(counts)}; "
+            f"x is {describe(node)}"
+        )
+    source = [position for position, count in enumerate(counts) for _ in range(count)]
+    places = node_of(np.array(source, np.int64))
+    shape = (*node.shape[:axis], len(source), *node.shape[axis + 1 :])
+    indices: list[Expr] = [("i", k) for k in range(len(node.shape))]
+    indices[axis] = ("read", 1, (("i", axis),), None)
+    return Var._of(Reindex(shape, (Piece(0, tuple(indices)),), node, places))
 
 
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:

@@ -4,29 +4,100 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import elementwise, movement, random, reduction
+from . import (
+    creation,
+    dtype,
+    elementwise,
+    linalg,
+    linear,
+    movement,
+    random,
+    rearrange,
+    reduction,
+    special,
+)
 from .notation import Indexed, reduce_over
+from .var import Var, node_of
 
-cat = concatenate = movement.concat
-permute = movement.permute_dims
-unsqueeze = movement.expand_dims
+# dtypes
+bool, short, int, long = dtype.bool_, dtype.int16, dtype.int32, dtype.int64
+half, float, double = dtype.float16, dtype.float32, dtype.float64
+newaxis = None
+
+# elementwise
 arcsin, arccos, arctan = elementwise.asin, elementwise.acos, elementwise.atan
-mul, sub, div, neg = (
-    elementwise.multiply,
-    elementwise.subtract,
-    elementwise.divide,
-    elementwise.negative,
-)
-mod, power, absolute = elementwise.remainder, elementwise.pow, elementwise.abs
-eq, ne, lt, le = (
-    elementwise.equal,
-    elementwise.not_equal,
-    elementwise.less,
-    elementwise.less_equal,
-)
-gt, ge, clamp = elementwise.greater, elementwise.greater_equal, elementwise.clip
-cast = elementwise.astype
+arcsinh, arccosh, arctanh = elementwise.asinh, elementwise.acosh, elementwise.atanh
+arctan2, absolute, fabs = elementwise.atan2, elementwise.abs, elementwise.abs
+mul, sub = elementwise.multiply, elementwise.subtract
+div = true_divide = elementwise.divide
+mod, power, neg = elementwise.remainder, elementwise.pow, elementwise.negative
+eq, ne = elementwise.equal, elementwise.not_equal
+lt, le = elementwise.less, elementwise.less_equal
+gt, ge = elementwise.greater, elementwise.greater_equal
+clamp, cast, sgn = elementwise.clip, elementwise.astype, elementwise.sign
+fix, rint, around = elementwise.trunc, elementwise.round, elementwise.round
+expit, gammaln = elementwise.sigmoid, elementwise.lgamma
+invert = bitwise_not = elementwise.bitwise_invert
+left_shift, right_shift = elementwise.bitwise_left_shift, elementwise.bitwise_right_shift
+radians, degrees = special.deg2rad, special.rad2deg
+clone = elementwise.positive
+
+# movement and creation
+cat = concatenate = movement.concat
+permute, unsqueeze = movement.permute_dims, movement.expand_dims
+movedim = movement.moveaxis
+row_stack = rearrange.vstack
+as_tensor, tensor = creation.asarray, creation.array
+
+# linear algebra
+ger = linear.outer
+det, slogdet, logdet = linalg.det, linalg.slogdet, linalg.logdet
+inverse, pinverse, matrix_power = linalg.inv, linalg.pinv, linalg.matrix_power
+
+# random
 seed = set_global_seed = random.manual_seed
+rand, randn, randint = random.rand, random.randn, random.randint
+randperm, bernoulli, multinomial = random.randperm, random.bernoulli, random.multinomial
+rand_like, randn_like = random.rand_like, random.randn_like
+
+
+def clamp_min(x: Any, low: Any) -> Var:
+    """x limited from below."""
+    return elementwise.clip(x, low)
+
+
+def clamp_max(x: Any, high: Any) -> Var:
+    """x limited from above."""
+    return elementwise.clip(x, None, high)
+
+
+def numel(x: Any) -> Any:
+    """The number of elements."""
+    return node_of(x).size
+
+
+size = numel
+
+
+def shape(x: Any) -> Any:
+    """The extents of the axes."""
+    return node_of(x).shape
+
+
+def ndim(x: Any) -> Any:
+    """The number of axes."""
+    return len(node_of(x).shape)
+
+
+def is_tensor(x: Any) -> Any:
+    """True for a Var."""
+    return isinstance(x, Var)
+
+
+def is_floating_point(x: Any) -> Any:
+    """True for a Var of floats."""
+    return node_of(x).dtype.is_float
+
 
 _OVER = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
          "all": "logical_and", "any": "logical_or"}  # fmt: skip
@@ -50,7 +121,14 @@ max, min = _reduction("max"), _reduction("min")
 all, any = _reduction("all"), _reduction("any")
 
 __all__ = [
-    "absolute", "all", "any", "arccos", "arcsin", "arctan", "cast", "cat", "clamp", "concatenate",
-    "div", "eq", "ge", "gt", "le", "lt", "max", "min", "mod", "mul", "ne", "neg", "permute",
-    "power", "prod", "seed", "set_global_seed", "sub", "sum", "unsqueeze",
+    "absolute", "all", "any", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "around", "as_tensor", "bernoulli", "bitwise_not", "bool", "cast", "cat", "clamp",
+    "clamp_max", "clamp_min", "clone", "concatenate", "degrees", "det", "div", "double", "eq",
+    "expit", "fabs", "fix", "float", "gammaln", "ge", "ger", "gt", "half", "int", "inverse",
+    "invert", "is_floating_point", "is_tensor", "le", "left_shift", "logdet", "long", "lt",
+    "matrix_power", "max", "min", "mod", "movedim", "mul", "multinomial", "ndim", "ne", "neg",
+    "newaxis", "numel", "permute", "pinverse", "power", "prod", "radians", "rand", "rand_like",
+    "randint", "randn", "randn_like", "randperm", "right_shift", "rint", "row_stack", "seed",
+    "set_global_seed", "sgn", "shape", "short", "size", "slogdet", "sub", "sum", "tensor",
+    "true_divide", "unsqueeze",
 ]  # fmt: skip

@@ -14,11 +14,14 @@ import numpy as np
 
 from . import dtype as dt
 from . import elementwise as el
+from . import reduction
 from .dtype import as_dtype
-from .errors import DTypeError
+from .errors import DTypeError, ShapeError, describe
 from .grad_mode import no_grad
-from .graph import Escape, RandomBits
-from .movement import extents_of
+from .graph import Escape, RandomBits, size_of
+from .movement import broadcast_to, expand_dims, extents_of, reshape, shape_of
+from .scans import cumsum
+from .sorting import topk
 from .var import Var, node_of
 
 
@@ -163,10 +166,149 @@ def permutation(x: Any, *, generator: Generator | None = None) -> Var:
         return var[permutation(var.shape[0], generator=generator)]
     bits = random_bits(x, generator=generator)
     more = random_bits(x, generator=generator)
-    order = Escape("argsort", _argsort, (x,), dt.int64, bits._node, more._node)
+    order = Escape("argsort", _argsort, (x,), dt.int64, bits._node, more._node, key="random order")
     return Var._of(order)
 
 
 def _argsort(bits: np.ndarray, more: np.ndarray) -> np.ndarray:
     """The order that sorts pairs of words; a host callback, ties by position."""
     return np.lexsort((more, bits))
+
+
+def exponential(
+    shape: Any = (), scale: float = 1.0, *, dtype: Any = None, generator: Generator | None = None
+) -> Var:
+    """Exponentially distributed with mean `scale`: -scale * log(1 - u)."""
+    kind = _float_kind(dtype, "exponential")
+    unit = _unit(extents_of("random", shape), generator, kind)
+    value = el.multiply(el.log1p(el.negative(unit)), -scale)
+    return value if value.dtype is kind else el.astype(value, kind)
+
+
+GAMMA_ROUNDS = 8  # candidates; each is refused with a probability below 0.05
+
+
+def gamma(
+    alpha: Any,
+    shape: Any = None,
+    scale: Any = 1.0,
+    *,
+    dtype: Any = None,
+    generator: Generator | None = None,
+) -> Var:
+    """Gamma distributed with a shape parameter alpha > 0, which broadcasts to `shape`.
+
+    No gradient passes through alpha.  Source: Marsaglia and Tsang 2000; for alpha < 1 a sample of
+    alpha + 1 is multiplied by u**(1/alpha).
+    """
+    kind = _float_kind(dtype, "gamma")
+    target = node_of(alpha).shape if shape is None else extents_of("random", shape)
+    work = kind if kind is dt.float64 else dt.float32
+    with no_grad():
+        a = broadcast_to(el.astype(alpha if isinstance(alpha, Var) else Var(alpha), work), target)
+        small = el.less(a, 1.0)
+        d = el.subtract(el.where(small, el.add(a, 1.0), a), 1 / 3)
+        result = el.multiply(d, _gamma_factor(d, target, work, generator))
+        u = el.subtract(1.0, _unit(target, generator, work))
+        boost = el.exp(el.divide(el.log(u), el.where(small, a, 1.0)))
+        result = el.multiply(el.where(small, el.multiply(result, boost), result), scale)
+        return el.astype(result, kind)
+
+
+def _gamma_factor(d: Var, target: Any, work: dt.DType, generator: Generator | None) -> Var:
+    """The first accepted (1 + c x)**3; the last candidate that is positive if none is."""
+    factor, found = d, None
+    for _ in range(GAMMA_ROUNDS):
+        x = normal(target, dtype=work, generator=generator)
+        v = el.add(1.0, el.divide(x, el.multiply(3.0, el.sqrt(d))))
+        positive = el.greater(v, 0.0)
+        v = el.where(positive, el.multiply(el.multiply(v, v), v), 1.0)
+        u = el.subtract(1.0, _unit(target, generator, work))
+        bound = el.add(
+            el.multiply(0.5, el.square(x)),
+            el.multiply(d, el.add(el.subtract(1.0, v), el.log(v))),
+        )
+        accepted = el.logical_and(positive, el.less(el.log(u), bound))
+        if found is None:
+            factor, found = v, accepted
+        else:
+            factor = el.where(found, factor, el.where(positive, v, factor))
+            found = el.logical_or(found, accepted)
+    return factor
+
+
+def multinomial(
+    p: Any, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Var:
+    """num_samples positions (int64) drawn with probabilities proportional to the last axis of p.
+
+    Without replacement they are the largest of log(p) plus Gumbel noise (Kool et al. 2019); p must
+    have as many that are not 0.
+    """
+    var = p if isinstance(p, Var) else Var(p)
+    weights = var.detach() if var.dtype.is_float else el.astype(var, dt.float32)
+    if not weights.ndim or (not replacement and num_samples > weights.shape[-1]):
+        raise ShapeError(f"multinomial(p, {num_samples}): p is {describe(weights)}")
+    if replacement:
+        total = cumsum(weights, -1)
+        shape = (*weights.shape[:-1], num_samples)
+        drawn = el.multiply(uniform(shape, generator=generator), total[..., -1:])
+        passed = el.less_equal(expand_dims(total, -2), expand_dims(drawn, -1))
+        return el.minimum(reduction.count_nonzero(passed, -1), weights.shape[-1] - 1)
+    noise = el.negative(el.log(exponential(weights.shape, generator=generator)))
+    return topk(el.add(el.log(weights), noise), num_samples).indices
+
+
+def rand(*shape: Any, dtype: Any = None, generator: Generator | None = None) -> Var:
+    """Uniform in [0, 1)."""
+    return uniform(shape_of(shape), dtype=dtype, generator=generator)
+
+
+def randn(*shape: Any, dtype: Any = None, generator: Generator | None = None) -> Var:
+    """Normally distributed with mean 0 and standard deviation 1."""
+    return normal(shape_of(shape), dtype=dtype, generator=generator)
+
+
+def randperm(n: int, *, generator: Generator | None = None) -> Var:
+    """A random order of 0 … n-1."""
+    return permutation(n, generator=generator)
+
+
+def rand_like(x: Any, *, dtype: Any = None, generator: Generator | None = None) -> Var:
+    """Uniform in [0, 1) of x's shape and dtype."""
+    node = node_of(x)
+    return uniform(node.shape, dtype=dtype or node.dtype, generator=generator)
+
+
+def randn_like(x: Any, *, dtype: Any = None, generator: Generator | None = None) -> Var:
+    """Normally distributed, of x's shape and dtype."""
+    node = node_of(x)
+    return normal(node.shape, dtype=dtype or node.dtype, generator=generator)
+
+
+def choice(
+    x: Any,
+    shape: Any = (),
+    replace: bool = True,
+    p: Any = None,
+    *,
+    generator: Generator | None = None,
+) -> Var:
+    """Elements of the first axis of an array, or of 0 … x-1 for an int, drawn uniformly or with
+    probabilities p."""
+    target = extents_of("random", shape)
+    n = x if isinstance(x, int) else node_of(x).shape[0]
+    count = size_of(target)
+    if p is not None:
+        places = multinomial(p, count, replace, generator=generator)
+    elif replace:
+        places = randint(0, n, (count,), generator=generator)
+    else:
+        places = permutation(n, generator=generator)[:count]
+    places = reshape(places, target)
+    return places if isinstance(x, int) else (x if isinstance(x, Var) else Var(x))[places]
+
+
+def shuffle(x: Any, *, generator: Generator | None = None) -> Var:
+    """The first axis of x in a random order (a new value)."""
+    return permutation(x if isinstance(x, Var) else Var(x), generator=generator)

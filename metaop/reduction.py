@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from . import elementwise as el
 from .build import cast, expand, full, linear_position, normal_axes, reduce, reshape, where
 from .dtype import DType, as_dtype, floating
 from .errors import DTypeError, ShapeError, describe
-from .graph import Elementwise, IndexOf, Node, Piece, Reindex, size_of
+from .graph import Elementwise, IndexOf, Node, Piece, Reindex, identity_of, size_of
 from .index import Expr
 from .var import Var, node_of
 
@@ -23,7 +24,7 @@ STAGE = 64  # factors of a product that one stage multiplies: bounds the work of
 
 
 def _with_aliases(function: Callable[..., Var]) -> Callable[..., Var]:
-    """Accepts dim, dims and keepdim beside axis and keepdims."""
+    """Accepts dim, dims and keepdim beside axis and keepdims, and ddof for correction."""
 
     @functools.wraps(function)
     def wrapped(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Var:
@@ -32,6 +33,8 @@ def _with_aliases(function: Callable[..., Var]) -> Callable[..., Var]:
                 axis = options.pop(alias)
         if "keepdim" in options:
             keepdims = options.pop("keepdim")
+        if "ddof" in options:
+            options["correction"] = options.pop("ddof")
         return function(x, axis, keepdims, **options)
 
     return wrapped
@@ -140,7 +143,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0)
 def std(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
     """The square root of the variance."""
     wide, dtype = _wide(x)
-    return _narrow(el.sqrt(var(wide, axis, keepdims, correction=correction)), dtype)
+    return _narrow(_root(var(wide, axis, keepdims, correction=correction)), dtype)
 
 
 def _extreme(op: str, name: str, x: Any, axis: Any, keepdims: bool, ties: str) -> Var:
@@ -252,11 +255,134 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     return Var._of(reshape(result._node, shape))
 
 
+def _root(total: Var) -> Var:
+    """The square root whose gradient at 0 is 0."""
+    zero = el.equal(total, 0)
+    return el.where(zero, total, el.sqrt(el.where(zero, 1.0, total)))
+
+
 @_with_aliases
-def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
-    """sqrt(sum(x**2)) over axes."""
+def norm(
+    x: Any, axis: Any = None, keepdims: bool = False, ord: float = 2, *, p: float | None = None
+) -> Var:
+    """sum(|x|**ord)**(1/ord) over axes; inf: the largest |x|, -inf: the smallest, 0: how many are
+    not 0.  The gradient at 0 is 0."""
     wide, dtype = _wide(x)
-    return _narrow(el.sqrt(sum(el.square(wide), axis, keepdims)), dtype)
+    order = ord if p is None else p
+    if order == 2:
+        result = _root(sum(el.square(wide), axis, keepdims))
+    elif order == math.inf:
+        result = amax(el.abs(wide), axis, keepdims)
+    elif order == -math.inf:
+        result = amin(el.abs(wide), axis, keepdims)
+    elif order == 0:
+        result = el.astype(count_nonzero(wide, axis, keepdims), wide.dtype)
+    elif order == 1:
+        result = sum(el.abs(wide), axis, keepdims)
+    else:
+        result = el.pow(sum(el.pow(el.abs(wide), order), axis, keepdims), 1 / order)
+    return _narrow(result, dtype)
+
+
+# ----------------------------------------------------------------------------- NaN left out of them
+
+
+def _without_nan(name: str, function: Callable[..., Var], fill: str) -> Callable[..., Var]:
+    """The reduction over what is not NaN: NaN counts as what changes nothing."""
+
+    @_with_aliases
+    def reduction(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Var:
+        node = node_of(x)
+        if not node.dtype.is_float:
+            return function(x, axis, keepdims, **options)
+        missing = Elementwise("isnan", node)
+        number = identity_of(fill, node.dtype)
+        filled = where(missing, full(number, node.shape, node.dtype), node)
+        result = function(Var._of(filled), axis, keepdims, **options)
+        if fill in ("add", "multiply"):
+            return result
+        return el.where(all(Var._of(missing), axis, keepdims), math.nan, result)
+
+    reduction.__name__ = reduction.__qualname__ = name
+    reduction.__doc__ = f"`{name[3:]}` of what is not NaN."
+    return reduction
+
+
+nansum = _without_nan("nansum", sum, "add")
+nanprod = _without_nan("nanprod", prod, "multiply")
+nanmax = _without_nan("nanmax", max, "maximum")
+nanmin = _without_nan("nanmin", min, "minimum")
+
+
+@_with_aliases
+def nanmean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The mean of what is not NaN; NaN of nothing."""
+    wide, dtype = _wide(x)
+    count = sum(el.logical_not(el.isnan(wide)), axis, keepdims)
+    return _narrow(el.divide(nansum(wide, axis, keepdims), el.astype(count, wide.dtype)), dtype)
+
+
+@_with_aliases
+def nanvar(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
+    """The variance of what is not NaN: sum of squares about its mean over count - correction."""
+    wide, dtype = _wide(x)
+    known = el.logical_not(el.isnan(wide))
+    centred = el.where(known, el.subtract(wide, nanmean(wide, axis, True)), 0.0)
+    count = el.astype(sum(known, axis, keepdims), wide.dtype)
+    divisor = el.where(el.greater(count, correction), el.subtract(count, correction), math.nan)
+    return _narrow(el.divide(sum(el.square(centred), axis, keepdims), divisor), dtype)
+
+
+@_with_aliases
+def nanstd(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
+    """The square root of `nanvar`."""
+    return el.sqrt(nanvar(x, axis, keepdims, correction=correction))
+
+
+@_with_aliases
+def ptp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
+    """The largest value less the smallest."""
+    return el.subtract(amax(x, axis, keepdims), amin(x, axis, keepdims))
+
+
+@_with_aliases
+def average(x: Any, axis: Any = None, keepdims: bool = False, weights: Any = None) -> Var:
+    """The mean, or with weights (of x's shape, or 1-d along one axis) sum(x * w) / sum(w)."""
+    if weights is None:
+        return mean(x, axis, keepdims)
+    node, weight = node_of(x), node_of(weights)
+    if weight.shape != node.shape:
+        axes = normal_axes(axis, len(node.shape), "average")
+        if len(axes) != 1 or weight.shape != (node.shape[axes[0]],):
+            raise ShapeError(
+                f"average(x, weights): x is {describe(node)}, the weights {describe(weight)}"
+            )
+        spread = tuple(n if k == axes[0] else 1 for k, n in enumerate(node.shape))
+        weight = reshape(weight, spread)
+    factor = el.add(Var._of(weight), Var._of(full(0, node.shape, weight.dtype)))
+    total = sum(factor, axis, keepdims)
+    return el.divide(sum(el.multiply(x, factor), axis, keepdims), total)
+
+
+def var_mean(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> tuple[Var, Var]:
+    """(var(x), mean(x)); correction is 0 unless given."""
+    return var(x, axis, keepdims, **options), mean(x, axis, keepdims)
+
+
+def std_mean(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> tuple[Var, Var]:
+    """(std(x), mean(x)); correction is 0 unless given."""
+    return std(x, axis, keepdims, **options), mean(x, axis, keepdims)
+
+
+def aminmax(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Any:
+    """(amin(x), amax(x))."""
+    axis = axis if dim is None else dim
+    return amin(x, axis, keepdims), amax(x, axis, keepdims)
+
+
+def dist(a: Any, b: Any, p: float = 2) -> Var:
+    """The norm of a - b."""
+    return norm(el.subtract(a, b), ord=p)
 
 
 def require_float(x: Var, name: str) -> None:

@@ -116,6 +116,44 @@ def _by_element(function: Callable[[float], float]) -> Callable[[Array], Array]:
     return elements
 
 
+def _lgamma(x: float) -> float:
+    if math.isinf(x) or (x <= 0 and x == math.floor(x)):
+        return math.inf
+    return math.inf if x > 1e305 else math.lgamma(x)
+
+
+def _digamma(x: float) -> float:
+    """The recurrence up to 10, then the asymptotic series; below 0 by reflection."""
+    if x == 0:
+        return math.copysign(math.inf, -x)
+    if math.isnan(x) or x == -math.inf or (x < 0 and x == math.floor(x)):
+        return math.nan
+    if x < 0:
+        return _digamma(1 - x) - math.pi / math.tan(math.pi * math.fmod(x, 1.0))
+    total = 0.0
+    while x < 10:
+        total -= 1 / x
+        x += 1
+    if math.isinf(x):
+        return x
+    series = 0.0
+    for coefficient in (-1 / 12, 691 / 32760, -1 / 132, 1 / 240, -1 / 252, 1 / 120, -1 / 12):
+        series = series / (x * x) + coefficient
+    return total + math.log(x) - 0.5 / x + series / (x * x)
+
+
+def _erfinv(x: float) -> float:
+    """Newton's method on erf, or on erfc where erf is flat."""
+    if not -1 < x < 1 or x == 0:
+        return math.copysign(math.inf, x) if abs(x) == 1 else x if x == 0 else math.nan
+    a = abs(x)
+    y = a * 0.9 if a < 0.7 else math.sqrt(-math.log(1 - a))
+    for _ in range(60):
+        error = math.erf(y) - a if a < 0.5 else (1 - a) - math.erfc(y)
+        y -= error * math.sqrt(math.pi) / 2 * math.exp(y * y)
+    return math.copysign(y, x)
+
+
 def _sigmoid(x: Array) -> Array:
     # 1 / (1 + exp(-x)), written so that exp never overflows.
     power = np.exp(-np.abs(x))
@@ -165,6 +203,9 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "atanh": np.arctanh,
     "erf": _by_element(math.erf),
     "erfc": _by_element(math.erfc),
+    "erfinv": _by_element(_erfinv),
+    "lgamma": _by_element(_lgamma),
+    "digamma": _by_element(_digamma),
     "sigmoid": _sigmoid,
     "floor": _keeps_integers(np.floor),
     "ceil": _keeps_integers(np.ceil),
@@ -224,8 +265,9 @@ PREDICATES = frozenset(
 
 # Return floats: float32 for integers and bool.
 FLOATING = frozenset(
-    "reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh"
-    " tanh asinh acosh atanh erf erfc sigmoid div atan2 hypot copysign".split()
+    "reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh"
+    " cosh tanh asinh acosh atanh erf erfc erfinv lgamma digamma sigmoid"
+    " div atan2 hypot copysign".split()
 )
 
 

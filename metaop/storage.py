@@ -143,7 +143,8 @@ class Storage:
     def __init__(self, nbytes: int):
         self.nbytes = nbytes
         owner, self.address = pool.take(nbytes)
-        self._lease = lease = _Lease(self, pool.give)
+        lease = _Lease(self, pool.give)
+        self._lease: Any = lease
         lease.owner, lease.address = owner, self.address
         lease.size = size_class(nbytes)  # last: without it the lease counts as unwritten
 
@@ -152,6 +153,15 @@ class Storage:
         """A copy of an array's bytes in row-major order."""
         storage = cls(array.nbytes)
         storage.view(array.dtype, array.shape)[...] = array
+        return storage
+
+    @classmethod
+    def borrowed(cls, array: np.ndarray) -> Storage:
+        """The memory of a C-contiguous array itself, which is kept alive and never pooled."""
+        storage = cls.__new__(cls)
+        storage.nbytes = array.nbytes
+        storage.address = array.__array_interface__["data"][0]
+        storage._lease = array
         return storage
 
     def view(self, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

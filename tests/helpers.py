@@ -85,8 +85,8 @@ def python_value(x: mo.Var) -> np.ndarray:
             memory[buffer] = leaf_array(leaves[buffer.position])
     for number, nest in enumerate(fused.nests):
         if isinstance(nest, Escape):
-            arguments = [memory[fused.place[i]].reshape(i.shape) for i in nest.inputs]
-            memory[fused.place[nest]][...] = np.ravel(nest.call(*arguments))
+            arguments = [memory[fused.place[i]][: i.size].reshape(i.shape) for i in nest.inputs]
+            memory[fused.place[nest]][: nest.size] = np.ravel(nest.call(*arguments))
             continue
         assert isinstance(nest, Nest)
         scheduled = pipeline.schedule_nest(nest, number)

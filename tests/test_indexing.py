@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import metaop as mo
@@ -15,6 +16,8 @@ from tests.helpers import assert_value, python_value
 from tests.strategies import compiled
 
 rng = np.random.default_rng(2)
+# METAOP_FUZZ=20000 draws so many cases over all fuzzers of this file instead of 500
+SHARE = int(os.environ.get("METAOP_FUZZ", "500")) / 500
 
 
 def same(got: mo.Var, want: Any) -> None:
@@ -33,18 +36,33 @@ def slices(draw: Any, extent: int) -> slice:
 
 
 @st.composite
+def masks(draw: Any, shape: tuple[int, ...]) -> np.ndarray:
+    count = int(np.prod(shape))
+    bits = draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    return np.array(bits, bool).reshape(shape)
+
+
+@st.composite
 def keys(draw: Any, shape: tuple[int, ...]) -> Any:
     """Any index of an array of this shape, as NumPy takes it."""
     common = draw(st.sampled_from([(), (1,), (2,), (3,), (2, 3), (2, 0)]))
     entries: list[Any] = []
     before = draw(st.integers(0, len(shape)))
     after = draw(st.integers(before, len(shape)))  # the axes between are left to an Ellipsis
+    masked = 0  # axes that a mask has taken
     for axis, extent in enumerate(shape):
         if axis == before and before < after:
             entries.append(Ellipsis)
         if before <= axis < after:
             continue
-        kind = draw(st.sampled_from("slice slice slice integer array array".split()))
+        if axis < masked:
+            continue
+        kind = draw(st.sampled_from("slice slice slice integer array array mask".split()))
+        if kind == "mask":
+            rank = draw(st.integers(1, (before if axis < before else len(shape)) - axis))
+            masked = axis + rank
+            entries.append(draw(masks(shape[axis:masked])))
+            continue
         if kind == "slice":
             entries.append(draw(slices(extent)))
         elif extent == 0:
@@ -61,6 +79,8 @@ def keys(draw: Any, shape: tuple[int, ...]) -> Any:
             entries.append(np.array(values, np.int64).reshape(own))
     for _ in range(draw(st.integers(0, 2))):
         entries.insert(draw(st.integers(0, len(entries))), None)
+    if draw(st.integers(0, 9)) == 0:
+        entries.insert(draw(st.integers(0, len(entries))), draw(st.booleans()))
     if before == after and draw(st.booleans()):
         entries.append(Ellipsis)
     elif before < after == len(shape) and draw(st.booleans()):
@@ -73,7 +93,12 @@ def keys(draw: Any, shape: tuple[int, ...]) -> Any:
 @st.composite
 def readings(draw: Any) -> tuple[tuple[int, ...], Any]:
     shape = tuple(draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 5]), min_size=0, max_size=4)))
-    return shape, draw(keys(shape))
+    key = draw(keys(shape))
+    try:
+        np.zeros(shape)[key]
+    except IndexError:  # a mask chooses as many as no other index array can have
+        assume(False)
+    return shape, key
 
 
 def as_vars(key: Any, style: int) -> Any:
@@ -84,12 +109,14 @@ def as_vars(key: Any, style: int) -> Any:
         return key
     if style % 3 == 0:
         return mo.array(key)
+    if key.dtype == bool:
+        return key.tolist() if style % 3 == 2 and key.size else key
     if style % 3 == 1 or not key.shape or not key.size:
         return key.astype(["int64", "int32", "int8"][style % 2])
     return key.tolist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(150 * SHARE), deadline=None)
 @given(readings(), st.integers(0, 5))
 def test_reading_is_numpys(case: Any, style: int) -> None:
     shape, key = case
@@ -101,7 +128,7 @@ def test_reading_is_numpys(case: Any, style: int) -> None:
         np.testing.assert_array_equal(got.numpy(), want)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(150 * SHARE), deadline=None)
 @given(readings(), st.integers(0, 5), st.data())
 def test_assignment_is_numpys(case: Any, style: int, data: Any) -> None:
     shape, key = case
@@ -121,7 +148,7 @@ def test_assignment_is_numpys(case: Any, style: int, data: Any) -> None:
         np.testing.assert_array_equal(y.numpy(), want)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=int(60 * SHARE), deadline=None)
 @given(readings(), st.integers(0, 5))
 def test_updating_a_part_is_numpys(case: Any, style: int) -> None:
     shape, key = case
@@ -135,7 +162,7 @@ def test_updating_a_part_is_numpys(case: Any, style: int) -> None:
     same(y, want)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=int(40 * SHARE), deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=3), st.data())
 def test_mask_assignment_is_numpys(shape: list[int], data: Any) -> None:
     x = np.arange(float(np.prod(shape))).reshape(shape)
@@ -150,6 +177,60 @@ def test_mask_assignment_is_numpys(shape: list[int], data: Any) -> None:
     same(y, want)
 
 
+def winners(shape: tuple[int, ...], key: Any) -> np.ndarray:
+    """For every element the number of the one in the selected part that is written last, or -1."""
+    number = np.full(shape, -1)
+    part = np.zeros(shape)[key].shape
+    number[key] = np.arange(int(np.prod(part))).reshape(part)
+    return number
+
+
+def summed_to(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The gradient of a broadcast from a shape."""
+    array = array.sum(tuple(range(array.ndim - len(shape))))
+    axes = tuple(k for k, n in enumerate(shape) if n == 1 and array.shape[k] != 1)
+    return array.sum(axes, keepdims=True)
+
+
+@settings(max_examples=int(100 * SHARE), deadline=None)
+@given(readings(), st.integers(0, 5), st.sampled_from(["read", "write", "add"]), st.data())
+@pytest.mark.filterwarnings("ignore::metaop.UnreachedGradientWarning")
+def test_gradients_go_to_what_was_read_and_what_was_written(
+    case: Any, style: int, how: str, data: Any
+) -> None:
+    shape, key = case
+    x = np.arange(float(np.prod(shape))).reshape(shape)
+    part = x[key].shape
+    vx = mo.array(x, requires_grad=True)
+    if how == "read":
+        weights = rng.normal(size=part)
+        want = np.zeros(shape)
+        np.add.at(want, key, weights)
+        got = mo.grad((vx[as_vars(key, style)] * weights).sum(), vx)
+        np.testing.assert_allclose(python_value(got), want)
+        return
+    own = part[data.draw(st.integers(0, len(part))) :]
+    own = tuple(1 if data.draw(st.booleans()) else n for n in own)
+    value = mo.array(rng.normal(size=own), requires_grad=True)
+    y = vx + 0.0
+    if how == "write":
+        y[as_vars(key, style)] = value
+    else:
+        y[as_vars(key, style)] += value
+    weights = rng.normal(size=shape)
+    number = winners(shape, key)
+    slope = np.zeros(int(np.prod(part)))
+    np.add.at(slope, number[number >= 0], weights[number >= 0])
+    want_x = np.where(number < 0, weights, 0.0)
+    if how == "add":
+        np.add.at(want_x, key, slope.reshape(part))
+    got_x, got_value = mo.grad((y * weights).sum(), [vx, value])
+    np.testing.assert_allclose(python_value(got_x), want_x, atol=1e-12)
+    np.testing.assert_allclose(
+        python_value(got_value), summed_to(slope.reshape(part), own), atol=1e-12
+    )
+
+
 # ---------------------------------------------------------------------------------- named cases
 
 X = rng.normal(size=(3, 4, 5))
@@ -161,6 +242,11 @@ FORMS: list[Any] = [
     ([[0], [2]], [1, 2, 3]), ([0, 1], None, [1, 2]), (0, slice(None), [0, 1]),
     (slice(None), 0, [0, 1]), ([0, 1], 0), (..., [4, 0]), (np.int64(1), np.array(2)),
     (np.array(0), slice(None), np.array(1)), ([-1, -3], ..., [-5, 4]),
+    X > 0, X[:, 0, 0] > 0, (slice(None), X[0] > 0), (X[:, :, 0] > 0, 2), (0, X[0, :, 0] > 0, None),
+    ([0, 2], [True, False, True, False]), (..., [True, False, True, False, True]),
+    True, False, (True, 0), (None, True), np.array(True), ([0], False),
+    np.zeros((3, 4, 5), bool),
+    [[True, False, True, True]] * 3, ([True, True, False], [1, 2], slice(None, None, -2)),
 ]  # fmt: skip
 
 
@@ -284,8 +370,8 @@ REFUSED = {
     "a float": (lambda x: x[1.5], r"x\[1.5\]: an index is an integer, slice, None"),
     "a string": (lambda x: x["a"], r"an index is an integer, slice"),
     "a float array": (lambda x: x[np.array([1.0])], r"must be an integer, got f64\[1\]"),
-    "reading by a mask": (
-        lambda x: x[x > 0], r"a shape that depends on values .* use mo.where\(mask, x, other\)"),
+    "a mask of another shape": (
+        lambda x: x[:, np.ones(5, bool)], r"the mask must have the shape of x or of the axes"),
     "arrays that do not broadcast": (
         lambda x: x[[0, 1], [0, 1, 2]], r"do not broadcast: i64\[2\], i64\[3\]"),
 }  # fmt: skip
@@ -306,7 +392,7 @@ def test_assignments_refused_at_the_call() -> None:
         x[7] = 0.0
     with pytest.raises(IndexError, match=r"the mask must have the shape of x or of its first axes"):
         x[np.zeros(4, bool)] = 0.0
-    with pytest.raises(mo.ShapeError, match=r"v must broadcast to x"):
+    with pytest.raises(mo.ShapeError, match=r"v must broadcast to the selected part"):
         x[np.zeros((3, 4), bool)] = np.zeros((2, 3, 4, 5))
     same(x, X)
 

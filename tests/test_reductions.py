@@ -450,5 +450,7 @@ def test_dot_and_outer():
     assert_same(mo.outer(a, mo.array(b)), np.outer(a, b))
     assert_same(mo.outer(mo.array([[1, 2], [3, 4]]), 2), np.outer([[1, 2], [3, 4]], 2))
     assert_same(mo.dot(mo.array(a), 2.0), a * 2)
-    with pytest.raises(mo.ShapeError, match="more than two axes write matmul"):
-        mo.dot(mo.zeros(2, 2, 2), mo.zeros(2, 2))
+    c, d = RNG.normal(size=(2, 3, 4)), RNG.normal(size=(5, 4, 6))
+    assert_same(mo.dot(c, d), np.dot(c, d))
+    with pytest.raises(mo.ShapeError, match=r"axis -1 of a and axis -2 of b must agree"):
+        mo.dot(c, c)

@@ -248,8 +248,8 @@ WITHOUT_NUMPY: dict[str, tuple[list[float], list[float]]] = {
         [0.0, -0.0, _INF, -_INF, _NAN, _NAN, _NAN, _NAN, _NAN],
     ),
     "lgamma": (
-        [0.0, -0.0, 1.0, 2.0, -1.0, -2.0, -1e30, _INF, -_INF, _NAN, 1e308],
-        [_INF, _INF, 0.0, 0.0, _INF, _INF, _INF, _INF, _INF, _NAN, _INF],
+        [0.0, -0.0, 1.0, 2.0, -1.0, -2.0, -1e30, _INF, -_INF, _NAN, 1e308, -1e37, -1e308],
+        [_INF, _INF, 0.0, 0.0, _INF, _INF, _INF, _INF, _INF, _NAN, _INF, _INF, _INF],
     ),
     "digamma": (
         [0.0, -0.0, -1.0, -2.0, -1e30, _INF, -_INF, _NAN],

@@ -1,0 +1,598 @@
+"""Loops and branches as single operations: `scan`, `while_loop`, `cond`.
+
+The body is recorded once, compiled as a program of its own, and run step by step by a host callback
+(an escape), so 500 steps are not 500 copies of the body.  The gradient of a scan is a scan of the
+body's gradient in the other direction, so it can be differentiated to any order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import dtype as dt
+from . import elementwise as el
+from .build import cast, full, reshape
+from .compiler import pipeline
+from .compiler import program as runtime
+from .dtype import DType
+from .errors import DTypeError, ShapeError, describe
+from .graph import (
+    Buffer,
+    Elementwise,
+    Escape,
+    Node,
+    Piece,
+    Reindex,
+    Shape,
+    pending,
+    recording,
+    size_of,
+    toposort,
+)
+from .life import _error_for
+from .placeholder import Recorded, as_var, leaves_of, rebuilt
+from .storage import Storage
+from .transforms import _grad, _variable, _weighted
+from .var import Var
+
+Kind = tuple[Shape, DType]
+
+
+def _kinds(vars: Sequence[Var]) -> list[Kind]:
+    return [(v.shape, v.dtype) for v in vars]
+
+
+# ----------------------------------------------------------------------- a body that runs by itself
+
+
+class _Leaf:
+    """An input of a body's program for one step."""
+
+    __slots__ = ("storage",)
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+
+
+class Body:
+    """A recorded function with what it reads from outside, as a program of its own.
+
+    constants: the nodes read from outside; key: equal for bodies that compute the same of their
+    inputs and constants, None if that is unknown.
+    """
+
+    def __init__(self, recorded: Recorded):
+        self.recorded = recorded
+        self.constants = recorded.constants()
+        self.outputs = recorded.outputs
+        self.key = self._structure()
+        self._program: Any = None
+
+    def _structure(self) -> Any:
+        places = [*self.recorded.inputs, *self.constants]
+        number: dict[Node, int] = {node: k for k, node in enumerate(places)}
+        key: list[Any] = [(n.shape, n.dtype.name) for n in places]
+        for node in toposort(self.outputs, lambda n: n in number):
+            if node in number:
+                continue
+            if isinstance(node, Escape) and node.key is None:
+                return None
+            number[node] = len(number)
+            inputs = tuple(number[i] for i in node.inputs)
+            key.append((node.signature, node.shape, node.dtype.name, inputs))
+        return (tuple(key), tuple(number[n] for n in self.outputs))
+
+    def evaluate(self, values: Sequence[Storage]) -> list[Storage]:
+        """The results for storages of the inputs and constants."""
+        if self._program is None:
+            self._compile(values)
+        bound, sources, fixed, results, nodes = self._program
+        leaves = [fixed[k] if s is None else _Leaf(values[s]) for k, s in enumerate(sources)]
+        try:
+            storages = [] if bound is None else _run_nested(bound, leaves)
+        except runtime.KernelError as fault:
+            raise _error_for(nodes[fault.check.position], fault) from None
+        found = []
+        for kind, k in results:
+            if kind == "out":
+                found.append(storages[k])
+            else:
+                found.append(values[k] if kind == "value" else _storage_of(leaves[k]))
+        return found
+
+    def _compile(self, values: Sequence[Storage]) -> None:
+        places = [*self.recorded.inputs, *self.constants]
+        saved = recording.grad
+        recording.grad = False
+        try:
+            buffers: list[Node] = [
+                Buffer(storage, node.shape, node.dtype) for node, storage in zip(places, values)
+            ]
+            outputs = self.recorded.instantiate(dict(zip(places, buffers)))
+        finally:
+            recording.grad = saved
+        position = {buffer: k for k, buffer in enumerate(buffers)}
+        roots = list(dict.fromkeys(n for n in outputs if n not in position))
+        bound, leaves, nodes, kinds = None, [], [], []
+        if roots:
+            nodes = pending(roots)
+            bound, leaves = pipeline.program_for(nodes, roots)
+            kinds = list(bound.results)
+        results = [
+            ("value", position[n]) if n in position else kinds[roots.index(n)] for n in outputs
+        ]
+        sources = [position.get(leaf) for leaf in leaves]
+        self._program = bound, sources, leaves, results, nodes
+
+
+def _storage_of(leaf: Any) -> Storage:
+    return leaf.storage if leaf.storage is not None else runtime.number_storage(leaf)
+
+
+_arenas: list[Any] = []  # one for each depth of programs inside programs
+_depth = 0
+
+
+def _run_nested(bound: Any, leaves: list[Any]) -> list[Storage]:
+    """Runs a program while another one is waiting for its callback: with an arena of its own.
+
+    The caller is inside a callback, so it holds the lock of the runner.
+    """
+    global _depth
+    if len(_arenas) == _depth:
+        _arenas.append(type(runtime.arena)())
+    saved, runtime.arena = runtime.arena, _arenas[_depth]
+    _depth += 1
+    try:
+        return runtime.run(bound, leaves)
+    finally:
+        _depth -= 1
+        runtime.arena = saved
+
+
+# ----------------------------------------------------------------- several results of one callback
+
+
+class Packing:
+    """Results of several shapes and dtypes in one float array.
+
+    Equal float dtypes lie side by side; else every element takes a float64, an integer its bits.
+    """
+
+    def __init__(self, kinds: Sequence[Kind]):
+        self.kinds = list(kinds)
+        dtypes = {dtype for _, dtype in kinds}
+        plain = len(dtypes) == 1 and dtypes <= {dt.float32, dt.float64}
+        self.dtype = dtypes.pop() if plain else dt.float64
+        self.starts = [0]
+        for shape, _ in kinds:
+            self.starts.append(self.starts[-1] + size_of(shape))
+
+    def pack(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """The arrays, as they lie in memory, in one."""
+        result = np.empty(self.starts[-1], self.dtype.storage)
+        for array, (_, dtype), start in zip(arrays, self.kinds, self.starts):
+            part = result[start : start + array.size]
+            if dtype is dt.bfloat16:
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+            if dtype.is_float:
+                part[...] = array.reshape(-1)
+            else:
+                part.view(np.int64)[...] = array.reshape(-1).astype(np.int64)
+        return result
+
+    def unpack(self, packed: Node) -> list[Var]:
+        """The results as Vars."""
+        return [self._part(packed, k) for k in range(len(self.kinds))]
+
+    def _part(self, packed: Node, k: int) -> Var:
+        shape, dtype = self.kinds[k]
+        at = ("add", ("i", 0), self.starts[k])
+        part: Node = Reindex((size_of(shape),), (Piece(0, (at,)),), packed)
+        if not dtype.is_float and self.dtype is dt.float64:
+            part = Elementwise("bitcast", part, dtype=dt.int64)
+        return Var._of(cast(reshape(part, shape), dtype))
+
+
+def _array(storage: Storage, kind: Kind) -> np.ndarray:
+    shape, dtype = kind
+    return storage.view(dtype.storage, shape)
+
+
+def _row(array: np.ndarray, k: int) -> Storage:
+    return Storage.borrowed(array[k, ...])
+
+
+# -------------------------------------------------------------------------------------------- scan
+
+
+class _Scan:
+    """A scan to be run: bodies and counts.
+
+    The body's outputs are the carry, then what is stacked; if saved, that ends with the carry as it
+    came in.
+    """
+
+    def __init__(self, body: Body, carries: int, xs: int, length: int, reverse: bool, saved: bool):
+        self.body, self.carries, self.xs = body, carries, xs
+        self.length, self.reverse, self.saved = length, reverse, saved
+        outputs = [(n.shape, n.dtype) for n in body.outputs]
+        self.stacked = [((length, *shape), dtype) for shape, dtype in outputs[carries:]]
+        self.packing = Packing([*outputs[:carries], *self.stacked])
+
+    @property
+    def key(self) -> Any:
+        """What makes two scans of equal inputs the same."""
+        if self.body.key is None:
+            return None
+        counts = (self.carries, self.xs, self.length, self.reverse, self.saved)
+        return ("scan", counts, self.body.key)
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray:
+        """The callback: the steps one after the other."""
+        carry = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays[: self.carries]]
+        end = self.carries + self.xs
+        xs, constants = arrays[self.carries : end], arrays[end:]
+        fixed = [Storage.borrowed(np.ascontiguousarray(a)) for a in constants]
+        stacks = [np.empty(shape, dtype.storage) for shape, dtype in self.stacked]
+        kinds = [(n.shape, n.dtype) for n in self.body.outputs]
+        steps = range(self.length)
+        for k in reversed(steps) if self.reverse else steps:
+            found = self.body.evaluate([*carry, *(_row(x, k) for x in xs), *fixed])
+            carry = found[: self.carries]
+            for stack, storage, kind in zip(stacks, found[self.carries :], kinds[self.carries :]):
+                stack[k] = _array(storage, kind)
+        last = [_array(s, kind) for s, kind in zip(carry, kinds)]
+        return self.packing.pack([*last, *stacks])
+
+
+def scan(
+    function: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
+    """(carry, ys) of `carry, ys[k] = function(carry, xs[k])` for k = 0, 1, …; backwards if reverse.
+
+        def step(h, x):
+            h = mo.tanh(x @ w + h @ u)
+            return h, h
+        last, every = mo.scan(step, h0, inputs)
+
+    function is called once; it is compiled as a program of its own, which runs length times.  init,
+    xs and the results may be nested tuples, lists and dicts; xs None needs a length; ys may be
+    None.  The carry keeps its shapes and dtypes.  What the function reads from outside is
+    differentiated, too.  Gradient: a scan in the other direction, of any order.
+
+    Raises ShapeError or DTypeError if the carry changes, JitError if the function asks for a value
+    or writes to a Var.
+    """
+    carry = [as_var(leaf) for leaf in leaves_of(init)]
+    rows = [as_var(leaf) for leaf in leaves_of(xs)]
+    lengths = {x.shape[0] for x in rows if x.ndim} | ({length} if length is not None else set())
+    if len(lengths) != 1 or any(not x.ndim for x in rows):
+        raise ShapeError(f"scan: xs must have one length along their first axis, got {lengths}")
+    (steps,) = lengths
+    kinds = _kinds(carry) + [(x.shape[1:], x.dtype) for x in rows]
+    recorded = Recorded("scan", function, (init, xs), kinds)
+    if not isinstance(recorded.structure, tuple) or len(recorded.structure) != 2:
+        raise TypeError("scan: the function must return two things: (carry, y)")
+    new_carry, y = recorded.structure
+    _check_carry("scan", carry, recorded.outputs[: len(leaves_of(new_carry))])
+    last, stacks = _recorded_scan(recorded, carry, rows, steps, reverse)
+    return rebuilt(init, last), rebuilt(y, stacks)
+
+
+def _check_carry(where: str, carry: Sequence[Var], new: Sequence[Node]) -> None:
+    if len(carry) != len(new):
+        raise ShapeError(f"{where}: the carry has {len(carry)} parts, the new one {len(new)}")
+    for before, after in zip(carry, new):
+        if before.shape != after.shape or before.dtype is not after.dtype:
+            error = DTypeError if before.shape == after.shape else ShapeError
+            raise error(
+                f"{where}: the carry must keep its shapes and dtypes, {describe(before)} became "
+                f"{describe(after)}"
+            )
+
+
+def _recorded_scan(
+    recorded: Recorded, carry: list[Var], xs: list[Var], length: int, reverse: bool
+) -> tuple[list[Var], list[Var]]:
+    """The final carry, and what is stacked without the carries that are kept for the gradient."""
+    outer = [*carry, *xs, *(Var._of(n) for n in recorded.constants())]
+    wanted = recording.grad and any(v.requires_grad for v in outer)
+    shown = len(recorded.outputs) - len(carry)
+    if wanted:
+        recorded.outputs = [*recorded.outputs, *recorded.inputs[: len(carry)]]
+    results = _scan_node(recorded, carry, xs, length, reverse, wanted)
+    return results[: len(carry)], results[len(carry) : len(carry) + shown]
+
+
+def _scan_node(
+    recorded: Recorded, carry: list[Var], xs: list[Var], length: int, reverse: bool, saved: bool
+) -> list[Var]:
+    body = Body(recorded)
+    plan = _Scan(body, len(carry), len(xs), length, reverse, saved)
+    node = Escape(
+        "scan", plan.run, (plan.packing.starts[-1],), plan.packing.dtype,
+        *(v._node for v in (*carry, *xs)), *body.constants,
+        gradient=functools.partial(_scan_gradient, plan), key=plan.key,
+    )  # fmt: skip
+    return plan.packing.unpack(node)
+
+
+def _scan_gradient(plan: _Scan, node: Escape, g: Node) -> tuple[Node | None, ...]:
+    """A scan of the body's gradient, in the other direction."""
+    end = plan.carries + plan.xs
+    inputs = [Var._of(i) for i in node.inputs]
+    carry, xs, constants = inputs[: plan.carries], inputs[plan.carries : end], inputs[end:]
+    g_all = plan.packing.unpack(g)
+    results = plan.packing.unpack(node)
+    if not plan.saved:
+        again = Recorded.__new__(Recorded)
+        again.inputs, again.structure = plan.body.recorded.inputs, None
+        again.outputs = [*plan.body.outputs, *again.inputs[: plan.carries]]
+        results = _scan_node(again, carry, xs, plan.length, plan.reverse, True)
+    before = results[len(results) - plan.carries :]
+    float_carry = [k for k, v in enumerate(carry) if v.dtype.is_float]
+    float_xs = [k for k, v in enumerate(xs) if v.dtype.is_float]
+    float_constants = [k for k, v in enumerate(constants) if v.dtype.is_float]
+    float_stacks = [k for k, (_, d) in enumerate(plan.stacked) if d.is_float]
+    g_carry = [g_all[k] for k in float_carry]
+    g_stacks = [g_all[plan.carries + k] for k in float_stacks]
+    zeros = [_zeros(constants[k]) for k in float_constants]
+
+    def backward(state: Any, row: Any) -> tuple[Any, Any]:
+        g_now, totals = state
+        carry_now, x_now, g_row = row
+        outputs, variables = _step(plan.body, [*carry_now, *x_now], constants)
+        wanted = [(outputs[k], w) for k, w in zip(float_carry, g_now)]
+        wanted += [(outputs[plan.carries + k], w) for k, w in zip(float_stacks, g_row)]
+        targets = [variables[k] for k in float_carry]
+        targets += [variables[plan.carries + k] for k in float_xs]
+        targets += [variables[plan.carries + plan.xs + k] for k in float_constants]
+        found = _pullback(wanted, targets)
+        first, second = len(float_carry), len(float_carry) + len(float_xs)
+        added = [el.add(t, f) for t, f in zip(totals, found[second:])]
+        return (found[:first], added), found[first:second]
+
+    rows = (before, xs, g_stacks)
+    (g_init, totals), g_xs = scan(backward, (g_carry, zeros), rows, plan.length, not plan.reverse)
+    result: list[Node | None] = [None] * len(inputs)
+    for places, start, found in (
+        (float_carry, 0, g_init),
+        (float_xs, plan.carries, g_xs),
+        (float_constants, end, totals),
+    ):
+        for k, v in zip(places, found):
+            result[start + k] = v._node
+    return tuple(result)
+
+
+def _zeros(v: Var) -> Var:
+    return Var._of(full(0, v.shape, v.dtype))
+
+
+def _step(body: Body, inputs: list[Var], constants: list[Var]) -> tuple[list[Var], list[Var]]:
+    """The body over fresh variables: its outputs, and the variables to differentiate by."""
+    variables = [_variable(v) if v.dtype.is_float else v for v in (*inputs, *constants)]
+    places = [*body.recorded.inputs, *body.constants]
+    nodes = body.recorded.instantiate({p: v._node for p, v in zip(places, variables)})
+    return [Var._of(n) for n in nodes], variables
+
+
+def _pullback(wanted: list[tuple[Var, Var]], targets: list[Var]) -> list[Var]:
+    """The gradients of the sum of outputs times weights."""
+    if not targets:
+        return []
+    if not wanted:
+        return [_zeros(t) for t in targets]
+    outputs, weights = zip(*wanted)
+    return _grad(_weighted(list(outputs), list(weights)), targets)
+
+
+# -------------------------------------------------------------------------------------- while_loop
+
+
+class _While:
+    """A loop to be run: a condition and a body over one carry."""
+
+    def __init__(self, condition: Body, body: Body, back: Body | None = None):
+        self.condition, self.body, self.back = condition, body, back
+        self.carries = len(body.recorded.inputs)
+        self.kinds = [(n.shape, n.dtype) for n in body.recorded.inputs]
+
+    def split(self, arrays: Sequence[np.ndarray]) -> tuple[list[Storage], ...]:
+        """The carry, the constants of the condition, those of the body, and the rest."""
+        found = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays]
+        first = self.carries
+        second = first + len(self.condition.constants)
+        third = second + len(self.body.constants)
+        return found[:first], found[first:second], found[second:third], found[third:]
+
+    def states(self, arrays: Sequence[np.ndarray]) -> Any:
+        """The carry before every step, and at last the final one."""
+        carry, of_condition, of_body, _ = self.split(arrays)
+        while True:
+            yield carry
+            (holds,) = self.condition.evaluate([*carry, *of_condition])
+            if not _array(holds, ((), dt.bool_)):
+                return
+            carry = self.body.evaluate([*carry, *of_body])
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray:
+        """The callback: the final carry."""
+        last: list[Storage] = []
+        for last in self.states(arrays):  # noqa: B007
+            pass
+        return Packing(self.kinds).pack([_array(s, k) for s, k in zip(last, self.kinds)])
+
+    def run_back(self, *arrays: np.ndarray) -> np.ndarray:
+        """The callback of the gradient: every state again, then the steps backwards."""
+        assert self.back is not None
+        states = list(self.states(arrays))[:-1]
+        _, _, of_body, rest = self.split(arrays)
+        count = len(self.back.outputs)
+        flow, others = rest[:count], rest[count:]
+        for state in reversed(states):
+            flow = self.back.evaluate([*flow, *state, *of_body, *others])
+        kinds = [(n.shape, n.dtype) for n in self.back.outputs]
+        return Packing(kinds).pack([_array(s, k) for s, k in zip(flow, kinds)])
+
+
+def while_loop(condition: Callable[[Any], Any], function: Callable[[Any], Any], init: Any) -> Any:
+    """`while condition(carry): carry = function(carry)`, as one operation.
+
+    Both functions are called once; the carry keeps its shapes and dtypes.  Gradient: to first
+    order, by running the loop again and its steps backwards.  Raises as `scan`.
+    """
+    carry = [as_var(leaf) for leaf in leaves_of(init)]
+    test = Body(Recorded("while_loop", condition, (init,), _kinds(carry)))
+    if len(test.outputs) != 1 or test.outputs[0].shape or test.outputs[0].dtype is not dt.bool_:
+        raise DTypeError("while_loop: the condition must return one 0-d bool")
+    body = Body(Recorded("while_loop", function, (init,), _kinds(carry)))
+    _check_carry("while_loop", carry, body.outputs)
+    plan = _While(test, body)
+    packing = Packing(plan.kinds)
+    node = Escape(
+        "while_loop", plan.run, (packing.starts[-1],), packing.dtype,
+        *(v._node for v in carry), *test.constants, *body.constants,
+        gradient=functools.partial(_while_gradient, plan), key=_while_key("while", test, body),
+    )  # fmt: skip
+    return rebuilt(init, packing.unpack(node))
+
+
+def _while_key(name: str, *bodies: Body) -> Any:
+    keys = tuple(body.key for body in bodies)
+    return None if None in keys else (name, keys)
+
+
+def _while_gradient(plan: _While, node: Escape, g: Node) -> tuple[Node | None, ...]:
+    """One callback that runs the body's gradient backwards over the states of the loop."""
+    inputs = [Var._of(i) for i in node.inputs]
+    first = plan.carries
+    second = first + len(plan.condition.constants)
+    carry, constants = inputs[:first], inputs[second:]
+    float_carry = [k for k, v in enumerate(carry) if v.dtype.is_float]
+    float_constants = [k for k, v in enumerate(constants) if v.dtype.is_float]
+    g_all = Packing(plan.kinds).unpack(g)
+    flow = [g_all[k] for k in float_carry] + [_zeros(constants[k]) for k in float_constants]
+
+    def backward(*values: Any) -> Any:
+        g_now, totals = values[: len(float_carry)], values[len(float_carry) : len(flow)]
+        outputs, variables = _step(plan.body, list(values[len(flow) : len(flow) + first]),
+                                   list(values[len(flow) + first :]))  # fmt: skip
+        targets = [variables[k] for k in float_carry]
+        targets += [variables[first + k] for k in float_constants]
+        found = _pullback([(outputs[k], w) for k, w in zip(float_carry, g_now)], targets)
+        added = [el.add(t, f) for t, f in zip(totals, found[len(float_carry) :])]
+        return [*found[: len(float_carry)], *added]
+
+    given = (*flow, *carry, *constants)
+    back = Body(Recorded("while_loop", backward, given, _kinds(given)))
+    whole = _While(plan.condition, plan.body, back)
+    packing = Packing([(v.shape, v.dtype) for v in flow])
+    result = Escape(
+        "gradient of while_loop", whole.run_back, (packing.starts[-1],), packing.dtype,
+        *node.inputs, *(v._node for v in flow), *back.constants,
+        key=_while_key("while gradient", plan.condition, plan.body, back),
+    )  # fmt: skip
+    found = packing.unpack(result)
+    gradients: list[Node | None] = [None] * len(inputs)
+    for position, k in enumerate(float_carry):
+        gradients[k] = found[position]._node
+    for position, k in enumerate(float_constants, len(float_carry)):
+        gradients[second + k] = found[position]._node
+    return tuple(gradients)
+
+
+# -------------------------------------------------------------------------------------------- cond
+
+
+class _Cond:
+    """A branch to be run."""
+
+    def __init__(self, yes: Body, no: Body):
+        self.yes, self.no = yes, no
+        self.kinds = [(n.shape, n.dtype) for n in yes.outputs]
+        self.packing = Packing(self.kinds)
+        self.operands = len(yes.recorded.inputs)
+
+    def run(self, predicate: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
+        """The callback: one of the two."""
+        values = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays]
+        operands, rest = values[: self.operands], values[self.operands :]
+        border = len(self.yes.constants)
+        if predicate:
+            found = self.yes.evaluate([*operands, *rest[:border]])
+        else:
+            found = self.no.evaluate([*operands, *rest[border:]])
+        return self.packing.pack([_array(s, k) for s, k in zip(found, self.kinds)])
+
+
+def cond(
+    predicate: Any,
+    true_function: Callable[..., Any],
+    false_function: Callable[..., Any],
+    *operands: Any,
+) -> Any:
+    """true_function(*operands) if the predicate (one bool) holds, else false_function(*operands):
+    only one of them is computed.
+
+    Both are called once, and return the same structure of shapes and dtypes.  Gradient: a cond of
+    the gradients, of any order.  Raises as `scan`.
+    """
+    choice = as_var(predicate)
+    if size_of(choice.shape) != 1:
+        raise ShapeError(f"cond: the predicate must have one element, it is {describe(choice)}")
+    given = [as_var(leaf) for leaf in leaves_of(operands)]
+    yes = Body(Recorded("cond", true_function, operands, _kinds(given)))
+    no = Body(Recorded("cond", false_function, operands, _kinds(given)))
+    if [(n.shape, n.dtype) for n in yes.outputs] != [(n.shape, n.dtype) for n in no.outputs]:
+        kinds = (", ".join(describe(n) for n in b.outputs) for b in (yes, no))
+        both = " and ".join(kinds)
+        raise ShapeError(f"cond: both functions must return alike, they return {both}")
+    plan = _Cond(yes, no)
+    node = Escape(
+        "cond", plan.run, (plan.packing.starts[-1],), plan.packing.dtype,
+        cast(reshape(choice._node, ()), dt.bool_), *(v._node for v in given),
+        *yes.constants, *no.constants,
+        gradient=functools.partial(_cond_gradient, plan), key=_while_key("cond", yes, no),
+    )  # fmt: skip
+    return rebuilt(yes.recorded.structure, plan.packing.unpack(node))
+
+
+def _cond_gradient(plan: _Cond, node: Escape, g: Node) -> tuple[Node | None, ...]:
+    inputs = [Var._of(i) for i in node.inputs]
+    values = inputs[1:]
+    border = plan.operands + len(plan.yes.constants)
+    floats = [k for k, v in enumerate(values) if v.dtype.is_float]
+    outputs_float = [k for k, (_, d) in enumerate(plan.kinds) if d.is_float]
+    g_all = plan.packing.unpack(g)
+
+    def gradient_of(body: Body, first: int, last: int) -> Callable[..., Any]:
+        own = [*range(plan.operands), *range(first, last)]
+
+        def gradient(given: Any, weights: Any) -> Any:
+            operands, constants = given[: plan.operands], given[first:last]
+            outputs, variables = _step(body, list(operands), list(constants))
+            wanted = [(outputs[k], w) for k, w in zip(outputs_float, weights)]
+            targets = {k: variables[position] for position, k in enumerate(own) if k in floats}
+            found = dict(zip(targets, _pullback(wanted, list(targets.values()))))
+            return [found.get(k, _zeros(given[k])) for k in floats]
+
+        return gradient
+
+    weights = [g_all[k] for k in outputs_float]
+    yes = gradient_of(plan.yes, plan.operands, border)
+    no = gradient_of(plan.no, border, len(values))
+    found = cond(inputs[0], yes, no, values, weights)
+    gradients: list[Node | None] = [None] * len(inputs)
+    for k, v in zip(floats, found):
+        gradients[1 + k] = v._node
+    return tuple(gradients)

@@ -1,0 +1,219 @@
+"""Every function of `tests/api_table.py` against NumPy and PyTorch: values, first and second
+derivatives.
+
+Values and derivatives are those of the printed Python kernels; machine code is compared on a sample
+of the functions, because compiling them all would take minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import metaop as mo
+from tests.api_table import TABLE, Function
+from tests.helpers import python_value
+
+IDS = [f"{number}-{f.name}" for number, f in enumerate(TABLE)]
+
+
+def flat(results: Any) -> list[Any]:
+    """The results of a function as a list."""
+    return list(results) if isinstance(results, list | tuple) else [results]
+
+
+def called(function: Function, which: str, module: Any, operands: list[Any]) -> list[Any]:
+    """What a module's counterpart returns."""
+    given = getattr(function, which) if which != "call" else function.call or function.name
+    if callable(given):
+        return flat(given(module, *operands))
+    for part in given.split("."):
+        module = getattr(module, part)
+    return flat(module(*operands))
+
+
+def operands_of(function: Function) -> list[np.ndarray]:
+    rng = np.random.default_rng(zlib.crc32(function.name.encode()))
+    return [make(rng) for make in function.operands]
+
+
+def close(got: np.ndarray, want: Any, rtol: float = 1e-9) -> None:
+    want = np.asarray(want)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-10)
+
+
+@pytest.mark.parametrize("function", TABLE, ids=IDS)
+def test_values(function: Function) -> None:
+    arrays = operands_of(function)
+    got = called(function, "call", mo, [mo.array(a) for a in arrays])
+    with np.errstate(all="ignore"):
+        if function.numpy is not None:
+            want = called(function, "numpy", np, arrays)
+        elif function.torch is not None:
+            torch = pytest.importorskip("torch")
+            want = called(function, "torch", torch, [torch.from_numpy(a) for a in arrays])
+        else:
+            blocks = pytest.importorskip("scipy.linalg")
+            want = called(Function("", "", (), numpy=function.name), "numpy", blocks, arrays)
+    assert len(got) == len(want)
+    for y, w in zip(got, want):
+        w = np.asarray(w)
+        assert isinstance(y, mo.Var)
+        if w.dtype.kind in "biu":
+            np.testing.assert_array_equal(python_value(y), w)
+            assert y.dtype.kind == w.dtype.kind
+        else:
+            close(python_value(y), w)
+            assert y.dtype is mo.float64 or w.dtype != np.float64
+
+
+@pytest.mark.parametrize(
+    "function", [f for f in TABLE if zlib.crc32(f.name.encode()) % 7 == 0], ids=lambda f: f.name
+)
+def test_machine_code_computes_the_same(function: Function) -> None:
+    arrays = operands_of(function)
+    got = called(function, "call", mo, [mo.array(a) for a in arrays])
+    printed = [python_value(y) for y in got if y._node.storage is None]
+    for y, want in zip([y for y in got if y._node.storage is None], printed):
+        close(y.numpy(), want, 1e-12)
+
+
+# ------------------------------------------------------------------------------------- derivatives
+
+
+def weights_for(shape: tuple[int, ...], number: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(size=shape)
+
+
+def weighted(results: list[Any], wrap: Any) -> Any:
+    """A number that depends on every float result, each element with its own weight."""
+    total = None
+    for number, y in enumerate(results):
+        if y.dtype not in (mo.float64,) and "float64" not in str(y.dtype):
+            continue
+        term = (wrap(weights_for(tuple(y.shape), number)) * y).sum()
+        total = term if total is None else total + term
+    return total
+
+
+def derivatives(function: Function, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """The gradient, and the gradient of its weighted sum."""
+    xs = [mo.array(a, requires_grad=a.dtype == np.float64) for a in arrays]
+    floats = [x for x in xs if x.requires_grad]
+    loss = weighted(called(function, "call", mo, xs), mo.array)
+    orders = []
+    for _ in range(function.grad or 0):
+        if loss is None or not loss.requires_grad:
+            orders.append([np.zeros(x.shape) for x in floats])
+            continue
+        gradients = mo.grad(loss, floats)
+        orders.append([python_value(g) for g in gradients])
+        loss = weighted(gradients, mo.array)
+    return orders
+
+
+def torch_derivatives(function: Function, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+    torch = pytest.importorskip("torch")
+    xs = [torch.tensor(a, requires_grad=a.dtype == np.float64) for a in arrays]
+    floats = [x for x in xs if x.requires_grad]
+    loss = weighted(called(function, "torch", torch, xs), torch.tensor)
+    orders = []
+    for _ in range(function.grad or 0):
+        if not loss.requires_grad:
+            orders.append([np.zeros(tuple(x.shape)) for x in floats])
+            continue
+        found = torch.autograd.grad(loss, floats, create_graph=True, allow_unused=True)
+        gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, floats)]
+        orders.append([g.detach().numpy() for g in gradients])
+        loss = weighted(gradients, torch.tensor)
+    return orders
+
+
+def numeric_derivative(function: Function, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """First derivatives of NumPy's function by central differences."""
+
+    def value(*operands: np.ndarray) -> float:
+        results = called(function, "numpy", np, list(operands))
+        return float(
+            sum(
+                (weights_for(y.shape, k) * y).sum()
+                for k, y in enumerate(results)
+                if y.dtype == np.float64
+            )
+        )
+
+    found = []
+    for k, array in enumerate(arrays):
+        if array.dtype != np.float64:
+            continue
+        slope = np.zeros_like(array)
+        for i in np.ndindex(*array.shape):
+            high, low = array.copy(), array.copy()
+            high[i] += 1e-6
+            low[i] -= 1e-6
+            up = value(*arrays[:k], high, *arrays[k + 1 :])
+            down = value(*arrays[:k], low, *arrays[k + 1 :])
+            slope[i] = (up - down) / 2e-6
+        found.append(slope)
+    return [found]
+
+
+@pytest.mark.parametrize(
+    "function", [f for f in TABLE if f.grad], ids=[i for i, f in zip(IDS, TABLE) if f.grad]
+)
+@pytest.mark.filterwarnings("ignore::metaop.UnreachedGradientWarning")
+def test_derivatives(function: Function) -> None:
+    arrays = operands_of(function)
+    if any(np.isnan(a).any() for a in arrays if a.dtype == np.float64) and not function.torch:
+        pytest.skip("no central differences at NaN")
+    got = derivatives(function, arrays)
+    if function.torch is not None:
+        want, rtol = torch_derivatives(function, arrays), 1e-7
+    elif function.numpy is not None:
+        want, rtol = numeric_derivative(function, arrays), 1e-6
+    else:
+        want, rtol = got, 0.0
+    for order_got, order_want in zip(got, want):
+        for a, b in zip(order_got, order_want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-8)
+
+
+# ---------------------------------------------------------------------------------- completeness
+
+
+def test_the_table_names_every_array_function() -> None:
+    """A function that is exported is compared here, or named with the test that has it."""
+    elsewhere = set(
+        """
+        Axis DType Generator Indexed Var array as_tensor asarray assign_all axes broadcast_to
+        can_cast config dump e enable_grad explain finfo from_dlpack from_numpy get_num_threads
+        grad iinfo index inf is_floating_point is_grad_enabled is_tensor isdtype load manual_seed
+        nan ndim newaxis no_grad numel optim pi reindex reindex_reduce result_type save seed
+        set_global_seed set_grad_enabled set_num_threads shape size stats sync tensor transaction
+        uninterrupted empty empty_like rand rand_like randint randn randn_like randperm bernoulli
+        multinomial clamp_min clamp_max inverse pinverse
+        """.split()
+    )
+    known = {f.name.split(".")[-1] for f in TABLE} | elsewhere
+    known |= {alias for f in TABLE for alias in f.aliases}
+    functions = {id(getattr(mo, f.name)) for f in TABLE if "." not in f.name}
+    modules = type(mo)
+    missing = [
+        name
+        for name in dir(mo)
+        if not name.startswith("_") and not isinstance(getattr(mo, name), modules)
+        and not isinstance(getattr(mo, name), mo.DType) and name not in known
+        and id(getattr(mo, name)) not in functions and not re.match("[A-Z]", name)
+        and not hasattr(mo.random, name) and not hasattr(mo.linalg, name)
+    ]  # fmt: skip
+    assert not missing, missing
+
+
+def test_functions_of_linalg_are_in_the_table() -> None:
+    named = {f.name.split(".")[-1] for f in TABLE}
+    assert set(mo.linalg.__all__) <= named, set(mo.linalg.__all__) - named

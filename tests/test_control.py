@@ -1,0 +1,208 @@
+"""Loops and branches as one operation: scan, while_loop, cond."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import metaop as mo
+from metaop.compiler import pipeline
+
+RNG = np.random.default_rng(0)
+STEPS = 500
+
+
+def recurrent(w: mo.Var, u: mo.Var, xs: Any, h: Any) -> mo.Var:
+    def step(h: mo.Var, x: mo.Var) -> tuple[mo.Var, mo.Var]:
+        h = mo.tanh(h @ w + x @ u)
+        return h, h
+
+    return mo.scan(step, h, xs)[1]
+
+
+def test_a_recurrent_net_of_500_steps_and_its_gradient() -> None:
+    xs, h = RNG.normal(size=(STEPS, 4, 3)), np.zeros((4, 8))
+    w = mo.array(RNG.normal(size=(8, 8)) * 0.3, requires_grad=True)
+    u = mo.array(RNG.normal(size=(3, 8)), requires_grad=True)
+    weights = RNG.normal(size=(STEPS, 4, 8))
+    before = pipeline.statistics.compiled + getattr(pipeline.statistics, "loaded", 0)
+    ys = recurrent(w, u, xs, h)
+    found = [g.numpy() for g in mo.grad((ys * weights).sum(), [w, u])]
+    # one body, its gradient, and what stands around them: not 500 of them
+    after = pipeline.statistics.compiled + getattr(pipeline.statistics, "loaded", 0)
+    assert after - before < 30
+
+    states, state = [h], h
+    for x in xs:
+        state = np.tanh(state @ w.numpy() + x @ u.numpy())
+        states.append(state)
+    np.testing.assert_allclose(ys.numpy(), np.stack(states[1:]), rtol=1e-9, atol=1e-12)
+    gw, gu, g = np.zeros((8, 8)), np.zeros((3, 8)), np.zeros((4, 8))
+    for k in reversed(range(STEPS)):
+        g = (g + weights[k]) * (1 - states[k + 1] ** 2)
+        gw, gu, g = gw + states[k].T @ g, gu + xs[k].T @ g, g @ w.numpy().T
+    np.testing.assert_allclose(found[0], gw, rtol=1e-8)
+    np.testing.assert_allclose(found[1], gu, rtol=1e-8)
+
+
+def test_a_second_scan_of_the_same_structure_compiles_nothing() -> None:
+    def total(scale: float) -> np.ndarray:
+        return mo.scan(lambda c, x: (c * scale + x, c), 0.0, np.arange(4, dtype="f4"))[0].numpy()
+
+    assert total(0.37) == pytest.approx(((0 * 0.37 + 1) * 0.37 + 2) * 0.37 + 3)
+    programs = pipeline.statistics.programs
+    assert total(0.21) == pytest.approx(((0 * 0.21 + 1) * 0.21 + 2) * 0.21 + 3)
+    # the body of a new recording is put together anew, but found by its structure
+    assert pipeline.statistics.programs == programs
+
+
+def nested(w: mo.Var, start: mo.Var) -> mo.Var:
+    """Carries and results of several dtypes, nested, backwards, with a constant from outside."""
+    rows = mo.array(np.linspace(0.1, 0.9, 10).reshape(5, 2))
+
+    def step(state: Any, x: mo.Var) -> Any:
+        value, count = state["value"], state["count"]
+        value = value * mo.sin(w * x) + w[0] * count.astype("float64")
+        return {"value": value, "count": count + 1}, (value * value, count)
+
+    state, (squares, counts) = mo.scan(step, {"value": start, "count": 0}, rows, reverse=True)
+    assert counts.dtype is mo.int64
+    return state["value"].sum() + squares.sum()
+
+
+def test_gradients_of_scans_are_central_differences_to_second_order() -> None:
+    assert mo.gradcheck(nested, (RNG.normal(size=2), RNG.normal(size=2)), order=2)
+
+
+def test_scan_returns_what_the_loop_does() -> None:
+    xs = RNG.integers(0, 9, size=6)
+
+    def step(state: Any, x: mo.Var) -> Any:
+        a, b = state
+        return (b, (a + x) % 7), (a > 3, a.astype("bfloat16"))
+
+    (a, b), (flags, halves) = mo.scan(step, (1, 2), xs)
+    p, q, seen = 1, 2, []
+    for x in xs:
+        seen.append(p)
+        p, q = q, (p + x) % 7
+    assert (int(a), int(b)) == (p, q)
+    assert flags.numpy().tolist() == [s > 3 for s in seen]
+    assert halves.dtype is mo.bfloat16 and halves.numpy().tolist() == seen
+
+
+def test_scan_without_xs_and_without_ys() -> None:
+    last, nothing = mo.scan(lambda c, _: (c * 2, None), 1.0, length=10)
+    assert last.item() == 1024 and nothing is None
+    empty, ys = mo.scan(lambda c, x: (c + x, c), 1.0, np.zeros(0, "f4"))
+    assert empty.item() == 1 and ys.shape == (0,)
+
+
+def test_a_scan_inside_a_scan() -> None:
+    matrix = RNG.normal(size=(3, 4))
+
+    def row(total: mo.Var, xs: mo.Var) -> Any:
+        inner, _ = mo.scan(lambda c, x: (c * 0.5 + x, None), mo.array(np.array(0.0)), xs)
+        return total + inner, inner
+
+    got, each = mo.scan(row, mo.array(np.array(0.0)), matrix)
+    want = matrix @ (0.5 ** np.arange(3, -1, -1.0))
+    np.testing.assert_allclose(each.numpy(), want)
+    np.testing.assert_allclose(got.item(), want.sum())
+
+
+# ------------------------------------------------------------------------------ while_loop and cond
+
+
+def grown(a: mo.Var, b: mo.Var) -> mo.Var:
+    value, _ = mo.while_loop(
+        lambda s: s[0].sum() < 50.0, lambda s: (s[0] * b + 1, s[1] + 1), (a, 0)
+    )
+    return value
+
+
+def test_while_loop_and_its_gradient() -> None:
+    a, b = np.array([1.0, 2.0]), np.array(1.5)
+    want = a
+    while want.sum() < 50:
+        want = want * b + 1
+    np.testing.assert_allclose(grown(mo.array(a), mo.array(b)).numpy(), want)
+    assert mo.gradcheck(grown, (a, b))
+
+
+def branch(a: mo.Var, b: mo.Var) -> mo.Var:
+    return mo.cond(a.sum() > 0, lambda a: mo.sin(a) * b, lambda a: a * a, a)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_cond_and_its_gradients(sign: int) -> None:
+    a, b = sign * np.array([1.0, 2.0]), np.array(1.5)
+    want = np.sin(a) * b if sign > 0 else a * a
+    np.testing.assert_allclose(branch(mo.array(a), mo.array(b)).numpy(), want)
+    assert mo.gradcheck(branch, (a, b), order=2)
+
+
+def test_only_the_chosen_branch_is_computed() -> None:
+    table = mo.array([1.0, 2.0])
+
+    def outside(k: mo.Var) -> mo.Var:
+        return table[k]
+
+    k = mo.array(5)
+    assert mo.cond(k < 2, outside, lambda k: mo.array(-1.0), k).item() == -1.0
+    with pytest.raises(IndexError, match="index 5 is out of bounds"):
+        mo.cond(k > 2, outside, lambda k: mo.array(-1.0), k).item()
+
+
+def test_loops_under_vmap() -> None:
+    a = np.array([[1.0, 2.0], [-1.0, -2.0]])
+    got = mo.vmap(lambda v: mo.cond(v.sum() > 0, lambda v: v, lambda v: -v, v))(a)
+    np.testing.assert_allclose(got.numpy(), np.abs(a))
+    xs = RNG.normal(size=5)
+    starts = mo.array(RNG.normal(size=3), requires_grad=True)
+    last = mo.vmap(lambda s: mo.scan(lambda c, x: (c * x + 1, None), s, xs)[0])(starts)
+    np.testing.assert_allclose(mo.grad(last.sum(), starts).numpy(), np.full(3, xs.prod()))
+
+
+# ----------------------------------------------------------------------------------------- errors
+
+
+def test_errors_of_loops() -> None:
+    with pytest.raises(mo.DTypeError, match=r"must keep its shapes and dtypes, i64\[\] became f32"):
+        mo.scan(lambda c, x: (c + 0.5, c), 0, length=3)
+    with pytest.raises(mo.ShapeError, match=r"f32\[2\] became f32\[3\]"):
+        mo.scan(lambda c, x: (mo.zeros(3), c), mo.zeros(2), length=3)
+    with pytest.raises(mo.ShapeError, match="one length"):
+        mo.scan(lambda c, x: (c, c), 0, (np.zeros(2), np.zeros(3)))
+    with pytest.raises(mo.JitError, match="recorded once for all values"):
+        mo.scan(lambda c, x: (c if c > 0 else -c, c), 1.0, length=3)
+    with pytest.raises(mo.JitError, match="function given to scan writes to a Var from outside"):
+        mo.scan(lambda c, x: (c + mo.random.uniform(), c), 1.0, length=3)
+    with pytest.raises(mo.DTypeError, match="must return one 0-d bool"):
+        mo.while_loop(lambda c: c, lambda c: c, 1.0)
+    with pytest.raises(mo.ShapeError, match=r"they return f32\[\] and f32\[2\]"):
+        mo.cond(True, lambda: mo.array(1.0), lambda: mo.zeros(2))
+
+
+def test_an_index_out_of_range_in_a_body_is_an_index_error() -> None:
+    table = mo.array([1.0, 2.0])
+    last, _ = mo.scan(lambda c, k: (c + table[k], None), 0.0, np.array([0, 1, 7]))
+    with pytest.raises(IndexError, match=r"index 7 is out of bounds .* \(in scan"):
+        last.item()
+    # and nothing else is harmed
+    assert mo.scan(lambda c, k: (c + table[k], None), 0.0, np.array([0, 1]))[0].item() == 3.0
+
+
+def test_temporaries_around_a_loop_survive_its_body() -> None:
+    """The body's program once shared the arena with the program that was waiting for it."""
+    x = mo.array(RNG.normal(size=(64, 64)))
+    stored = mo.linalg.inv(x @ x.T + 64 * mo.eye(64, dtype="float64"))  # lies in the arena
+    last, _ = mo.scan(lambda c, _: (mo.sort(mo.tanh(c @ c)) * 0.5, None), x, length=5)
+    got = (stored @ last).numpy()
+    want = np.linalg.inv(x.numpy() @ x.numpy().T + 64 * np.eye(64))
+    c = x.numpy()
+    for _ in range(5):
+        c = np.sort(np.tanh(c @ c)) * 0.5
+    np.testing.assert_allclose(got, want @ c, rtol=1e-6, atol=1e-9)
