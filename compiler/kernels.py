@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .loops import Kernel
+from .machine import load
 from .signals import uninterrupted
 
 
@@ -33,10 +34,21 @@ def machine_code(key: str, kernel: Kernel) -> Any:
 
         started = time.perf_counter()
         with uninterrupted():  # a signal inside one of LLVM's callbacks would be lost
-            compiled = _kernels[key] = compile_kernel(kernel)
+            compiled = _kernels[key] = _loaded(compile_kernel(kernel))
         statistics.compiled += 1
         statistics.compile_seconds += time.perf_counter() - started
     return compiled
+
+
+class LoadedKernel:
+    """A kernel in memory: `address` of int32 (ret, exc, table, args, chunk, chunks, scratch)."""
+
+    def __init__(self, code: Any, name: str):
+        self.code, self.address = code, code.addresses[name]
+
+
+def _loaded(compiled: Any) -> LoadedKernel:
+    return LoadedKernel(load([compiled.code], [compiled.name]), compiled.name)
 
 
 def forget() -> None:
