@@ -21,6 +21,7 @@ from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 
 from .arena import plan_arena
 from .executor import Launch, NativeProgram, executor
+from .kernels import LoadedKernel
 from .loops import Kernel
 from .nest import Tree
 
@@ -30,13 +31,18 @@ class KernelLaunch:
     """One launch: the kernel, its buffers' slots, its integers, in how many chunks."""
 
     key: str
-    kernel: Kernel
-    address: int
+    kernel: Kernel | None  # None in a program from disk, as is the nest
+    code: LoadedKernel
     slots: list[int]
     integers: list[int]
     chunks: int
     scratch: int  # bytes for each thread
-    tree: Tree
+    tree: Tree | None
+
+    @property
+    def address(self) -> int:
+        """Where the machine code is, for as long as `code` is held."""
+        return self.code.address
 
 
 class Temporary(NamedTuple):

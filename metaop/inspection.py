@@ -50,7 +50,7 @@ def stats() -> Stats:
     """Counters of this process: kernels compiled, loaded from disk and launched, programs made,
     seconds of compilation, bytes of the arena, graph nodes in memory."""
     counted = pipeline.statistics
-    return Stats(counted.compiled, 0, executor().launch_count, counted.programs,
+    return Stats(counted.compiled, counted.loaded, executor().launch_count, counted.programs,
                  counted.compile_seconds, arena.nbytes, life.live_nodes())  # fmt: skip
 
 
