@@ -164,6 +164,7 @@ def test_a_computed_value_forgets_how_it_was_made_unless_a_gradient_may_be_asked
     assert traced._node.inputs == ()
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_repeating_a_computation_makes_no_program() -> None:
     x = mo.array([1.0, 2.0])
     (x * 0.37 + 1).sync()
@@ -296,6 +297,7 @@ def test_a_total_taken_before_the_step_holds_on_to_no_history(early: str) -> Non
     assert programs_later == programs
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_counting_the_correct_ones_over_an_epoch_keeps_memory_flat_and_compiles_nothing() -> None:
     net = nn.Sequential(
         nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)

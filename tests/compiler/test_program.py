@@ -82,6 +82,7 @@ def test_every_value_is_written_before_it_is_read():
 # --- what is compiled once ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_the_second_iteration_compiles_nothing():
     w = mo.Var(f32(7, 7), requires_grad=True)
 
@@ -93,17 +94,20 @@ def test_the_second_iteration_compiles_nothing():
     assert compiled_by(step) == (0, 0)
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_another_number_compiles_nothing():
     x = f32(31)
     (x * 0.7 + 0.3).numpy()
     assert compiled_by(lambda: (x * 0.9 + 0.1).numpy()) == (0, 0)
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_another_large_extent_compiles_no_kernel():
     (f32(1000) * 0.7).numpy()
     assert compiled_by(lambda: (f32(1001) * 0.7).numpy()) == (0, 1)
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_equal_kernels_of_one_program_are_compiled_once():
     def run() -> None:
         parts = [mo.sinh(f32(40, 41) * float(k + 3)) for k in range(8)]
