@@ -15,8 +15,6 @@ from metaop.graph import Escape, Node
 from . import kernels, rewrite
 from . import nest as nests_module
 from .assemble import assemble, schedule_nest
-from .cache import cache
-from .fingerprint import program_entry
 from .fuse import Fused, fuse
 from .group import group
 from .kernels import compiling, machine_code, statistics
@@ -29,7 +27,7 @@ from .passes.invert import invert
 from .passes.share import share
 from .passes.split import split
 from .program import Bound, Program
-from .program_file import from_bytes, to_bytes
+from .program_file import stored
 from .rewrite import Graph, Input
 
 __all__ = [
@@ -116,28 +114,12 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
         with compiling:
             program = _programs.get(key)
             if program is None:
-                program = _stored_or_compiled(key, nodes, asked).bind()
+                program = stored(key, lambda: compile_program(nodes, asked)).bind()
                 if not any(isinstance(n, Escape) for n in nodes):
                     _programs[key] = program
                     while len(_programs) > MOST_PROGRAMS:
                         _programs.pop(next(iter(_programs)))
     return program, leaves
-
-
-def _stored_or_compiled(key: Any, nodes: list[Node], asked: list[Node]) -> Program:
-    """The program of a key from disk, or compiled and put there."""
-    store = cache()
-    name = program_entry(key) if store is not None else None
-    if store is None or name is None:
-        return compile_program(nodes, asked)
-    content = store.read(name)
-    program = from_bytes(content) if content is not None else None
-    if program is None:
-        program = compile_program(nodes, asked)
-        content = to_bytes(program)
-        if content is not None:
-            store.write(name, content, durable=True)
-    return program
 
 
 def compile_program(nodes: list[Node], asked: list[Node]) -> Program:

@@ -31,7 +31,7 @@ class KernelLaunch:
     """One launch: the kernel, its buffers' slots, its integers, in how many chunks."""
 
     key: str
-    kernel: Kernel | None  # None in a program from disk, as is the nest
+    kernel: Kernel | None  # None in a program from disk, as is the tree
     code: LoadedKernel
     slots: list[int]
     integers: list[int]

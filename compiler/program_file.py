@@ -6,12 +6,31 @@ What is only for looking at (loop IR, nests) is left out; a program with host ca
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from metaop.dtype import as_dtype
 
+from .cache import cache
+from .fingerprint import program_entry
 from .kernels import stored_kernels
 from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary
+
+
+def stored(structure: object, compile_program: Callable[[], Program]) -> Program:
+    """The program of a structure from disk, or compiled and put there."""
+    store = cache()
+    name = program_entry(structure) if store is not None else None
+    if store is None or name is None:
+        return compile_program()
+    content = store.read(name)
+    program = from_bytes(content) if content is not None else None
+    if program is None:
+        program = compile_program()
+        content = to_bytes(program)
+        if content is not None:
+            store.write(name, content, durable=True)
+    return program
 
 
 def to_bytes(program: Program) -> bytes | None:
