@@ -1,20 +1,42 @@
-"""Programs as bytes, for the disk cache: plain numbers and the names of the kernels they launch.
+"""Programs as bytes, for the disk cache: plain data as JSON, kernels by the names of their entries.
 
-What is only for looking at (loop IR, nests) is left out; a program with host calls has no bytes.
+    {"tuple": […]}, {"dtype": "float32"}, {"kernel": 3}, {"launch": [field, …]}, … are what JSON has
+    no word for; a list, a number, a string, a truth value is itself.
+
+What is only for looking at (loop IR, trees of nests) is left out.  A program with a part that only
+this process knows, such as a host call, has no bytes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
 
-from metaop.dtype import as_dtype
+from metaop.dtype import DType, as_dtype
 
 from .cache import cache
 from .fingerprint import program_entry
-from .kernels import stored_kernels
-from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary
+from .kernels import LoadedKernel, stored_kernels
+from .program import FailedCheck, KernelLaunch, Program, Temporary
+
+NOT_STORED = ("kernel", "tree")  # fields of a launch that are None in a program from disk
+RECORDS: dict[type, str] = {
+    Program: "program", KernelLaunch: "launch", FailedCheck: "check", Temporary: "temporary"
+}  # fmt: skip
+FIELDS: dict[str, tuple[str, ...]] = {
+    word: tuple(
+        name
+        for name in (getattr(kind, "_fields", ()) or [f.name for f in dataclasses.fields(kind)])
+        if name not in NOT_STORED
+    )
+    for kind, word in RECORDS.items()
+}
+
+
+class NotPlain(TypeError):
+    """A part of a program that has no bytes."""
 
 
 def stored(structure: object, compile_program: Callable[[], Program]) -> Program:
@@ -34,82 +56,77 @@ def stored(structure: object, compile_program: Callable[[], Program]) -> Program
 
 
 def to_bytes(program: Program) -> bytes | None:
-    """The program, None if a part of it is known to this process only."""
-    if any(isinstance(segment, HostCall) for segment in program.segments):
-        return None
+    """The program, None if it has no bytes."""
     names = list(dict.fromkeys(launch.code.name for launch in program.launches))
     number = {name: k for k, name in enumerate(names)}
-    plain = {
-        "kernels": names,
-        "inputs": [[slot, dtype.name, is_number] for slot, dtype, is_number in program.inputs],
-        "outputs": [[slot, encode_integer(nbytes)] for slot, nbytes in program.outputs],
-        "temporaries": [
-            [slot, encode_integer(nbytes), first, last]
-            for slot, nbytes, first, last in program.temporaries
-        ],
-        "results": program.results,
-        "kept": program.kept,
-        "segments": [
-            [[_encode_launch(launch, number) for launch in phase] for phase in segment]
-            for segment in program.segments
-            if not isinstance(segment, HostCall)
-        ],
-        "checks": [
-            [check.position, encode_integer(check.low), encode_integer(check.high)]
-            for check in program.checks
-        ],
-        "slots": program.slots,
-    }
+    try:
+        plain = {"kernels": names, "content": _encode(program, number)}
+    except NotPlain:
+        return None
     return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def from_bytes(content: bytes) -> Program | None:
     """The program of bytes, None if one of its kernels is not to be had any more."""
     plain = json.loads(content)
-    names = plain["kernels"]
-    kernels = stored_kernels(names)
-    if kernels is None:
+    found = stored_kernels(plain["kernels"])
+    if found is None:
         return None
-
-    def launch(row: list[Any]) -> KernelLaunch:
-        number, slots, integers, chunks, scratch = row
-        name = names[number]
-        return KernelLaunch(
-            name, None, kernels[name], slots, [decode_integer(n) for n in integers],
-            decode_integer(chunks), decode_integer(scratch), None,
-        )  # fmt: skip
-
-    return Program(
-        inputs=[(slot, as_dtype(name), is_number) for slot, name, is_number in plain["inputs"]],
-        outputs=[(slot, decode_integer(nbytes)) for slot, nbytes in plain["outputs"]],
-        temporaries=[
-            Temporary(slot, decode_integer(nbytes), first, last)
-            for slot, nbytes, first, last in plain["temporaries"]
-        ],
-        results=[(kind, number) for kind, number in plain["results"]],
-        kept=[(position, number) for position, number in plain["kept"]],
-        segments=[[[launch(row) for row in phase] for phase in seg] for seg in plain["segments"]],
-        checks=[
-            FailedCheck(position, decode_integer(low), decode_integer(high))
-            for position, low, high in plain["checks"]
-        ],
-        slots=plain["slots"],
-    )
+    program = _decode(plain["content"], [found[name] for name in plain["kernels"]])
+    assert isinstance(program, Program)
+    return program
 
 
-def _encode_launch(launch: KernelLaunch, number: dict[str, int]) -> list[Any]:
-    return [
-        number[launch.code.name], launch.slots, [encode_integer(n) for n in launch.integers],
-        encode_integer(launch.chunks), encode_integer(launch.scratch),
-    ]  # fmt: skip
+def _encode(value: Any, number: dict[str, int]) -> Any:
+    kind = type(value)
+    if kind in (int, str, bool) or value is None:
+        return value
+    if kind is list:
+        return [_encode(part, number) for part in value]
+    if kind is tuple:
+        return {"tuple": [_encode(part, number) for part in value]}
+    if kind is DType:
+        return {"dtype": value.name}
+    if kind is LoadedKernel:
+        return {"kernel": number[value.name]}
+    word = RECORDS.get(kind)
+    if word is not None:
+        return {word: [_encode(getattr(value, name), number) for name in FIELDS[word]]}
+    return {"integer": encode_integer(value)}
 
 
-def encode_integer(value: int) -> Any:
-    """A size, an offset, a count as JSON.  The one place to extend when a kind of number that is
-    known only for given inputs joins the plain ones: `decode_integer` must give it back."""
-    return int(value)
+def _decode(value: Any, kernels: list[LoadedKernel]) -> Any:
+    kind = type(value)
+    if kind is list:
+        return [_decode(part, kernels) for part in value]
+    if kind is not dict:
+        return value
+    ((word, content),) = value.items()
+    if word == "tuple":
+        return tuple([_decode(part, kernels) for part in content])
+    if word == "dtype":
+        return as_dtype(content)
+    if word == "kernel":
+        return kernels[content]
+    if word == "integer":
+        return decode_integer(content)
+    return _record(word, [_decode(part, kernels) for part in content])
 
 
-def decode_integer(value: Any) -> int:
+def _record(word: str, parts: list[Any]) -> Any:
+    fields = dict(zip(FIELDS[word], parts))
+    if word == "launch":
+        fields.update(dict.fromkeys(NOT_STORED))
+    kind = next(kind for kind, known in RECORDS.items() if known == word)
+    return kind(**fields)
+
+
+def encode_integer(value: Any) -> Any:
+    """A kind of integer that is none of Python's as JSON: the one place to extend, together with
+    `decode_integer`, when programs hold integers that are known only for given inputs."""
+    raise NotPlain(f"no bytes for {value!r}")
+
+
+def decode_integer(content: Any) -> Any:
     """What `encode_integer` was given."""
-    return int(value)
+    raise NotPlain(f"no integer for {content!r}")

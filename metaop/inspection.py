@@ -159,7 +159,9 @@ class _Stages:
         return (
             HEADER
             + "\n\n"
-            + "\n\n".join(emit_python(s.kernel, _comment(s.tree.nests[0], names)) for s in self.scheduled)
+            + "\n\n".join(
+                emit_python(s.kernel, _comment(s.tree.nests[0], names)) for s in self.scheduled
+            )
         )
 
 
