@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import metaop as mo
+from metaop.cli import main
 from metaop.compiler import cache as cache_module
 from metaop.compiler import pipeline
 from metaop.compiler.cache import TEMPORARY, Cache, CacheWarning
@@ -416,3 +417,40 @@ def test_four_processes_write_and_read_the_same_entries(tmp_path: Path):
     assert not [n for n in os.listdir(folder) if n.startswith(TEMPORARY)]
     store = opened(folder)
     assert all(store.read(e.name) == contents[e.name] for e in store.entries())
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def command(action: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    status = main(["cache", action])
+    return status, capsys.readouterr().out
+
+
+def test_the_command_line_shows_verifies_and_clears(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(mo.config, "cache", str(folder))
+    store = opened(folder)
+    for k in range(3):
+        store.write(name_of(k), b"code")
+        os.utime(path_of(store, name_of(k)), (0, 1000 * k))
+    assert command("where", capsys) == (0, f"{folder}\n")
+    assert command("size", capsys)[1].startswith("3 entries, 153 of at most 1,073,741,824 bytes in")
+    listed = command("list", capsys)[1].splitlines()
+    assert [line.split()[-1] for line in listed] == [name_of(k) for k in range(3)]
+    assert command("verify", capsys) == (0, "3 entries are whole\n")
+    path_of(store, name_of(1)).write_bytes(b"broken")
+    status, text = command("verify", capsys)
+    assert status == 1 and f"removed {name_of(1)}" in text and "2 entries are whole" in text
+    assert command("clear", capsys) == (0, f"2 entries removed from {folder}\n")
+    assert not os.listdir(folder)
+
+
+def test_the_command_line_says_that_the_cache_is_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(mo.config, "cache", "off")
+    assert main(["cache"]) == 1
+    assert "off" in capsys.readouterr().err
