@@ -7,12 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .cache import cache
-from .fingerprint import kernel_entry
-from .loops import Kernel
-from .machine import Code, load
 from .signals import uninterrupted
+
+if TYPE_CHECKING:  # these and what they import load with the first program, not with metaop
+    from .loops import Kernel
+    from .machine import Code
 
 # Kernels that are kept though no program of this process uses them at the moment; some 30 kB each.
 MOST_KEPT = 1024
@@ -48,6 +50,8 @@ _kernels: OrderedDict[str, LoadedKernel] = OrderedDict()  # used last in the end
 
 def machine_code(key: str, kernel: Kernel) -> LoadedKernel:
     """The kernel of a key (`keys.kernel_key`), in memory."""
+    from .fingerprint import kernel_entry
+
     name = kernel_entry(key)
     with compiling:
         found = stored_kernels([name])
@@ -94,6 +98,8 @@ def _compiled(name: str, kernel: Kernel) -> LoadedKernel:
 
 def _keep(objects: dict[str, bytes]) -> dict[str, LoadedKernel]:
     """Object code in memory, linked together: that takes a quarter of the time of each alone."""
+    from .machine import load
+
     code = load(list(objects.values()), [_symbol(name) for name in objects])
     loaded = {name: LoadedKernel(name, code) for name in objects}
     _kernels.update(loaded)

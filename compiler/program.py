@@ -11,7 +11,7 @@ import ctypes
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 from .arena import plan_arena
 from .executor import Launch, NativeProgram, executor
 from .kernels import LoadedKernel
-from .loops import Kernel
-from .nest import Tree
+
+if TYPE_CHECKING:
+    from .loops import Kernel
+    from .nest import Tree
 
 
 @dataclass(eq=False)

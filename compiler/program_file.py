@@ -17,7 +17,6 @@ from typing import Any
 from metaop.dtype import DType, as_dtype
 
 from .cache import cache
-from .fingerprint import program_entry
 from .kernels import LoadedKernel, stored_kernels
 from .program import FailedCheck, KernelLaunch, Program, Temporary
 
@@ -41,6 +40,8 @@ class NotPlain(TypeError):
 
 def stored(structure: object, compile_program: Callable[[], Program]) -> Program:
     """The program of a structure from disk, or compiled and put there."""
+    from .fingerprint import program_entry  # imports llvmlite, which `import metaop` can spare
+
     store = cache()
     name = program_entry(structure) if store is not None else None
     if store is None or name is None:

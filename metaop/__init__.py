@@ -1,5 +1,7 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors, random, safetensors
 from .compiler.signals import uninterrupted
 from .config import config
@@ -128,7 +130,6 @@ from .errors import (
 )
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .indexing import one_hot, take, take_along_axis
-from .inspection import dump, explain, stats
 from .life import transaction
 from .linear import dot, matmul, outer
 from .movement import (
@@ -168,6 +169,7 @@ from .reduction import (
     var,
 )
 from .serialization import load, save
+from .statistics import stats
 from .threads import get_num_threads, set_num_threads
 from .var import Var, assign_all, grad, sync
 
@@ -176,3 +178,15 @@ from . import methods, nn  # isort: skip
 from .nn import optim  # isort: skip
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .inspection import dump, explain
+
+
+def __getattr__(name: str) -> Any:
+    """`dump` and `explain`, which load the whole compiler: a program that is cached needs none."""
+    if name in ("dump", "explain"):
+        from . import inspection
+
+        return getattr(inspection, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
