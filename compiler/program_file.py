@@ -14,13 +14,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from metaop.config import config
 from metaop.dtype import DType, as_dtype
 
 from .cache import cache
 from .kernels import LoadedKernel, stored_kernels
 from .program import FailedCheck, KernelLaunch, Program, Temporary
 
-NOT_STORED = ("kernel", "tree")  # fields of a launch that are None in a program from disk
+NOT_STORED = ("key", "kernel", "tree")  # of a launch; None, the key its kernel's name, from disk
 RECORDS: dict[type, str] = {
     Program: "program", KernelLaunch: "launch", FailedCheck: "check", Temporary: "temporary"
 }  # fmt: skip
@@ -39,11 +40,14 @@ class NotPlain(TypeError):
 
 
 def stored(structure: object, compile_program: Callable[[], Program]) -> Program:
-    """The program of a structure from disk, or compiled and put there."""
+    """The program of a structure from disk, or compiled and put there.
+
+    Always compiled under METAOP_CHECK, which is to verify the stages.
+    """
     from .fingerprint import program_entry  # imports llvmlite, which `import metaop` can spare
 
     store = cache()
-    name = program_entry(structure) if store is not None else None
+    name = program_entry(structure) if store is not None and not config.check else None
     if store is None or name is None:
         return compile_program()
     content = store.read(name)
@@ -117,7 +121,7 @@ def _decode(value: Any, kernels: list[LoadedKernel]) -> Any:
 def _record(word: str, parts: list[Any]) -> Any:
     fields = dict(zip(FIELDS[word], parts))
     if word == "launch":
-        fields.update(dict.fromkeys(NOT_STORED))
+        fields.update(key=fields["code"].name, kernel=None, tree=None)
     kind = next(kind for kind, known in RECORDS.items() if known == word)
     return kind(**fields)
 

@@ -25,7 +25,7 @@ import pytest
 import metaop as mo
 from metaop import life, nn, storage
 from metaop.build import full, mul
-from metaop.compiler import pipeline
+from metaop.compiler import programs
 from metaop.compiler.signals import uninterrupted
 from metaop.config import config
 from metaop.graph import toposort
@@ -108,11 +108,11 @@ def test_a_step_computes_every_live_pending_var_in_one_program() -> None:
     for _ in range(2):
         loss = nn.functional.cross_entropy(net(x), mo.array(LABELS))
         total = loss * 2
-        runs = sum(p.runs for p in pipeline._programs.values())
+        runs = sum(p.runs for p in programs._programs.values())
         opt.step(loss)
     assert loss._node.storage is not None
     assert total._node.storage is not None
-    assert sum(p.runs for p in pipeline._programs.values()) == runs + 1
+    assert sum(p.runs for p in programs._programs.values()) == runs + 1
 
 
 def test_pending_vars_are_taken_in_the_order_of_their_creation() -> None:
@@ -454,7 +454,7 @@ def test_a_thousand_row_assignments_cost_a_thousand_rows(chained: bool) -> None:
         with counted() as launches:
             x.sync()
             count = launches()
-        last = max(pipeline._programs.values(), key=lambda p: len(p.launches))
+        last = max(programs._programs.values(), key=lambda p: len(p.launches))
         work = sum(launch.tree.iterations for launch in last.launches)
         return count, work
 

@@ -12,7 +12,7 @@ import pytest
 
 import metaop as mo
 from metaop import nn
-from metaop.compiler import pipeline
+from metaop.compiler import pipeline, programs
 from metaop.compiler.program import Program
 from metaop.graph import pending
 
@@ -210,7 +210,7 @@ def test_one_two_and_three_threads_train_to_the_same_bytes():
     finally:
         mo.set_num_threads(before)
     assert len(set(found)) == 1
-    wide = [la.chunks for p in pipeline._programs.values() for la in p.launches if la.chunks > 1]
+    wide = [la.chunks for p in programs._programs.values() for la in p.launches if la.chunks > 1]
     assert len(wide) > 3, "nothing here would have run on a second thread"
 
 
@@ -230,15 +230,18 @@ def test_another_process_trains_to_the_same_bytes(threads, layer):
 def test_a_hash_seed_changes_nothing():
     program = (
         "import metaop as mo, numpy as np\n"
-        "from metaop.compiler import pipeline\n"
+        "from metaop.compiler import programs\n"
         "x = mo.array(np.ones((20, 30), np.float32))\n"
         "y = (mo.exp(x @ x.T) + x.sum(axis=1)).sum(); z = mo.max(x * 3.0, axis=0); mo.sync()\n"
-        "print([la.key for p in pipeline._programs.values() for la in p.launches])\n"
-        "print([p.temporaries for p in pipeline._programs.values()])\n"
+        "print([la.key for p in programs._programs.values() for la in p.launches])\n"
+        "print([p.temporaries for p in programs._programs.values()])\n"
     )
     found = set()
     for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)}
+        environment = {
+            **os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY),
+            "METAOP_CACHE": "off",
+        }  # fmt: skip
         found.add(
             subprocess.run(
                 [sys.executable, "-c", program], env=environment, capture_output=True, text=True,
