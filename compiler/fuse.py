@@ -49,6 +49,7 @@ from .rewrite import Graph, Input
 from .schedule import adds_in_lanes
 
 LOAD_COST = 2
+RANDOM_COST = 16  # 75 integer operations, several of which run side by side
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
 MOST_SPLITS = 4  # loops of a result that are cut in two
 
@@ -61,12 +62,16 @@ class Fused:
     place: dict[Node, Buffer]
     buffers: list[Buffer]
     names: dict[Node, str] = field(default_factory=dict)
+    dear: dict[Node, float] = field(default_factory=dict)  # stored to save so much work a time
 
 
-def fuse(graph: Graph) -> Fused:
-    """The nests that compute the graph's outputs."""
-    stored = choose_stores(graph)
-    return _Builder(graph, stored).run()
+def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
+    """The nests that compute the graph's outputs; `inlined` values are computed where they are read
+    though that is more work."""
+    stored, dear = choose_stores(graph, inlined)
+    fused = _Builder(graph, stored).run()
+    fused.dear = dear
+    return fused
 
 
 def reshape_base(node: Node) -> Node:
@@ -100,8 +105,11 @@ def _is_reshape(node: Reindex) -> bool:
 # ------------------------------------------------------------------------------- what is stored
 
 
-def choose_stores(graph: Graph) -> set[Node]:
-    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated."""
+def choose_stores(
+    graph: Graph, inlined: frozenset[Node] = frozenset()
+) -> tuple[set[Node], dict[Node, float]]:
+    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; of
+    the latter what one more evaluation of an element would cost."""
     stored = {reshape_base(n) for n in graph.outputs}
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
@@ -110,14 +118,26 @@ def choose_stores(graph: Graph) -> set[Node]:
     cost = _costs(graph, stored)
     footprint = _footprints(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
+    dear: dict[Node, float] = {}
     for node in reversed(graph.nodes):
         worth = 2 * footprint[node] >= node.size  # else store what it is spread from
         if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
-            stored.add(node)
-        count = evaluations[node] if node not in stored else float(node.size)
+            if node not in inlined:
+                stored.add(node)
+                dear[node] = cost[node] - LOAD_COST
+        # the cost of an inlined value holds that of its inputs: they are not dear once more
+        once = node in stored or node in inlined
+        count = float(node.size) if once else evaluations[node]
         for source, times in _demand(node, count):
             evaluations[source] += times
-    return stored
+    return stored, dear
+
+
+def memory_cost(nbytes: int, reads: float) -> float:
+    """What it costs to write an element to memory (twice what a read does) and to read it so many
+    times, in simple instructions."""
+    one = 5.0 if nbytes <= 1 << 18 else 16.0 if nbytes <= 1 << 24 else 25.0
+    return (2 + reads) * one
 
 
 def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
@@ -136,7 +156,7 @@ def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
         elif isinstance(node, Elementwise):
             own = OPERATORS[node.op].cost if node.op in OPERATORS else 1
         elif isinstance(node, RandomBits):
-            own = 80
+            own = RANDOM_COST
         cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
@@ -248,7 +268,7 @@ class Lowering:
         buffer = self.place.get(node)
         if buffer is not None:
             offset = simplify(flatten(indices, node.shape), self.extents)
-            self.reads_at.append((buffer.name, self._at_base(node, indices, offset)))
+            self.reads_at.append((buffer.name, self._at_base(node, buffer, indices, offset)))
             if guard != TRUE and simplify(within(indices, node.shape), self.extents) == TRUE:
                 guard = TRUE  # nothing can go wrong by reading it anyway
             return self.values.load(buffer, offset, guard)
@@ -266,12 +286,13 @@ class Lowering:
                 return self._reindex(node, indices, guard)
         raise CompilerBug(f"{node!r} has no place in memory")
 
-    def _at_base(self, node: Node, indices: tuple[Expr, ...], offset: Expr) -> tuple[Expr, ...]:
+    def _at_base(
+        self, node: Node, buffer: Buffer, indices: tuple[Expr, ...], offset: Expr
+    ) -> tuple[Expr, ...]:
         """The indices of an element in the array whose memory a reshaped one shares."""
-        base = reshape_base(node)
-        if base is node:
+        if node.shape == buffer.shape:
             return tuple(simplify(e, self.extents) for e in indices)
-        return tuple(simplify(e, self.extents) for e in unflatten(offset, base.shape))
+        return tuple(simplify(e, self.extents) for e in unflatten(offset, buffer.shape))
 
     def _elementwise(self, node: Elementwise, indices: tuple[Expr, ...], guard: Expr) -> Value:
         args = tuple(self.value(i, indices, guard) for i in node.inputs)
@@ -414,7 +435,7 @@ class _Builder:
         return Fused(self.nests, self.place, self.buffers, self.names)
 
     def _new_buffer(self, node: Node, role: str, position: int = -1) -> Buffer:
-        buffer = Buffer(self.names[node], node.dtype, node.size, role, position)
+        buffer = Buffer(self.names[node], node.dtype, node.size, role, position, node.shape)
         self.place[node] = buffer
         self.buffers.append(buffer)
         return buffer

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from metaop.graph import Escape
 from metaop.index import Expr, flatten, simplify
 
-from .fuse import Fused
+from .fuse import Fused, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Tree, dependencies
 from .schedule import (
@@ -37,6 +37,9 @@ FEW_ITEMS = 4  # that suffice where there is little work
 LITTLE_WORK = 1 << 21
 LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
 LARGEST_TREE = 24  # nests
+SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
+WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
+FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
 
 @dataclass
@@ -62,6 +65,34 @@ class Grouped:
 def group(fused: Fused, separate: bool = False) -> Grouped:
     """The trees of nests; `separate` leaves every nest by itself."""
     return _Grouping(fused, separate).run()
+
+
+def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
+    """True if computing an element wherever it is read costs less than writing and reading it.
+
+    What reads it at one depth of one tree shares a loop, and computes it once.
+    """
+    times = 0.0
+    for tree in grouped.trees:
+        if isinstance(tree, Tree) and any(buffer in n.reads for n in tree.all_nests):
+            times += _evaluations(tree, buffer)
+    return cost * (times - 1) <= memory_cost(buffer.nbytes, times)
+
+
+def _evaluations(tree: Tree, buffer: Buffer) -> float:
+    """How often an element of the buffer would be computed by a tree that reads it."""
+    depth: dict[Buffer, int] = {}
+    found: dict[int, float] = {}
+    for nest in tree.all_nests:
+        level = max((depth[b] + 1 for b in nest.reads if b in depth), default=0)
+        if nest.op is not None or nest.rank == tree.root:
+            depth[nest.target] = level
+        else:
+            depth[nest.target] = level - 1  # a map is no barrier for those who share its loop
+        if buffer in nest.reads:
+            repeats = max(float(nest.iterations) / max(float(buffer.size), 1.0), 1.0)
+            found[level] = max(found.get(level, 0.0), repeats)
+    return sum(found.values())
 
 
 @dataclass(eq=False)
@@ -104,6 +135,7 @@ class _Grouping:
             for item in self.items:
                 if isinstance(item, Nest):
                     self.join_producers(item)
+            self.join_siblings()
             for item in self.items:
                 if isinstance(item, Nest):
                     self.append_last(item)
@@ -227,14 +259,22 @@ class _Grouping:
             return "both write one buffer"
         if len(nests) > LARGEST_TREE:
             return f"the kernel would have more than {LARGEST_TREE} nests"
-        for nest in nests:
-            if nest.contraction and len(axes) < len(self.own_axes(nest)):
-                return "a contraction keeps its tiles: only what runs along all its results joins"
-        if sum(n.contraction for n in nests) > 1:
+        contractions = [n for n in nests if n.contraction]
+        if contractions and any(self.loops_inside(nest, axes) for nest in nests):
+            return "a contraction keeps its tiles: only what runs along all its results joins"
+        if len(contractions) > 1:
             return "a contraction has a kernel of its own"
         if self.passes_through_others(source, group):
             return "another kernel stands between them"
         return self.cost_objection(source, group, axes, nests)
+
+    @staticmethod
+    def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
+        """True if a nest has loops inside the root loops, other than those that it reduces if it is
+        a contraction."""
+        root = {axis[nest] for axis in axes}
+        last = nest.rank if nest.contraction else len(nest.extents)
+        return any(k not in root and nest.extents[k] != 1 for k in range(last))
 
     def cost_objection(
         self, source: _Group, group: _Group, axes: list[dict[Nest, int]], nests: list[Nest]
@@ -252,8 +292,11 @@ class _Grouping:
                 f"to share out"
             )
         roots = [self.preferred_root(nest, axes) for nest in nests]
-        if any(n.lanes for n in nests) and any(r is not None for r in roots):
-            return "one adds up in lanes along a row, the other across rows"
+        across = sum(int(n.iterations) for n, r in zip(nests, roots) if r is not None)
+        if any(n.lanes for n in nests):
+            if across * SCALAR_COST > sum(int(n.iterations) for n in nests):
+                return "one adds up in lanes along a row, the other across rows"
+            return None
         if len({r for r in roots if r is not None}) > 1:
             return "they run along different loops"
         return None
@@ -291,31 +334,93 @@ class _Grouping:
         for nest in merged.all_nests:
             self.group_of[nest] = merged
 
+    # -- siblings -----------------------------------------------------------------------------
+
+    def join_siblings(self) -> None:
+        """Joins groups that walk over the same large buffer in the same way."""
+        readers: dict[Buffer, list[Nest]] = {}
+        for item in self.items:
+            if isinstance(item, Nest):
+                for buffer in item.reads:
+                    if buffer.nbytes >= WORTH_SHARING:
+                        readers.setdefault(buffer, []).append(item)
+        for buffer, nests in readers.items():
+            for second in nests[1:]:
+                for first in nests[: nests.index(second)]:
+                    a, b = self.group_of[first], self.group_of[second]
+                    if a is not b:
+                        self.join_if_alike(a, b, first, second, buffer)
+
+    def join_if_alike(
+        self, a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
+    ) -> None:
+        axes = self.alike_axes(a, b, first, second, buffer)
+        if axes is None or any(n.contraction for n in (*a.nests, *b.nests)):
+            return
+        source, group = (a, b) if a.number < b.number else (b, a)
+        if self.objection(source, group, axes) is None:
+            self.join(source, group, axes)
+
+    @staticmethod
+    def alike_axes(
+        a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
+    ) -> list[dict[Nest, int]] | None:
+        """The root loops of two groups paired by the dimension of a buffer that they walk along;
+        None unless all pair up."""
+        dims: list[dict[int, int]] = []
+        for group, nest in ((a, first), (b, second)):
+            loops = {axis[nest]: k for k, axis in enumerate(group.axes)}
+            found: dict[int, int] = {}
+            for name, at in nest.reads_at:
+                if nest.buffers[name] is buffer:
+                    found |= {
+                        d: loops[e[1]]
+                        for d, e in enumerate(at)
+                        if isinstance(e, tuple) and e[0] == "i" and e[1] in loops
+                    }
+            dims.append(found)
+        pairs = [(dims[0][d], dims[1][d]) for d in sorted(dims[0].keys() & dims[1].keys())]
+        if len(pairs) != len(a.axes) or len(pairs) != len(b.axes) or not pairs:
+            return None
+        if any(a.extents()[p] != b.extents()[q] for p, q in pairs):
+            return None
+        return [{**a.axes[p], **b.axes[q]} for p, q in pairs]
+
     # -- last parts ---------------------------------------------------------------------------
 
     def append_last(self, nest: Nest) -> None:
-        """A small reduction over what one tree made, or a few numbers made of it, runs at the end
-        of that tree."""
+        """What finishes the reduction of a whole tree, or makes a few numbers of it, with work for
+        one thread only, runs at the end of that tree; so does a single number made of inputs."""
         mine = self.group_of[nest]
-        if len(mine.all_nests) > 1 or nest.scatter or int(nest.iterations) > SMALL_WORK:
+        nests = mine.all_nests
+        if nest is not nests[0] or not all(self.is_small(n) for n in nests):
             return
-        if len(self.writer[nest.target]) > 1 or nest.contraction:
-            return
-        sources = [self.group_of[w] for buffer in nest.reads for w in self.writer.get(buffer, [])]
+        sources = {self.group_of[w] for n in nests for b in n.reads for w in self.writer.get(b, [])}
+        sources -= {mine}
+        alone = len(nests) == 1 and nest.iterations == 1
+        if not sources and alone:
+            others = [g for g in self.group_of.values() if g.nests and g is not mine]
+            sources = set(others[:1])
         if not sources:
             return
         source = max(sources, key=lambda g: g.number)
-        finishing = nest.op is not None
-        following = any(n.target in nest.reads for n in source.last) and nest.iterations <= 64
+        finishing = alone or any(n.op is not None for n in nests)
+        few = all(n.iterations <= FEW_NUMBERS for n in nests)
+        following = few and any(m.target in n.reads for n in nests for m in source.last)
         if not source.nests or not (finishing or following):
             return
-        if any(n.scatter for n in source.nests) or self.passes_through_others(source, mine):
+        if any(n.scatter or len(self.writer[n.target]) > 1 for n in source.nests):
             return
-        if any(len(self.writer[n.target]) > 1 for n in source.nests):
+        if self.passes_through_others(source, mine):
             return
-        source.last.append(nest)
-        self.group_of[nest] = source
+        source.last += nests
+        for moved in nests:
+            self.group_of[moved] = source
         source.number = max(source.number, mine.number)
+
+    def is_small(self, nest: Nest) -> bool:
+        plain = not nest.scatter and not nest.contraction and len(self.writer[nest.target]) == 1
+        return plain and int(nest.iterations) <= SMALL_WORK
 
     # -- results ------------------------------------------------------------------------------
 

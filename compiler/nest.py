@@ -44,6 +44,7 @@ class Buffer:
     size: int
     role: str = "tmp"
     position: int = -1  # of an input
+    shape: tuple[int, ...] = ()  # of the value that it was made for
 
     @property
     def nbytes(self) -> int:

@@ -14,8 +14,8 @@ from metaop.graph import Node
 from . import nest as nests_module
 from . import rewrite
 from .assemble import assemble, schedule_nest
-from .fuse import Fused, fuse
-from .group import group
+from .fuse import Fused, fuse, reshape_base
+from .group import Grouped, group, is_cheaper_again
 from .kernels import machine_code, statistics
 from .keys import is_leaf, kernel_key, structure_of
 from .merge import merge_copies
@@ -30,7 +30,8 @@ from .programs import forget, program_for
 from .rewrite import Graph, Input
 
 __all__ = [
-    "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "import_graph", "is_leaf",
+    "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "group_graph",
+    "import_graph", "is_leaf",
     "kernel_key", "machine_code", "merge_copies", "program_for", "run_passes", "schedule_nest",
     "statistics", "structure_of",
 ]  # fmt: skip
@@ -45,6 +46,9 @@ PASSES: list[tuple[str, GraphPass]] = [
     ("compose", compose),
     ("share", share),
 ]
+
+
+MOST_ROUNDS = 5  # of choosing what is stored
 
 
 # ------------------------------------------------------------------------------------- stages
@@ -84,9 +88,9 @@ def run_passes(graph: Graph, after: Callable[[str, Graph], None] | None = None) 
     return graph
 
 
-def fuse_graph(graph: Graph) -> Fused:
+def fuse_graph(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
     """Nests with superfluous copies merged away."""
-    fused = merge_copies(fuse(graph))
+    fused = merge_copies(fuse(graph, inlined))
     for node in graph.keep:  # a stored value through which a gradient may be asked for
         buffer = fused.place.get(node)
         if buffer is not None and buffer.role == "tmp":
@@ -98,12 +102,36 @@ def fuse_graph(graph: Graph) -> Fused:
     return fused
 
 
+def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
+    """The nests of a graph grouped into trees.
+
+    A value that was stored to save work, and that costs more to write and read than to compute
+    again because its readers are in other trees, is computed where it is read after all.
+    """
+    inlined: frozenset[Node] = frozenset()
+    kept = graph.keep.keys() - {reshape_base(node) for node in graph.outputs}
+    for _ in range(MOST_ROUNDS):
+        fused = fuse_graph(graph, inlined)
+        grouped = group(fused, separate=not config.fuse)
+        cheap = {
+            node
+            for node, cost in fused.dear.items()
+            if (buffer := fused.place.get(node)) is not None
+            and (buffer.role == "tmp" or node in kept)
+            and is_cheaper_again(grouped, buffer, cost)
+        }
+        if not config.fuse or cheap <= inlined:
+            break
+        inlined |= cheap
+    return fused, grouped
+
+
 # ------------------------------------------------------------------------------------ program
 
 
 def compile_program(nodes: list[Node], asked: list[Node]) -> Program:
     """Runs every stage."""
     graph = run_passes(import_graph(nodes, asked))
-    fused = fuse_graph(graph)
+    fused, grouped = group_graph(graph)
     statistics.programs += 1
-    return assemble(nodes, graph, fused, group(fused, separate=not config.fuse))
+    return assemble(nodes, graph, fused, grouped)

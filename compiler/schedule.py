@@ -81,6 +81,10 @@ BROADCAST_COST = 0.3
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
 
 
+class Argument(int):
+    """A number that is an argument of the kernel however small it is."""
+
+
 @dataclass(eq=False)
 class Scheduled:
     """A kernel and what one launch of it needs: buffers, integers, chunks."""
@@ -441,6 +445,7 @@ class Stage:
     nests: list[Nest]
     before: list[Stmt] = field(default_factory=list)
     after: list[Stmt] = field(default_factory=list)
+    made: dict[tuple[str, Expr], Value] = field(default_factory=dict)  # in this iteration
 
     def statements(self) -> list[Stmt]:
         """The stage as it runs."""
@@ -700,6 +705,10 @@ class _Scheduler:
     def vector_block(self, vector: int, items: int) -> tuple[int, int] | None:
         """Cuts the vector loop into grid items when the other loops are too few for that."""
         n = int(self.extents[vector])
+        if self.is_flat():
+            size = min(max(512, -(-n // MOST_CHUNKS // LANES) * LANES), 65_536)
+            self.extents[vector] = Argument(n)
+            return self.new_loop(Argument(-(-n // size))), Argument(size)
         reduced = max(
             nest.iterations // max(_size(nest.extents[: self.root]), 1) for nest in self.tree.nests
         )
@@ -709,6 +718,11 @@ class _Scheduler:
         if items >= MOST_CHUNKS // 2 or n <= size:
             return None
         return self.new_loop(-(-self.extents[vector] // size)), size
+
+    def is_flat(self) -> bool:
+        """True if there is but one loop and no reduction: one kernel serves all its lengths."""
+        nests = [*self.tree.nests, *self.tree.last]
+        return self.root == 1 and all(len(n.extents) == 1 and n.op is None for n in nests)
 
     def serial_level(self, loop: int, how: str) -> Level:
         n = self.extents[loop]
@@ -952,6 +966,10 @@ class _Placement:
         return self.body.registers.get(self.nest.buffers[value.buffer].name)
 
     def rebuilt(self, value: Value) -> Value:
+        if isinstance(value, Load) and value.guard == TRUE:
+            made = self.stage.made.get((self.nest.buffers[value.buffer].name, value.offset))
+            if made is not None:
+                return made
         name = self.register(value)
         if name is not None:
             assert isinstance(value, Load)
@@ -994,6 +1012,8 @@ class _Placement:
         count = len(self.body.shared)
         if depth == 0 and count:
             return self.body.top
+        if depth == self.bottom > count:
+            return self.after(depth)  # in the order of the nests that share the loop
         if depth < count:
             return self.body.shared[depth - 1].before
         return self.stage.before if depth == count else self.stage.levels[depth - count - 1].before
@@ -1043,6 +1063,9 @@ class _Placement:
             self.register_result(value, self.stage.before)
             return
         dims = self.body.dims(self.loops[id(nest.value)])
+        if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
+            value = self.let(self.body.fresh(), frozenset(self.inner), value)
+            self.stage.made[nest.target.name, nest.offset] = value
         store = Store(nest.target.name, nest.offset, value, None, nest.guard)
         self.stage_bottom().append(self.body.unroll(dims, store))
 
@@ -1133,26 +1156,45 @@ def _name_integers(kernel: Kernel, integers: dict[str, int]) -> None:
 
 
 class _Integers:
+    """Large extents and offsets become arguments, and every number that is an Argument."""
+
     def __init__(self, kernel: Kernel, integers: dict[str, int]):
         self.kernel, self.integers = kernel, integers
+        self.named: dict[int, Expr] = {}  # by identity: the same Argument is one argument
+        self.kept: list[int] = []
 
     def name(self, prefix: str, value: int) -> Expr:
-        name = f"{prefix}{sum(n[0] == prefix for n in self.integers)}"
-        self.integers[name] = value
-        return ("val", name)
+        known = self.named.get(id(value)) if type(value) is not int else None
+        if known is None:
+            name = f"{prefix}{sum(n[0] == prefix for n in self.integers)}"
+            self.integers[name] = value
+            known = ("val", name)
+            if type(value) is not int:
+                self.named[id(value)] = known
+                self.kept.append(value)
+        return known
 
     def run(self) -> None:
         memo: dict[int, Value] = {}
         self.body(self.kernel.body, memo)
 
+    def arguments(self, e: Expr) -> Expr:
+        """e with its Arguments named."""
+        return transform(e, self.argument)
+
+    def argument(self, e: Expr) -> Expr | None:
+        return self.name("n", e) if isinstance(e, int) and type(e) is not int else None
+
     def extent(self, e: Expr) -> Expr:
         if isinstance(e, int):
-            return self.name("n", e) if e > LITERAL_EXTENT else e
+            return self.name("n", e) if e > LITERAL_EXTENT or type(e) is not int else e
+        e = self.arguments(e)
         if e[0] == "min" and isinstance(e[2], int) and e[2] > LITERAL_EXTENT:
             return ("min", e[1], self.name("n", e[2]))
         return e
 
     def offset(self, e: Expr) -> Expr:
+        e = self.arguments(e)
         if isinstance(e, int):
             return self.name("o", e) if e else e
         match e:
@@ -1166,7 +1208,7 @@ class _Integers:
         known = memo.get(id(value))
         if known is None:
             args = tuple(self.value(a, memo) for a in value.args)
-            known = value.rebuild(args, lambda e: e)
+            known = value.rebuild(args, self.arguments)
             if isinstance(known, Load):
                 known = Load(known.buffer, self.offset(known.offset), known.guard, known.fill,
                              known.dtype)  # fmt: skip
@@ -1187,16 +1229,21 @@ class _Integers:
                 case Grid():
                     stmt.extents = tuple(self.extent(e) for e in stmt.extents)
                     self.body(stmt.body, memo)
+                case Last():
+                    self.body(stmt.body, memo)
                 case For():
+                    stmt.start = self.arguments(stmt.start)
                     stmt.stop = self.stop(stmt)
                     self.body(stmt.body, memo)
                 case Let():
                     stmt.value = self.value(stmt.value, memo)
                 case Update():
                     stmt.values = tuple(self.value(v, memo) for v in stmt.values)
+                    stmt.guard = self.arguments(stmt.guard)
                 case Store():
                     stmt.offset = self.offset(stmt.offset)
                     stmt.value = self.value(stmt.value, memo)
+                    stmt.guard = self.arguments(stmt.guard)
 
     def stop(self, stmt: For) -> Expr:
         if stmt.how == "unroll":
