@@ -127,11 +127,15 @@ def _record(word: str, parts: list[Any]) -> Any:
 
 
 def encode_integer(value: Any) -> Any:
-    """A kind of integer that is none of Python's as JSON: the one place to extend, together with
+    """An integer of a class of its own as JSON: the one place to extend, together with
     `decode_integer`, when programs hold integers that are known only for given inputs."""
+    from .schedule import Argument  # which a program that is compiled has loaded
+
+    if type(value) is Argument:
+        return int(value)
     raise NotPlain(f"no bytes for {value!r}")
 
 
 def decode_integer(content: Any) -> Any:
     """What `encode_integer` was given."""
-    raise NotPlain(f"no integer for {content!r}")
+    return content
