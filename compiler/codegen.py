@@ -151,6 +151,9 @@ def _contexts() -> tuple[Any, Any]:
         def load_additional_registries(self) -> None:
             from numba.cpython import builtins  # noqa: F401 - None is one of its constants
 
+        def declare_env_global(self, module: Any, name: str) -> None:
+            """A kernel has no Python objects to keep."""
+
         def post_lowering(self, module: Any, library: Any) -> None:
             """A kernel needs nothing of Numba's runtime."""
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from metaop.errors import CompilerBug
+
 from .cache import cache
 from .signals import uninterrupted
 
@@ -55,7 +57,7 @@ def machine_code(key: str, kernel: Kernel) -> LoadedKernel:
     name = kernel_entry(key)
     with compiling:
         found = stored_kernels([name])
-        return found[name] if found else _compiled(name, kernel)
+        return found[name] if found else _compiled(name, key, kernel)
 
 
 def stored_kernels(names: Iterable[str]) -> dict[str, LoadedKernel] | None:
@@ -81,13 +83,16 @@ def stored_kernels(names: Iterable[str]) -> dict[str, LoadedKernel] | None:
     return found
 
 
-def _compiled(name: str, kernel: Kernel) -> LoadedKernel:
+def _compiled(name: str, key: str, kernel: Kernel) -> LoadedKernel:
     from .codegen import compile_kernel  # numba and llvmlite.ir load at the first compilation
 
     started = time.perf_counter()
     with uninterrupted():  # a signal inside one of LLVM's callbacks would be lost
         content = compile_kernel(kernel, _symbol(name)).code
-        loaded = _keep({name: content})[name]
+        try:
+            loaded = _keep({name: content})[name]
+        except RuntimeError as error:
+            raise CompilerBug(f"linking: {error}\n{key}") from error
     store = cache()
     if store is not None:
         store.write(name, content)

@@ -6,8 +6,10 @@ on disk; dropping the `Code` frees its memory.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
+import sys
 import threading
 from typing import Any
 
@@ -106,7 +108,7 @@ def load(objects: list[bytes], names: list[str]) -> Code:
         builder.add_object_img(content)
     for name in names:
         builder.export_symbol(name)
-    builder.add_current_process()  # memcpy and memset, which LLVM makes of loops
+    builder.add_current_process()  # what LLVM calls for what a CPU lacks
     with _linking:
         tracker = builder.link(_linker(), f"metaop_{next(_numbers)}")
     return Code(tracker, {n: tracker[n] for n in names}, sum(map(len, objects)))
@@ -114,4 +116,9 @@ def load(objects: list[bytes], names: list[str]) -> Code:
 
 @functools.cache
 def _linker() -> Any:
+    if sys.platform.startswith("linux"):
+        try:  # conversions of float16 for an x86 without instructions for it
+            ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
+        except OSError:
+            pass  # then linking fails on such a CPU, and says so
     return llvm.create_lljit_compiler(_target_machine(*host()))
