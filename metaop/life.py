@@ -395,6 +395,8 @@ def _alias(node: Node) -> Node | None:
 
 
 def _is_reshape(node: Reindex) -> bool:
+    if len(node.inputs) > 1 or node.size != node.inputs[0].size:
+        return False
     from .compiler.fuse import reshape_base  # which imports half of the compiler
 
     return reshape_base(node) is not node

@@ -208,3 +208,27 @@ def test_killed_processes_leave_a_cache_that_is_right(
         process.communicate()
     last = train(folder)
     assert last["sha"] == filled[1]["sha"] and not last["warnings"]
+
+
+def modules_after(program: str) -> set[str]:
+    text = f"{program}\nimport sys; print(*sys.modules)"
+    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    finished = subprocess.run(
+        [sys.executable, "-c", text], text=True, stdout=subprocess.PIPE, check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    return set(finished.stdout.split())
+
+
+def test_importing_metaop_imports_no_compiler():
+    loaded = modules_after("import metaop")
+    stages = {f"metaop.compiler.{name}" for name in ("pipeline", "schedule", "loops", "codegen")}
+    assert "metaop.nn" in loaded
+    assert not loaded & {"numba", "llvmlite", "llvmlite.binding", *stages}
+
+
+def test_a_cached_program_imports_no_stage_of_the_compiler():
+    program = "import metaop as mo; print((mo.array([1.0, 2.0]) * 2.75).numpy())"
+    modules_after(program)
+    loaded = modules_after(program)
+    assert not loaded & {"numba", "metaop.compiler.pipeline", "metaop.compiler.fuse"}
