@@ -140,7 +140,7 @@ class _Assembler:
         return KernelLaunch(
             key,
             scheduled.kernel,
-            machine_code(key, scheduled.kernel).address,
+            machine_code(key, scheduled.kernel),
             [self.slot(b) for b in scheduled.buffers],
             list(integers.values()),
             scheduled.chunks,

@@ -39,7 +39,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from metaop.compiler.threading_layer import (
@@ -550,6 +549,8 @@ def worker_assembly(triple: str) -> str:
 
 def compile_worker() -> tuple[object, int]:
     """The owner of the worker's machine code, to be kept with it, and the address of `enter`."""
+    import llvmlite.binding as llvm  # not at the start: 30 ms of `import metaop`
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()
@@ -571,6 +572,8 @@ def compile_worker() -> tuple[object, int]:
 
 def _host_features() -> str:
     """The CPU's features as LLVM writes them; empty where LLVM cannot tell."""
+    import llvmlite.binding as llvm
+
     try:
         return str(llvm.get_host_cpu_features().flatten())
     except RuntimeError:

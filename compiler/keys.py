@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaop.config import config
 from metaop.graph import Node, Scalar
 
-from .loops import Kernel, show_kernel
+if TYPE_CHECKING:
+    from .loops import Kernel
 
 
 def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]:
@@ -37,6 +38,8 @@ def is_leaf(node: Node) -> bool:
 
 def kernel_key(kernel: Kernel) -> str:
     """The text of a kernel with canonical names: equal keys are one piece of machine code."""
+    from .loops import show_kernel  # loads with the first compilation
+
     names = {kernel.name: "k"}
     for position, parameter in enumerate(kernel.buffers):
         names[parameter.name] = f"b{position}"

@@ -6,18 +6,17 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from metaop.config import config
 from metaop.errors import CompilerBug, MetaopError
-from metaop.graph import Escape, Node
+from metaop.graph import Node
 
-from . import kernels, rewrite
 from . import nest as nests_module
+from . import rewrite
 from .assemble import assemble, schedule_nest
 from .fuse import Fused, fuse, reshape_base
 from .group import Grouped, group, is_cheaper_again
-from .kernels import compiling, machine_code, statistics
+from .kernels import machine_code, statistics
 from .keys import is_leaf, kernel_key, structure_of
 from .merge import merge_copies
 from .nest import Nest
@@ -26,7 +25,8 @@ from .passes.compose import compose
 from .passes.invert import invert
 from .passes.share import share
 from .passes.split import split
-from .program import Bound, Program
+from .program import Program
+from .programs import forget, program_for
 from .rewrite import Graph, Input
 
 __all__ = [
@@ -49,7 +49,6 @@ PASSES: list[tuple[str, GraphPass]] = [
 
 
 MOST_ROUNDS = 5  # of choosing what is stored
-_programs: dict[Any, Bound] = {}
 
 
 # ------------------------------------------------------------------------------------- stages
@@ -142,29 +141,9 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
 # ------------------------------------------------------------------------------------ program
 
 
-def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]]:
-    """The program that computes `asked`, from the cache or compiled now, and its leaves."""
-    key, leaves = structure_of(nodes, asked)
-    program = _programs.get(key)
-    if program is None:
-        with compiling:
-            program = _programs.get(key)
-            if program is None:
-                program = compile_program(nodes, asked).bind()
-                if not any(isinstance(n, Escape) and n.key is None for n in nodes):
-                    _programs[key] = program
-    return program, leaves
-
-
 def compile_program(nodes: list[Node], asked: list[Node]) -> Program:
     """Runs every stage."""
     graph = run_passes(import_graph(nodes, asked))
     fused, grouped = group_graph(graph)
     statistics.programs += 1
     return assemble(nodes, graph, fused, grouped)
-
-
-def forget() -> None:
-    """Drops every cached program and kernel."""
-    _programs.clear()
-    kernels.forget()

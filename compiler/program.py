@@ -11,7 +11,7 @@ import ctypes
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 
 from .arena import plan_arena
 from .executor import Launch, NativeProgram, executor
-from .loops import Kernel
-from .nest import Tree
+from .kernels import LoadedKernel
+
+if TYPE_CHECKING:
+    from .loops import Kernel
+    from .nest import Tree
 
 
 @dataclass(eq=False)
@@ -30,13 +33,18 @@ class KernelLaunch:
     """One launch: the kernel, its buffers' slots, its integers, in how many chunks."""
 
     key: str
-    kernel: Kernel
-    address: int
+    kernel: Kernel | None  # None in a program from disk, as is the tree
+    code: LoadedKernel
     slots: list[int]
     integers: list[int]
     chunks: int
     scratch: int  # bytes for each thread
-    tree: Tree
+    tree: Tree | None
+
+    @property
+    def address(self) -> int:
+        """Where the machine code is, for as long as `code` is held."""
+        return self.code.address
 
 
 class Temporary(NamedTuple):

@@ -4,6 +4,7 @@
 |---|---|---|
 | METAOP_THREADS | threads a kernel may use | affinity and cgroup quota, the smaller |
 | METAOP_THREADING_LAYER | omp, tbb, workqueue or alone | the first that loads |
+| METAOP_CACHE | folder of compiled code; 0 or off: none is kept | the user's cache |
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
@@ -27,6 +28,7 @@ class Config:
     check: bool = _flag("METAOP_CHECK")
     fuse: bool = os.environ.get("METAOP_FUSE", "1") not in ("0", "false", "no")
     cpu: str = os.environ.get("METAOP_CPU", "host")
+    cache: str = os.environ.get("METAOP_CACHE", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.
     pending_depth: int = 4096

@@ -16,7 +16,7 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from .build import cast, full, reshape
-from .compiler import pipeline
+from .compiler import programs
 from .compiler import program as runtime
 from .dtype import DType
 from .errors import DTypeError, ShapeError, describe
@@ -120,7 +120,7 @@ class Body:
         bound, leaves, nodes, kinds = None, [], [], []
         if roots:
             nodes = pending(roots)
-            bound, leaves = pipeline.program_for(nodes, roots)
+            bound, leaves = programs.program_for(nodes, roots)
             kinds = list(bound.results)
         results = [
             ("value", position[n]) if n in position else kinds[roots.index(n)] for n in outputs

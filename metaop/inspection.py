@@ -2,7 +2,6 @@
 
 mo.dump(y, stage="loops")       the text of a stage
 mo.explain(y).kernels           every kernel: what it reads, writes, computes
-mo.stats()                      what this process compiled and launched
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,9 @@ from . import life
 from .build import times
 from .compiler import pipeline
 from .compiler.emit_python import HEADER, emit_python
-from .compiler.executor import executor
 from .compiler.group import Boundary
 from .compiler.loops import Op, show_kernel
 from .compiler.nest import Nest, Tree, dependencies
-from .compiler.program import arena
 from .compiler.schedule import Scheduled
 from .elementwise import square, subtract
 from .graph import Elementwise, Node, pending
@@ -33,26 +30,6 @@ from .show import number_of, show_graph
 from .var import Var, grad
 
 STAGES = ("graph", "canonical", "fused", "loops", "source")
-
-
-class Stats(NamedTuple):
-    """What metaop did in this process."""
-
-    compiled: int
-    loaded: int
-    launched: int
-    programs: int
-    compile_seconds: float
-    arena_bytes: int
-    live_nodes: int
-
-
-def stats() -> Stats:
-    """Counters of this process: kernels compiled, loaded from disk and launched, programs made,
-    seconds of compilation, bytes of the arena, graph nodes in memory."""
-    counted = pipeline.statistics
-    return Stats(counted.compiled, 0, executor().launch_count, counted.programs,
-                 counted.compile_seconds, arena.nbytes, life.live_nodes())  # fmt: skip
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from . import life
-from .compiler import pipeline
+from .compiler import programs
 from .compiler.program import Bound, KernelError, number_bytes
 from .compiler.replay import Replay
 from .compiler.signals import uninterrupted
@@ -445,7 +445,7 @@ class Recording:
         leaves: list[Node] = []
         results: list[tuple[str, int]] = []
         if roots:
-            self.program, leaves = pipeline.program_for(self.nodes, roots)
+            self.program, leaves = programs.program_for(self.nodes, roots)
             self.replayed = Replay(self.program)
             results = self.program.results
         self.places: dict[Node, tuple[str, Any]] = {}

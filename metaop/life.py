@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from .compiler import pipeline
-from .compiler.fuse import reshape_base
+from .compiler import programs
 from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
@@ -418,7 +417,7 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
     program: Bound | None = None
     leaves: list[Node] = []
     if roots:
-        program, leaves = pipeline.program_for(nodes, roots)
+        program, leaves = programs.program_for(nodes, roots)
         try:
             storages = run(program, leaves)
         except KernelError as fault:
@@ -451,10 +450,18 @@ def _alias(node: Node) -> Node | None:
             return base
         if isinstance(base, Elementwise) and base.op == "copy":
             base = base.inputs[0]
-        elif isinstance(base, Reindex) and base.inputs and reshape_base(base) is not base:
+        elif isinstance(base, Reindex) and base.inputs and _is_reshape(base):
             base = base.inputs[0]
         else:
             return None
+
+
+def _is_reshape(node: Reindex) -> bool:
+    if len(node.inputs) > 1 or node.size != node.inputs[0].size:
+        return False
+    from .compiler.fuse import reshape_base  # which imports half of the compiler
+
+    return reshape_base(node) is not node
 
 
 def _bind(node: Node, storage: Storage | None) -> None:
@@ -564,7 +571,7 @@ def _failing_escape(nodes: list[Node]) -> Escape | None:
         if isinstance(node, Escape) and node.storage is None:
             graph = pending([node])
             try:
-                run(*pipeline.program_for(graph, [node]))
+                run(*programs.program_for(graph, [node]))
             except MemoryError:
                 return None
             except Exception:

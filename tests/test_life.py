@@ -25,7 +25,7 @@ import pytest
 import metaop as mo
 from metaop import life, nn, storage
 from metaop.build import full, mul
-from metaop.compiler import pipeline
+from metaop.compiler import programs
 from metaop.compiler.signals import uninterrupted
 from metaop.config import config
 from metaop.graph import toposort
@@ -108,11 +108,11 @@ def test_a_step_computes_every_live_pending_var_in_one_program() -> None:
     for _ in range(2):
         loss = nn.functional.cross_entropy(net(x), mo.array(LABELS))
         total = loss * 2
-        runs = sum(p.runs for p in pipeline._programs.values())
+        runs = sum(p.runs for p in programs._programs.values())
         opt.step(loss)
     assert loss._node.storage is not None
     assert total._node.storage is not None
-    assert sum(p.runs for p in pipeline._programs.values()) == runs + 1
+    assert sum(p.runs for p in programs._programs.values()) == runs + 1
 
 
 def test_pending_vars_are_taken_in_the_order_of_their_creation() -> None:
@@ -164,6 +164,7 @@ def test_a_computed_value_forgets_how_it_was_made_unless_a_gradient_may_be_asked
     assert traced._node.inputs == ()
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_repeating_a_computation_makes_no_program() -> None:
     x = mo.array([1.0, 2.0])
     (x * 0.37 + 1).sync()
@@ -297,6 +298,7 @@ def test_a_total_taken_before_the_step_holds_on_to_no_history(early: str) -> Non
     assert programs_later == programs
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_counting_the_correct_ones_over_an_epoch_keeps_memory_flat_and_compiles_nothing() -> None:
     net = nn.Sequential(
         nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)
@@ -453,7 +455,7 @@ def test_a_thousand_row_assignments_cost_a_thousand_rows(chained: bool) -> None:
         with counted() as launches:
             x.sync()
             count = launches()
-        last = max(pipeline._programs.values(), key=lambda p: len(p.launches))
+        last = max(programs._programs.values(), key=lambda p: len(p.launches))
         work = sum(launch.tree.iterations for launch in last.launches)
         return count, work
 

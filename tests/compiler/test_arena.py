@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metaop as mo
-from metaop.compiler import pipeline
+from metaop.compiler import programs
 from metaop.compiler.arena import plan_arena
 from metaop.compiler.program import Temporary
 from metaop.storage import ALIGNMENT
@@ -80,7 +80,7 @@ def test_a_chain_of_matrix_products_alternates_between_two_buffers():
     for _ in range(10):
         x = x @ x
     x.numpy()
-    program = list(pipeline._programs.values())[-1]
+    program = list(programs._programs.values())[-1]
     assert len(program.temporaries) == 9
     assert program.arena_bytes == 2 * 32 * 32 * 4
 

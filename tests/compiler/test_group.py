@@ -10,7 +10,7 @@ import pytest
 
 import metaop as mo
 from metaop import life, nn
-from metaop.compiler import pipeline
+from metaop.compiler import programs
 from metaop.compiler.executor import executor
 from metaop.compiler.program import Bound
 from metaop.config import config
@@ -29,7 +29,7 @@ def program_of(asked: list[mo.Var]) -> Bound:
     """The program of these Vars and the recorded writes, not run."""
     nodes = [v._node for v in asked] + [w.new for w in life._writes]
     nodes = list(dict.fromkeys(nodes))
-    return pipeline.program_for(pending(nodes), nodes)[0]
+    return programs.program_for(pending(nodes), nodes)[0]
 
 
 def launched(asked: list[mo.Var]) -> tuple[int, Bound]:
@@ -198,11 +198,11 @@ def test_an_optimiser_step_is_one_phase_of_one_kernel(optimizer: str) -> None:
         for p in parameters:
             p.grad = f32(*p.shape, seed=2)
         opt.step()
-    runs = {id(p): p.runs for p in pipeline._programs.values()}
+    runs = {id(p): p.runs for p in programs._programs.values()}
     for p in parameters:
         p.grad = f32(*p.shape, seed=3)
     opt.step()
-    program = only([p for p in pipeline._programs.values() if p.runs != runs[id(p)]])
+    program = only([p for p in programs._programs.values() if p.runs != runs[id(p)]])
     (segment,) = program.segments
     assert len(segment) == 1
     assert len(program.launches) == len(shapes)

@@ -11,8 +11,8 @@ import pytest
 
 import metaop as mo
 from metaop import nn
-from metaop.compiler import pipeline
 from metaop.compiler import program as program_module
+from metaop.compiler import programs
 from metaop.compiler.emit_python import emit_python
 from metaop.compiler.loops import (
     Const,
@@ -347,11 +347,11 @@ def checker(monkeypatch):
                 for launch in phase:
                     found.launch(launch, table)
 
-    pipeline._programs.clear()  # programs prepared earlier run natively
+    programs._programs.clear()  # programs prepared earlier run natively
     monkeypatch.setattr(program_module.Bound, "_native", staticmethod(watched))
     monkeypatch.setattr(program_module, "executor", lambda: Runner)
     yield found
-    pipeline._programs.clear()  # and these do not
+    programs._programs.clear()  # and these do not
 
 
 def batch(count: int) -> tuple[mo.Var, mo.Var]:
@@ -371,7 +371,7 @@ def test_printed_python_of_every_kernel_of_a_lenet_step_gives_the_machines_numbe
         mo.sync()
     assert np.isfinite(loss.item())
     assert checker.launches > 40
-    keys = {la.key for p in pipeline._programs.values() for la in p.launches}
+    keys = {la.key for p in programs._programs.values() for la in p.launches}
     assert keys == checker.seen
 
 
