@@ -8,6 +8,7 @@ from .creation import (
     arange,
     array,
     asarray,
+    dynamic,
     empty,
     eye,
     full,

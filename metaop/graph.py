@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from . import dtype as dt
 from .dtype import DType
 from .errors import CompilerBug, Site, user_site
+from .extent import Extent
 from .index import TRUE, Expr
 from .storage import Storage
 
@@ -146,7 +147,8 @@ class Scalar(Node):
     kind = "scalar"
 
     def __init__(self, value: bool | int | float, dtype: DType):
-        self.value = value
+        self.value = int(value) if type(value) is Extent else value  # an input, or in the key
+        value = self.value
         self.literal = dtype is dt.bool_ or (value in LITERALS and _sign_is_plain(value))
         signature = ("literal", value, dtype.name) if self.literal else ("scalar",)
         super().__init__((), dtype, (), signature)
@@ -388,8 +390,24 @@ def _by_sequence(node: Node) -> int:
 
 
 def pending(roots: Iterable[Node]) -> list[Node]:
-    """What has to be known to compute the roots, inputs first; computed nodes are leaves."""
-    return toposort(roots, lambda node: node.storage is not None)
+    """What has to be known to compute the roots, inputs first; computed nodes are leaves.
+
+    A leaf stands before its first user, so that the order does not tell when it was made: the
+    first step of a training is the same graph as the second.
+    """
+    nodes = toposort(roots, lambda node: node.storage is not None)
+    placed: set[Node] = set()
+    ordered: list[Node] = []
+    for node in nodes:
+        if node.storage is None:
+            for source in node.inputs:
+                if source.storage is not None and source not in placed:
+                    placed.add(source)
+                    ordered.append(source)
+            ordered.append(node)
+    if len(ordered) < len(nodes):  # computed roots
+        ordered += [n for n in nodes if n.storage is not None and n not in placed]
+    return ordered
 
 
 # ---------------------------------------------------------------------------- frequent reindexes

@@ -16,6 +16,7 @@ from . import dtype as dt
 from . import elementwise as el
 from .build import broadcast_shapes, broadcast_to, cast, full, linear_position, reshape, where
 from .errors import DTypeError, ShapeError, describe
+from .extent import keep_origin, slice_indices, slice_length
 from .graph import Elementwise, IndexOf, Node, Piece, Reindex, ReindexReduce, Shape
 from .index import TRUE, Expr, conjunction
 from .var import Var, node_of
@@ -76,13 +77,13 @@ def _integer(node: Node, key: Any, axis: int) -> int:
             f"x[{key!r}]: an index is an integer, slice, None, Ellipsis or integer array; "
             f"x is {describe(node)}"
         )
-    position, extent = key.__index__(), node.shape[axis]
+    position, extent = keep_origin(key), node.shape[axis]
     if not -extent <= position < extent:
         raise IndexError(
             f"index {position} is out of bounds for axis {axis} with size {extent}; "
             f"x is {describe(node)}"
         )
-    return position % extent
+    return position if position >= 0 else position + extent
 
 
 def select(node: Node, key: Any) -> Selection:
@@ -114,8 +115,8 @@ def select(node: Node, key: Any) -> Selection:
 
 
 def _slice(key: slice, extent: int) -> tuple[int, int, int, int]:
-    start, stop, step = key.indices(extent)
-    return start, stop, step, len(range(start, stop, step))
+    start, stop, step = slice_indices(key, extent)
+    return start, stop, step, slice_length(start, stop, step)
 
 
 def _affine(loop: Expr, step: int, start: int) -> Expr:
