@@ -10,6 +10,7 @@ from typing import Any
 
 from metaop.config import config
 from metaop.errors import CompilerBug, MetaopError
+from metaop.extent import map_extents, recording_guards, require, simplified
 from metaop.graph import Escape, Node
 
 from . import kernels, rewrite
@@ -18,7 +19,7 @@ from .assemble import assemble, schedule_nest
 from .fuse import Fused, fuse, reshape_base
 from .group import Grouped, group, is_cheaper_again
 from .kernels import compiling, machine_code, statistics
-from .keys import is_leaf, kernel_key, structure_of
+from .keys import canonical, is_leaf, kernel_key, structure_of
 from .merge import merge_copies
 from .nest import Nest
 from .passes.algebra import algebra
@@ -27,13 +28,13 @@ from .passes.invert import invert
 from .passes.share import share
 from .passes.split import split
 from .program import Bound, Program
+from .recent import Recent
 from .rewrite import Graph, Input
 
 __all__ = [
     "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "group_graph",
-    "import_graph", "is_leaf",
-    "kernel_key", "machine_code", "merge_copies", "program_for", "run_passes", "schedule_nest",
-    "statistics", "structure_of",
+    "import_graph", "is_leaf", "kernel_key", "machine_code", "merge_copies", "numbers",
+    "program_for", "run_passes", "schedule_nest", "statistics", "structure_of",
 ]  # fmt: skip
 
 GraphPass = Callable[[Graph], Graph]
@@ -49,26 +50,40 @@ PASSES: list[tuple[str, GraphPass]] = [
 
 
 MOST_ROUNDS = 5  # of choosing what is stored
-_programs: dict[Any, Bound] = {}
+
+_programs = Recent(15_000)  # by key with sizes: bound programs
+_structures = Recent(500_000)  # by key without: programs
 
 
 # ------------------------------------------------------------------------------------- stages
 
 
-def import_graph(nodes: list[Node], asked: list[Node]) -> Graph:
-    """The recorded nodes as a graph of its own, leaves replaced by inputs."""
+def numbers(e: Any) -> Any:
+    """What holds extents with plain numbers for them: a program for these sizes alone."""
+    return map_extents(e, int)
+
+
+def import_graph(
+    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] = numbers
+) -> Graph:
+    """The recorded nodes as a graph of its own, leaves replaced by inputs.
+
+    extents: maps what holds extents to the form in which the program knows them.
+    """
     new: dict[Node, Node] = {}
     inputs: list[Input] = []
     keep: dict[Node, list[int]] = {}
     for position, node in enumerate(nodes):
         if is_leaf(node):
-            new[node] = Input(len(inputs), node.shape, node.dtype)
+            new[node] = Input(len(inputs), extents(node.shape), node.dtype)
             new[node].site = node.site
             inputs.append(new[node])  # type: ignore[arg-type]
-            continue
-        new[node] = rewrite.rebuild(node, tuple(new[i] for i in node.inputs))
-        new[node].site = node.site
-        if node.requires_grad:
+        else:
+            new[node] = rewrite.imported(node, tuple(new[i] for i in node.inputs), extents)
+            new[node].site = node.site
+        for extent in new[node].shape:
+            require(extent, 1)  # dynamic loops run
+        if node.requires_grad and not is_leaf(node):
             keep.setdefault(new[node], []).append(position)
     return Graph([new[n] for n in asked], inputs, keep)
 
@@ -131,28 +146,72 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
 
 
 def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]]:
-    """The program that computes `asked`, from the cache or compiled now, and its leaves."""
+    """The program that computes `asked`, ready to run, and its leaves.
+
+    A step that is repeated finds it by its sizes, another size of a dynamic axis by the structure;
+    else it is compiled now.
+    """
     key, leaves = structure_of(nodes, asked)
     program = _programs.get(key)
     if program is None:
         with compiling:
             program = _programs.get(key)
             if program is None:
-                program = compile_program(nodes, asked).bind()
-                if not any(isinstance(n, Escape) for n in nodes):
-                    _programs[key] = program
+                if any(isinstance(n, Escape) for n in nodes):
+                    return compile_program(nodes, asked).bind(), leaves
+                program = _bound(nodes, asked)
+                _programs.put(numbers(key), program, len(nodes))
     return program, leaves
 
 
-def compile_program(nodes: list[Node], asked: list[Node]) -> Program:
+def _bound(nodes: list[Node], asked: list[Node]) -> Bound:
+    """The program of a structure, bound to the sizes of these nodes.
+
+    One program serves all sizes that fulfil its guards.  The others have one for sizes of their
+    order of magnitude, or at last one for themselves: which it is depends on the sizes alone.
+    """
+    form = canonical(nodes, asked)
+    program = _structures.get(form.key)
+    if program is None:
+        program = compile_program(nodes, asked, form.extents)
+        _structures.put(form.key, program, len(nodes))
+    if program.admits(form.values):
+        return program.bind(form.values)
+    near = canonical(nodes, asked, _of_this_magnitude)
+    key = (form.key, tuple([value.bit_length() for value in form.values]))
+    program = _structures.get(key)
+    if program is None:
+        program = compile_program(nodes, asked, near.extents)
+        _structures.put(key, program, len(nodes))
+    if program.admits(form.values):
+        return program.bind(form.values)
+    key = (form.key, form.values, "exactly")
+    program = _structures.get(key)
+    if program is None:
+        program = compile_program(nodes, asked)
+        _structures.put(key, program, len(nodes))
+    return program.bind()
+
+
+def _of_this_magnitude(number: int, value: int) -> int:
+    return 1 << (value.bit_length() - 1)
+
+
+def compile_program(
+    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] = numbers
+) -> Program:
     """Runs every stage."""
-    graph = run_passes(import_graph(nodes, asked))
-    fused, grouped = group_graph(graph)
+    with recording_guards() as guards:
+        graph = run_passes(import_graph(nodes, asked, extents))
+        fused, grouped = group_graph(graph)
+        program = assemble(nodes, graph, fused, grouped)
+    program.guards = simplified(guards)
     statistics.programs += 1
-    return assemble(nodes, graph, fused, grouped)
+    return program
 
 
 def forget() -> None:
     """Drops every cached program and kernel."""
     _programs.clear()
+    _structures.clear()
     kernels.forget()
