@@ -529,6 +529,8 @@ class _LocalArray:
         indices = []
         for k in range(self.root, self.nest.rank):
             dim, divisor, modulus = self.nest.parts[k]
+            if dim >= len(at):
+                return None  # read as another shape
             e: Expr = ("floordiv", at[dim], divisor) if divisor != 1 else at[dim]
             whole = divisor == 1 and sum(p.dim == dim for p in self.nest.parts) == 1
             indices.append(e if whole else ("mod", e, modulus))
