@@ -137,7 +137,8 @@ def choose_stores(
 def memory_cost(nbytes: int, reads: float) -> float:
     """What it costs to write an element to memory (twice what a read does) and to read it so many
     times, in simple instructions."""
-    one = 5.0 if nbytes <= 1 << 18 else 16.0 if nbytes <= 1 << 24 else 25.0
+    size = int(nbytes)
+    one = 5.0 if size <= 1 << 18 else 16.0 if size <= 1 << 24 else 25.0
     return (2 + reads) * one
 
 

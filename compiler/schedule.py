@@ -608,7 +608,7 @@ class _Scheduler:
         }
         if nest.lanes:
             vector = self.inner_vector(nest, cost)
-        free = [k for k in range(self.root) if k not in (vector, *held) and self.extents[k] > 1]
+        free = [k for k in range(self.root) if k not in (vector, *held) and self.extents[k] != 1]
         loads = [frozenset(loops_of(e)) for e in nest.order or tuple(accesses(nest)[1:])]
         options: list[list[Tile]] = [[]]
         for position, k in enumerate(free):
