@@ -487,8 +487,12 @@ class _Emitter:
         dtype = value.value.dtype
         signed = dtype.kind == "i"
 
-        def compare(sign: str, bound: int) -> Any:
-            limit = self.b.const(dtype, bound, vector)
+        def compare(sign: str, bound: Expr) -> Any:
+            if isinstance(bound, int):
+                limit = self.b.const(dtype, bound, vector)
+            else:
+                limit = self.b.cast(self.scalar_index(bound), dt.int64, dtype)
+                limit = self.b.as_vector(limit) if vector else limit
             return (
                 b.icmp_signed(sign, inner, limit) if signed else b.icmp_unsigned(sign, inner, limit)
             )

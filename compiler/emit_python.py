@@ -159,8 +159,8 @@ class _Printer:
             case Ref():
                 return self.subscripted(value)
             case Check():
-                parts = (value.low, value.high, show(value.number), show(value.guard))
-                return f"check({self.value(value.value)}, {', '.join(map(str, parts))})"
+                parts = map(show, (value.low, value.high, value.number, value.guard))
+                return f"check({self.value(value.value)}, {', '.join(parts)})"
             case Op():
                 return self.operator(value)
         raise CompilerBug(f"cannot print {value!r}")

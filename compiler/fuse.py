@@ -13,6 +13,7 @@ from typing import Any
 
 from metaop import dtype as dt
 from metaop.errors import CompilerBug
+from metaop.extent import hint
 from metaop.graph import (
     OPERATORS,
     Elementwise,
@@ -120,7 +121,7 @@ def choose_stores(
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     dear: dict[Node, float] = {}
     for node in reversed(graph.nodes):
-        worth = 2 * footprint[node] >= node.size  # else store what it is spread from
+        worth = 2 * int(footprint[node]) >= hint(node.size)  # else store what it is spread from
         if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
             if node not in inlined:
                 stored.add(node)
@@ -136,7 +137,8 @@ def choose_stores(
 def memory_cost(nbytes: int, reads: float) -> float:
     """What it costs to write an element to memory (twice what a read does) and to read it so many
     times, in simple instructions."""
-    one = 5.0 if nbytes <= 1 << 18 else 16.0 if nbytes <= 1 << 24 else 25.0
+    size = int(nbytes)
+    one = 5.0 if size <= 1 << 18 else 16.0 if size <= 1 << 24 else 25.0
     return (2 + reads) * one
 
 
@@ -172,10 +174,10 @@ def _footprints(graph: Graph, stored: set[Node]) -> dict[Node, float]:
     footprint: dict[Node, float] = {}
     for node in graph.nodes:
         if isinstance(node, Input | RandomBits) or node in stored:
-            footprint[node] = node.size
+            footprint[node] = hint(node.size)
         elif isinstance(node, Reindex):
             sources = {node.inputs[piece.source] for piece in node.pieces}
-            footprint[node] = sum(min(s.size, footprint[s]) for s in sources)
+            footprint[node] = sum(min(hint(s.size), footprint[s]) for s in sources)
         else:
             footprint[node] = min(sum(footprint[i] for i in set(node.inputs)), 1e15)
     return footprint
@@ -526,7 +528,7 @@ class _Builder:
             for e in at:
                 match e:
                     case ("floordiv", ("i", loop), int() as k) if loop < nest.rank:
-                        if 1 < k < nest.extents[loop] and nest.extents[loop] % k == 0:
+                        if nest.extents[loop] % k == 0 and 1 < k < nest.extents[loop]:
                             return loop, k
         return None
 
@@ -668,7 +670,8 @@ def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
 
 
 def _is_contraction(y: Node, size: int) -> bool:
-    """A product of two factors that are both smaller than the space that is summed over."""
+    """A product of two factors that are both smaller than the space that is summed over, by half
+    at least: rounding up to whole pieces makes the space larger too."""
     if not isinstance(y, Elementwise) or y.op != "mul":
         return False
     return all(_repeats(factor, size) for factor in y.inputs)
@@ -677,6 +680,6 @@ def _is_contraction(y: Node, size: int) -> bool:
 def _repeats(factor: Node, size: int) -> bool:
     while isinstance(factor, Reindex) and len(factor.pieces) == 1:
         factor = factor.inputs[factor.pieces[0].source]
-        if factor.size < size:
+        if 2 * hint(factor.size) <= hint(size):
             return True
-    return factor.size < size
+    return 2 * hint(factor.size) <= hint(size)

@@ -342,7 +342,7 @@ class _Grouping:
         for item in self.items:
             if isinstance(item, Nest):
                 for buffer in item.reads:
-                    if buffer.nbytes >= WORTH_SHARING:
+                    if int(buffer.nbytes) >= WORTH_SHARING:
                         readers.setdefault(buffer, []).append(item)
         for buffer, nests in readers.items():
             for second in nests[1:]:
@@ -405,7 +405,7 @@ class _Grouping:
             return
         source = max(sources, key=lambda g: g.number)
         finishing = alone or any(n.op is not None for n in nests)
-        few = all(n.iterations <= FEW_NUMBERS for n in nests)
+        few = all(int(n.iterations) <= FEW_NUMBERS for n in nests)
         following = few and any(m.target in n.reads for n in nests for m in source.last)
         if not source.nests or not (finishing or following):
             return
@@ -531,6 +531,8 @@ class _LocalArray:
         indices = []
         for k in range(self.root, self.nest.rank):
             dim, divisor, modulus = self.nest.parts[k]
+            if dim >= len(at):
+                return None  # read as another shape
             e: Expr = ("floordiv", at[dim], divisor) if divisor != 1 else at[dim]
             whole = divisor == 1 and sum(p.dim == dim for p in self.nest.parts) == 1
             indices.append(e if whole else ("mod", e, modulus))

@@ -134,7 +134,7 @@ class Check(Value):
 
     __slots__ = ("value", "low", "high", "number", "guard")
 
-    def __init__(self, value: Value, low: int, high: int, number: Expr, guard: Expr):
+    def __init__(self, value: Value, low: Expr, high: Expr, number: Expr, guard: Expr):
         self.value, self.low, self.high = value, low, high
         self.number, self.guard, self.dtype = number, guard, value.dtype
 
@@ -147,7 +147,8 @@ class Check(Value):
         return (self.guard,)
 
     def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
-        return Check(args[0], self.low, self.high, self.number, index(self.guard))
+        low, high = index(self.low), index(self.high)
+        return Check(args[0], low, high, self.number, index(self.guard))
 
 
 class Ref(Value):
@@ -527,7 +528,7 @@ def show_value(value: Value) -> str:
             return f"({show(value.expr)})"
         case Check():
             return (
-                f"check({show_value(value.value)}, {value.low}, {value.high}, "
+                f"check({show_value(value.value)}, {show(value.low)}, {show(value.high)}, "
                 f"{show(value.number)}, {show(value.guard)})"
             )
         case Ref():

@@ -6,9 +6,11 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from metaop.config import config
 from metaop.errors import CompilerBug, MetaopError
+from metaop.extent import map_extents, recording_guards, require, simplified
 from metaop.graph import Node
 
 from . import nest as nests_module
@@ -31,9 +33,8 @@ from .rewrite import Graph, Input
 
 __all__ = [
     "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "group_graph",
-    "import_graph", "is_leaf",
-    "kernel_key", "machine_code", "merge_copies", "program_for", "run_passes", "schedule_nest",
-    "statistics", "structure_of",
+    "import_graph", "is_leaf", "kernel_key", "machine_code", "merge_copies", "numbers",
+    "program_for", "run_passes", "schedule_nest", "statistics", "structure_of",
 ]  # fmt: skip
 
 GraphPass = Callable[[Graph], Graph]
@@ -54,21 +55,33 @@ MOST_ROUNDS = 5  # of choosing what is stored
 # ------------------------------------------------------------------------------------- stages
 
 
-def import_graph(nodes: list[Node], asked: list[Node]) -> Graph:
-    """The recorded nodes as a graph of its own, leaves replaced by inputs."""
+def numbers(e: Any) -> Any:
+    """What holds extents with plain numbers for them: a program for these sizes alone."""
+    return map_extents(e, int)
+
+
+def import_graph(
+    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] = numbers
+) -> Graph:
+    """The recorded nodes as a graph of its own, leaves replaced by inputs.
+
+    extents: maps what holds extents to the form in which the program knows them.
+    """
     new: dict[Node, Node] = {}
     inputs: list[Input] = []
     keep: dict[Node, list[int]] = {}
     needed = _needed_by_gradients(nodes)
     for position, node in enumerate(nodes):
         if is_leaf(node):
-            new[node] = Input(len(inputs), node.shape, node.dtype)
+            new[node] = Input(len(inputs), extents(node.shape), node.dtype)
             new[node].site = node.site
             inputs.append(new[node])  # type: ignore[arg-type]
-            continue
-        new[node] = rewrite.rebuild(node, tuple(new[i] for i in node.inputs))
-        new[node].site = node.site
-        if node in needed:
+        else:
+            new[node] = rewrite.imported(node, tuple(new[i] for i in node.inputs), extents)
+            new[node].site = node.site
+        for extent in new[node].shape:
+            require(extent, 1)  # dynamic loops run
+        if node in needed and not is_leaf(node):
             keep.setdefault(new[node], []).append(position)
     return Graph([new[n] for n in asked], inputs, keep)
 
@@ -141,9 +154,14 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
 # ------------------------------------------------------------------------------------ program
 
 
-def compile_program(nodes: list[Node], asked: list[Node]) -> Program:
+def compile_program(
+    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] = numbers
+) -> Program:
     """Runs every stage."""
-    graph = run_passes(import_graph(nodes, asked))
-    fused, grouped = group_graph(graph)
+    with recording_guards() as guards:
+        graph = run_passes(import_graph(nodes, asked, extents))
+        fused, grouped = group_graph(graph)
+        program = assemble(nodes, graph, fused, grouped)
+    program.guards = simplified(guards)
     statistics.programs += 1
-    return assemble(nodes, graph, fused, grouped)
+    return program

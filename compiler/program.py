@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from metaop.dtype import DType
+from metaop.extent import Polynomial, evaluate, evaluate_polynomial
 from metaop.graph import Node, Scalar
 from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class KernelLaunch:
-    """One launch: the kernel, its buffers' slots, its integers, in how many chunks."""
+    """One launch: the kernel, its buffers' slots, its integers, in how many chunks.
+
+    In a program, integers, chunks and scratch may be formulas over the sizes.
+    """
 
     key: str
     kernel: Kernel | None  # None in a program from disk, as is the tree
@@ -74,6 +78,9 @@ class FailedCheck:
     high: int
 
 
+Segment = list[list[KernelLaunch]] | HostCall
+
+
 @dataclass(eq=False)
 class Program:
     """Everything that running needs but the sizes: `bind` gives it those."""
@@ -83,61 +90,100 @@ class Program:
     temporaries: list[Temporary]
     results: list[tuple[str, int]]  # per asked value: ("in", input) or ("out", output)
     kept: list[tuple[int, int]]  # (position in the graph, output) of values that history needs
-    segments: list[list[list[KernelLaunch]] | HostCall]
+    segments: list[Segment]
     checks: list[FailedCheck]
     counters: list[int]  # slots of integers that are 0 before a run
     slots: int
+    guards: list[Polynomial] = field(default_factory=list)  # at least 0 for sizes that may be bound
 
     @property
     def launches(self) -> list[KernelLaunch]:
-        """Every kernel launch, in order."""
-        return [
-            launch
-            for segment in self.segments
-            if not isinstance(segment, HostCall)
-            for phase in segment
-            for launch in phase
-        ]
+        """Every kernel launch, in order, with formulas for what depends on sizes."""
+        return list(_launches_of(self.segments))
 
-    def bind(self) -> Bound:
-        """The program ready to run."""
-        return Bound(self)
+    def admits(self, sizes: Sequence[int]) -> bool:
+        """True if the program is right for these sizes of its dynamic axes."""
+        return all(evaluate_polynomial(guard, sizes) >= 0 for guard in self.guards)
+
+    def bind(self, sizes: Sequence[int] = ()) -> Bound:
+        """The program ready to run with certain sizes of its dynamic axes."""
+        return Bound(self, sizes)
 
 
 class Bound:
     """A program for inputs of certain sizes: places in the arena, native code to call."""
 
-    def __init__(self, program: Program):
-        self.program = program
-        self.inputs, self.outputs = program.inputs, program.outputs
-        self.results, self.kept, self.checks = program.results, program.kept, program.checks
-        self.launches = program.launches
-        self.segments = program.segments
+    def __init__(self, program: Program, sizes: Sequence[int] = ()):
+        self.program, self.sizes = program, tuple(sizes)
+        self.inputs, self.results, self.kept = program.inputs, program.results, program.kept
+        self.outputs = [(slot, evaluate(nbytes, sizes)) for slot, nbytes in program.outputs]
+        self.checks = [
+            replace(c, low=evaluate(c.low, sizes), high=evaluate(c.high, sizes))
+            for c in program.checks
+        ]
         self.runs = 0
-        offsets, self.arena_bytes = plan_arena(program.temporaries)
+        offsets, self.arena_bytes = plan_arena(
+            [t._replace(nbytes=evaluate(t.nbytes, sizes)) for t in program.temporaries]
+        )
         self.temporaries = [(t.slot, offset) for t, offset in offsets.items()]
+        segments = self.segments
+        self.native = [_native(segment) for segment in segments]
         # a program without enough work for two threads runs on one
-        self.threads = 1 if all(launch.chunks == 1 for launch in self.launches) else None
-        self.native = [self._native(segment) for segment in program.segments]
+        alone = all(n.chunks == 1 for n in _launches_of(segments))
+        self.threads = 1 if alone else None
         self.table = np.zeros(program.slots, np.int64)
         self.table_address: int = self.table.ctypes.data
-        self._numbers, self.numbers_address = aligned_bytes(8 * max(len(self.inputs), 1))
-        self.arena_address = -1
         self._counters, start = aligned_bytes(ALIGNMENT * max(len(program.counters), 1))
         self._counters[:] = 0
         for position, slot in enumerate(program.counters):
             self.table[slot] = start + ALIGNMENT * position
+        self._numbers, self.numbers_address = aligned_bytes(8 * max(len(self.inputs), 1))
+        self.arena_address = -1
 
-    @staticmethod
-    def _native(segment: list[list[KernelLaunch]] | HostCall) -> NativeProgram | HostCall:
-        if isinstance(segment, HostCall):
-            return segment
-        phases = [
-            [Launch(n.address, [*n.slots, *n.integers], n.chunks) for n in phase]
-            for phase in segment
+    @property
+    def segments(self) -> list[Segment]:
+        """The program's segments for these sizes."""
+        return [_sized(segment, self.sizes) for segment in self.program.segments]
+
+    @property
+    def launches(self) -> list[KernelLaunch]:
+        """Every kernel launch, in order."""
+        return list(_launches_of(self.segments))
+
+
+def _launches_of(segments: list[Segment]) -> Iterator[KernelLaunch]:
+    for segment in segments:
+        if not isinstance(segment, HostCall):
+            for phase in segment:
+                yield from phase
+
+
+def _native(segment: Segment) -> NativeProgram | HostCall:
+    if isinstance(segment, HostCall):
+        return segment
+    phases = [
+        [Launch(n.address, [*n.slots, *n.integers], n.chunks) for n in phase] for phase in segment
+    ]
+    scratch = max((n.scratch for phase in segment for n in phase), default=0)
+    return NativeProgram(phases, scratch)
+
+
+def _sized(segment: Segment, sizes: Sequence[int]) -> Segment:
+    """A segment with formulas evaluated."""
+    if isinstance(segment, HostCall):
+        return segment
+    return [
+        [
+            replace(
+                launch,
+                integers=[evaluate(n, sizes) for n in launch.integers],
+                chunks=evaluate(launch.chunks, sizes),
+                scratch=evaluate(launch.scratch, sizes),
+            )
+            for launch in phase
         ]
-        scratch = max((n.scratch for phase in segment for n in phase), default=0)
-        return NativeProgram(phases, scratch)
+        for phase in segment
+    ]
 
 
 class KernelError(Exception):

@@ -16,6 +16,7 @@ from typing import Any
 
 from metaop.config import config
 from metaop.dtype import DType, as_dtype
+from metaop.extent import Extent, decode, encode
 
 from .cache import cache
 from .kernels import LoadedKernel, stored_kernels
@@ -127,15 +128,14 @@ def _record(word: str, parts: list[Any]) -> Any:
 
 
 def encode_integer(value: Any) -> Any:
-    """An integer of a class of its own as JSON: the one place to extend, together with
-    `decode_integer`, when programs hold integers that are known only for given inputs."""
-    from .schedule import Argument  # which a program that is compiled has loaded
-
-    if type(value) is Argument:
+    """An integer of a class of its own as JSON: a formula over sizes, or a plain argument."""
+    if isinstance(value, Extent):
+        return encode(value)
+    if isinstance(value, int):
         return int(value)
     raise NotPlain(f"no bytes for {value!r}")
 
 
 def decode_integer(content: Any) -> Any:
     """What `encode_integer` was given."""
-    return content
+    return decode(content)

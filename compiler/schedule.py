@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from metaop import dtype as dt
+from metaop.extent import Extent, hint, maximum, minimum, require
 from metaop.index import (
     TRUE,
     Expr,
@@ -41,6 +42,7 @@ from metaop.index import (
     unflatten,
 )
 
+from .arguments import name_extents
 from .loops import (
     LANES,
     MOST_COPIES,
@@ -83,6 +85,10 @@ ITERATION = -1  # stands for all root loops among the loops that a value varies 
 
 class Argument(int):
     """A number that is an argument of the kernel however small it is."""
+
+
+def _argument(n: int) -> int:
+    return n if isinstance(n, Extent) else Argument(n)
 
 
 @dataclass(eq=False)
@@ -301,7 +307,7 @@ class _Collapse:
         for terms in self.forms:
             coefficient = terms.pop(("i", inner), 0)
             terms.pop(("i", outer), None)
-            if coefficient:
+            if coefficient != 0:
                 terms[("i", outer)] = coefficient
         self.extents[outer] *= self.extents[inner]
         self.extents[inner] = 1
@@ -349,7 +355,7 @@ class VectorCost:
         self.loads = [terms_of(e, nest.extents) for e in order]
         self.store = terms_of(nest.offset, nest.extents)
         self.reduced = range(nest.rank, len(nest.extents))
-        self.repeats = max(1, _size(nest.extents[nest.rank :]))
+        self.repeats = max(1, hint(_size(nest.extents[nest.rank :])))
 
     def depends(self, e: Expr, loop: int) -> bool:
         """True if an index expression varies with a loop, also through integer values."""
@@ -515,10 +521,12 @@ class _Scheduler:
             body_of_kernel,
             scratch=[Scratch(b.name, b.dtype, b.size) for b in arrays],
         )
+        name_extents(kernel, integers)
         _name_integers(kernel, integers)
         kernel.integers = list(integers)
         kernel.narrow = all(self.fits_32_bits(n) for n in body.scheduled)
-        chunks = 1 if tree.iterations < SMALL_WORK else min(items, MOST_CHUNKS)
+        enough = maximum(1, tree.iterations // SMALL_WORK * MOST_CHUNKS)
+        chunks = minimum(minimum(items, MOST_CHUNKS), enough)
         return Scheduled(kernel, list(arguments.values()), integers, chunks, tree)
 
     # -- choices ------------------------------------------------------------------------------
@@ -601,7 +609,7 @@ class _Scheduler:
         }
         if nest.lanes:
             vector = self.inner_vector(nest, cost)
-        free = [k for k in range(self.root) if k not in (vector, *held) and self.extents[k] > 1]
+        free = [k for k in range(self.root) if k not in (vector, *held) and self.extents[k] != 1]
         loads = [frozenset(loops_of(e)) for e in nest.order or tuple(accesses(nest)[1:])]
         options: list[list[Tile]] = [[]]
         for position, k in enumerate(free):
@@ -616,7 +624,7 @@ class _Scheduler:
         return min(options, key=lambda tiles: (self.tile_cost(tiles, loads, vector), len(tiles)))
 
     def tile_sizes(self, loop: int) -> list[int]:
-        return [n for n in range(2, LARGEST_TILE + 1) if n <= self.extents[loop]]
+        return [n for n in range(2, LARGEST_TILE + 1) if n <= hint(self.extents[loop])]
 
     def tile_cost(
         self, tiles: list[Tile], loads: list[frozenset[int]], vector: int | None
@@ -666,7 +674,8 @@ class _Scheduler:
             tile.lane = self.new_loop(tile.size)
             self.unrolled[tile.lane] = tile.size
             start: Expr = ("mul", ("i", tile.block), tile.size)
-            if n % tile.size:
+            require(n, tile.size)
+            if n % tile.size != 0:
                 names[f"s{number}"] = IndexValue(("min", start, n - tile.size))
                 start = ("val", f"s{number}", (0, n - tile.size + 1))
             at[tile.loop] = ("add", start, ("i", tile.lane))
@@ -707,16 +716,19 @@ class _Scheduler:
         """Cuts the vector loop into grid items when the other loops are too few for that."""
         n = int(self.extents[vector])
         if self.is_flat():
-            size = min(max(512, -(-n // MOST_CHUNKS // LANES) * LANES), 65_536)
-            self.extents[vector] = Argument(n)
-            return self.new_loop(Argument(-(-n // size))), Argument(size)
+            length = self.extents[vector]
+            shared = -(-length // MOST_CHUNKS // LANES) * LANES
+            size = minimum(maximum(512, shared), 65_536)
+            self.extents[vector] = _argument(length)
+            return self.new_loop(_argument(-(-length // size))), _argument(size)
         reduced = max(
-            nest.iterations // max(_size(nest.extents[: self.root]), 1) for nest in self.tree.nests
+            hint(nest.iterations) // max(hint(_size(nest.extents[: self.root])), 1)
+            for nest in self.tree.nests
         )
         shortest = LANES if reduced >= 16 else 512
         size = max(shortest, -(-n * int(items) // MOST_CHUNKS // LANES) * LANES)
         size = min(size, 65_536)
-        if items >= MOST_CHUNKS // 2 or n <= size:
+        if hint(items) >= MOST_CHUNKS // 2 or n <= size:
             return None
         return self.new_loop(-(-self.extents[vector] // size)), size
 

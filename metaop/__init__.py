@@ -24,6 +24,7 @@ from .creation import (
     arange,
     array,
     asarray,
+    dynamic,
     empty,
     empty_like,
     eye,

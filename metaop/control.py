@@ -16,8 +16,8 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from .build import cast, full, reshape
-from .compiler import programs
 from .compiler import program as runtime
+from .compiler import programs
 from .dtype import DType
 from .errors import DTypeError, ShapeError, describe
 from .graph import (
@@ -117,7 +117,10 @@ class Body:
             recording.grad = saved
         position = {buffer: k for k, buffer in enumerate(buffers)}
         roots = list(dict.fromkeys(n for n in outputs if n not in position))
-        bound, leaves, nodes, kinds = None, [], [], []
+        bound: Any = None
+        leaves: list[Any] = []
+        nodes: list[Any] = []
+        kinds: list[Any] = []
         if roots:
             nodes = pending(roots)
             bound, leaves = programs.program_for(nodes, roots)

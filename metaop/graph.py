@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from . import dtype as dt
 from .dtype import DType
 from .errors import CompilerBug, Site, user_site
+from .extent import Extent
 from .index import TRUE, Expr
 from .storage import Storage
 
@@ -182,7 +183,8 @@ class Scalar(Node):
     value: Any  # a bool, int or float, or a TracedNumber
 
     def __init__(self, value: Any, dtype: DType):
-        self.value = value
+        self.value = int(value) if type(value) is Extent else value  # an input, or in the key
+        value = self.value
         self.literal = dtype is dt.bool_ or (value in LITERALS and _sign_is_plain(value))
         signature = ("literal", value, dtype.name) if self.literal else ("scalar",)
         super().__init__((), dtype, (), signature)
@@ -457,7 +459,11 @@ _by_sequence = operator.attrgetter("sequence")
 
 
 def pending(roots: Iterable[Node]) -> list[Node]:
-    """What has to be known to compute the roots, inputs first; computed nodes are leaves."""
+    """What has to be known to compute the roots, inputs first; computed nodes are leaves.
+
+    A leaf stands before its first user, so that the order does not tell when it was made: the
+    first step of a training is the same graph as the second.
+    """
     seen = set(roots)
     stack = list(seen)
     while stack:
@@ -467,7 +473,21 @@ def pending(roots: Iterable[Node]) -> list[Node]:
                 if source not in seen:
                     seen.add(source)
                     stack.append(source)
-    return sorted(seen, key=_by_sequence)
+    placed: set[Node] = set()
+    ordered: list[Node] = []
+    computed: list[Node] = []
+    for node in sorted(seen, key=_by_sequence):
+        if node.storage is not None:
+            computed.append(node)
+            continue
+        for source in node.inputs:
+            if source.storage is not None and source not in placed:
+                placed.add(source)
+                ordered.append(source)
+        ordered.append(node)
+    if len(ordered) < len(seen):  # computed roots
+        ordered += [n for n in computed if n not in placed]
+    return ordered
 
 
 # ---------------------------------------------------------------------------- frequent reindexes

@@ -23,6 +23,7 @@ import numpy as np
 
 from . import life
 from .compiler import programs
+from .compiler.keys import is_leaf
 from .compiler.program import Bound, KernelError, number_bytes
 from .compiler.replay import Replay
 from .compiler.signals import uninterrupted
@@ -469,7 +470,7 @@ class Recording:
                     "under mo.no_grad()"
                 )
         self.program = None
-        self.leaves = [n for n in self.nodes if pipeline.is_leaf(n)]
+        self.leaves = [n for n in self.nodes if is_leaf(n)]
         self.places = dict.fromkeys(self.roots, ("graph", None))
 
     def _plan_outputs(self, writer: _Writer) -> None:

@@ -21,6 +21,7 @@ from .compiler.signals import uninterrupted
 from .config import config
 from .errors import JitError, Site, describe, shared_site, user_site
 from .graph import (
+    Buffer,
     Custom,
     Elementwise,
     Escape,
@@ -151,8 +152,9 @@ def rebind(
     log, group = _transactions.log, object()
     since = None if log is None else _transactions.since
     records = [Write(var, var._node, node, group, since) for var, node in bound]
-    if records:
-        records[0].undone = undone
+    if records:  # a value that is there cannot fail
+        pending_first = sorted(records, key=lambda record: record.new.storage is not None)
+        pending_first[0].undone = undone
     with uninterrupted():
         for var, node in bound:
             var._node.overwritten = site
@@ -177,7 +179,12 @@ def _forget_dead_writes() -> None:
 def _own(node: Node, var: Var) -> Node:
     """A node for this Var alone, a leaf of the gradient if the Var is one."""
     if not recording.grad or not node.requires_grad or var._is_leaf:
-        node = constant_copy(node)
+        shape = var._node.shape  # a parameter's extents stay constants
+        if node.storage is not None:
+            node = Buffer(node.storage, shape, node.dtype)
+        else:
+            node = constant_copy(node)
+            node.shape = shape
         mark_leaf(node, var)
     return node
 

@@ -306,7 +306,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
 
 
 def _qr(a: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    q, r = np.linalg.qr(a, mode)
+    q, r = np.linalg.qr(a, mode)  # type: ignore[call-overload]
     return q, r
 
 

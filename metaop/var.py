@@ -18,6 +18,7 @@ from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
 from .errors import DTypeError, JitError, ShapeError, StaleValueError, describe, user_site
+from .extent import dynamic_shape, plain
 from .grad import gradients_of, warn_unreached
 from .graph import (
     Buffer,
@@ -454,6 +455,8 @@ def _unpickle(kind: type[Var], raw: bytes, dtype: str, shape: Shape, is_leaf: bo
     array = np.frombuffer(raw, as_dtype(stored).storage).reshape(shape)
     var: Var = kind.__new__(kind)
     Var.__init__(var, array, dtype=final or None, requires_grad=is_leaf)
+    if is_leaf:
+        var._node.shape = plain(var.shape)
     return var
 
 
@@ -491,13 +494,14 @@ def _array_of_objects(value: Any) -> np.ndarray:
 
 
 def buffer_of(array: np.ndarray, dtype: DType | None = None) -> Node:
-    """A node holding a copy of an array."""
+    """A node holding a copy of an array; axis 0 is dynamic: other sizes compile nothing."""
     own = as_dtype(array.dtype)
-    node = Buffer(Storage.of_array(np.asarray(array, own.storage)), array.shape, own)
+    shape = dynamic_shape(array.shape)
+    node = Buffer(Storage.of_array(np.asarray(array, own.storage)), shape, own)
     if dtype is None or dtype is own:
         return node
     if dtype.storage == np.dtype("float32") and own is dt.float64:
-        return Buffer(Storage.of_array(array.astype(np.float32)), array.shape, dtype)
+        return Buffer(Storage.of_array(array.astype(np.float32)), shape, dtype)
     return Elementwise("cast", node, dtype=dtype)
 
 

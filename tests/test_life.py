@@ -501,10 +501,10 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
         pass
 
     def lend_and_return(nbytes: int, count: int) -> None:
-        for owner, address in [small.take(nbytes) for _ in range(count)]:
+        for owner, address, size in [small.take(nbytes) for _ in range(count)]:
             holder = Lent()
             lease = storage._Lease(holder, small.give)
-            lease.size, lease.owner, lease.address = size_class(nbytes), owner, address
+            lease.size, lease.owner, lease.address = size, owner, address
             del holder
 
     lend_and_return(100_000, 9)
@@ -514,6 +514,20 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
     assert len(small._free[size_class(300_000)]) == 3
     small.clear()
     assert small.free_bytes == 0
+
+
+def test_values_of_many_sizes_need_hardly_more_memory_than_those_of_the_largest() -> None:
+    largest = 1_000_000
+    before = pool.lent_bytes
+    pool.clear()
+    sizes = np.random.default_rng(0).integers(5_000, largest, 500)
+    for nbytes in sizes:
+        pair = Storage(int(nbytes)), Storage(int(nbytes) // 2)
+        assert pair[0].nbytes == nbytes
+        del pair
+    Storage(16)  # what came back is counted now
+    assert pool.lent_bytes - before > 100 * largest
+    assert pool.free_bytes <= 5 * largest
 
 
 def test_a_lease_that_was_not_written_out_is_left_to_the_system() -> None:
