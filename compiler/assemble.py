@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from metaop.config import config
 from metaop.graph import Escape, Node, Scalar
 
+from .contraction import Launchable, plan
 from .fuse import Fused
 from .kernels import machine_code
 from .keys import is_leaf, kernel_key
@@ -65,7 +67,7 @@ class _Assembler:
             ],
             segments=segments,
             checks=self.checks,
-            slots=len(buffers) + 1,
+            slots=len(self.slots) + 1,
         )
 
     def keep_stored(self) -> None:
@@ -98,11 +100,13 @@ class _Assembler:
                 phases, made = [], set()
                 segments.append(self.host_call(nest))
                 continue
-            if not phases or nest.target in made or made.intersection(nest.reads):
-                phases.append([])
-                made = set()
-            phases[-1].append(self.launch(nest))
-            made.add(nest.target)
+            for scheduled in self.launchables(nest):
+                target = scheduled.buffers[-1]
+                if not phases or target in made or made.intersection(scheduled.buffers):
+                    phases.append([])
+                    made = set()
+                phases[-1].append(self.launch(nest, scheduled))
+                made.add(target)
         return segments + ([phases] if phases else [])
 
     def host_call(self, node: Escape) -> HostCall:
@@ -113,9 +117,20 @@ class _Assembler:
             (self.slots[place[node]], node.dtype, node.shape),
         )
 
-    def launch(self, nest: Nest) -> KernelLaunch:
-        scheduled = schedule_nest(nest, self.count)
+    def launchables(self, nest: Nest) -> Sequence[Scheduled | Launchable]:
+        """The kernels of a nest, in order; the last buffer of each is what it writes."""
         self.count += 1
+        planned = plan(nest, f"k{self.count - 1}")
+        if planned is None:
+            return [schedule_nest(nest, self.count - 1)]
+        for buffer in planned.temporaries:
+            self.slots[buffer] = len(self.slots) + 1
+        if config.check:
+            for one in planned.launches:
+                verify_kernel(one.kernel)
+        return planned.launches
+
+    def launch(self, nest: Nest, scheduled: Scheduled | Launchable) -> KernelLaunch:
         key = kernel_key(scheduled.kernel)
         integers = dict(scheduled.integers)
         for name, site in nest.checks.items():
