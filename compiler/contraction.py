@@ -28,18 +28,15 @@ tree) within a block, then block after block.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from metaop import dtype as dt
-from metaop.dtype import DType
 from metaop.index import (
     TRUE,
     Expr,
     Terms,
     conjunction,
     conjuncts,
-    contains,
-    from_terms,
     interval,
     is_condition,
     loops_of,
