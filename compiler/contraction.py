@@ -28,15 +28,18 @@ tree) within a block, then block after block.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metaop import dtype as dt
+from metaop.dtype import DType
 from metaop.index import (
     TRUE,
     Expr,
     Terms,
+    children,
     conjunction,
     conjuncts,
+    from_terms,
     interval,
     is_condition,
     loops_of,
@@ -96,7 +99,7 @@ class Plan:
 
     launches: list[Launchable]
     temporaries: list[Buffer]
-    form: str
+    blocks: Blocks
     nest: Nest
 
 
@@ -139,62 +142,170 @@ class Contraction:
         return total
 
 
-def without_single_loops(nest: Nest) -> Nest:
-    """The nest without its loops of extent one."""
+def prepared(nest: Nest) -> tuple[Nest, Expr]:
+    """The nest without loops of extent one, and loops that a division tells apart cut in two;
+    with the condition that a result exists (where the parts of a loop overhang)."""
     live = [k for k, n in enumerate(nest.extents) if n != 1]
-    extents = [nest.extents[k] for k in live]
     at: list[Expr] = [("i", live.index(k)) if k in live else 0 for k in range(len(nest.extents))]
+    nest = _renumbered(nest, at, [nest.extents[k] for k in live], sum(k < nest.rank for k in live))
+    exists: Expr = TRUE
+    for _ in range(MOST_SPLITS):
+        found = _divided_loop(nest)
+        if found is None:
+            break
+        loop, divisor = found
+        nest, exists = _split_loop(nest, loop, divisor, exists)
+    return nest, exists
+
+
+MOST_SPLITS = 6
+
+
+def _renumbered(nest: Nest, at: list[Expr], extents: list[int], rank: int) -> Nest:
     new = map_nest(nest, lambda e: simplify(substitute(e, at), extents))
-    new.extents, new.rank = extents, sum(k < nest.rank for k in live)
+    new.extents, new.rank = extents, rank
     return new
 
 
-def classify(nest: Nest) -> Contraction | None:
+def _split_loop(nest: Nest, loop: int, divisor: int, exists: Expr) -> tuple[Nest, Expr]:
+    """i -> d * high + low: the residue classes of a strided gradient, the groups of a channel."""
+    n = nest.extents[loop]
+    extents = [*nest.extents[:loop], -(-n // divisor), divisor, *nest.extents[loop + 1 :]]
+    at: list[Expr] = [("i", k + (k > loop)) for k in range(len(nest.extents))]
+    at[loop] = ("add", ("mul", ("i", loop), divisor), ("i", loop + 1))
+    inside: Expr = ("lt", at[loop], n) if n % divisor else TRUE
+    new = _renumbered(nest, at, extents, nest.rank + (loop < nest.rank))
+    new.guard = conjunction(new.guard, inside)
+    exists = simplify(substitute(exists, at), extents)
+    return new, conjunction(exists, inside) if loop < nest.rank else exists
+
+
+def _divided_loop(nest: Nest) -> tuple[int, int] | None:
+    """A loop that occurs plainly in a dividend, and the divisor."""
+    found = [nest.offset, nest.guard]
+    for value, _ in dependencies(nest):
+        found.extend(value.indices)
+    for e in found:
+        for inner, divisor in _divisions(e):
+            terms = terms_of(inner, nest.extents)
+            loops = [a[1] for a, c in terms.items() if a is not None and a[0] == "i" and c == 1]
+            if len(loops) == 1 and nest.extents[loops[0]] > divisor:
+                return loops[0], divisor
+    return None
+
+
+def _divisions(e: Expr) -> list[tuple[Expr, int]]:
+    if isinstance(e, int) or e[0] in ("i", "val"):
+        return []
+    found = [d for part in children(e) for d in _divisions(part)]
+    if e[0] in ("floordiv", "mod") and isinstance(e[2], int):
+        found.append((e[1], e[2]))
+    return found
+
+
+def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     """The classes of a nest's loops, None if it is no contraction with both M and N."""
     value = nest.value
     if not nest.contraction or nest.scatter or nest.named or nest.checks:
         return None
-    if (
-        not isinstance(value, Op)
-        or value.name != "mul"
-        or value.dtype not in (dt.float32, dt.float64)
-    ):
+    if not isinstance(value, Op) or value.name != "mul" or not nest.order:
         return None
+    if value.dtype not in (dt.float32, dt.float64):
+        return None
+    nest = _relaxed(nest)
+    assert isinstance(nest.value, Op)
     loops_by_value = {id(v): loops for v, loops in dependencies(nest)}
-    first, second = (loops_by_value[id(v)] for v in value.args)
+    first, second = (loops_by_value[id(v)] for v in nest.value.args)
     rank, count = nest.rank, len(nest.extents)
     batch = [k for k in range(rank) if (k in first) == (k in second)]
     sides = [[k for k in range(rank) if k not in batch and k in f] for f in (first, second)]
     guards = _guards(nest, [first | set(batch), second | set(batch)])
-    if guards is None or not sides[0] or not sides[1]:
+    if guards is None or not sides[0] or not sides[1] or rank == count:
         return None
-    accesses = [terms_of(e, nest.extents) for e in nest.order or (0, 0)]
-    factors = [Factor(*parts) for parts in zip(value.args, guards, accesses)]
-    unit = _contiguous_loop(nest)
-    if unit in sides[0]:
+    accesses = [terms_of(e, nest.extents) for e in nest.order]
+    factors = [Factor(*parts) for parts in zip(nest.value.args, guards, accesses)]
+    if _contiguous_loop(nest, sides[0] + sides[1]) in sides[0]:
         sides.reverse()
         factors.reverse()
-    elif unit not in sides[1]:
-        return None
-    return Contraction(nest, batch, sides[0], sides[1], list(range(rank, count)), *factors)
+    k = list(range(rank, count))
+    return Contraction(nest, batch, sides[0], sides[1], k, *factors, exists)
 
 
-def _contiguous_loop(nest: Nest) -> int:
-    """The loop of the result with the shortest step through its memory."""
+def _contiguous_loop(nest: Nest, loops: list[int]) -> int:
+    """The loop with the shortest step through the memory of the result."""
     terms = terms_of(nest.offset, nest.extents)
-    steps = {a[1]: abs(c) for a, c in terms.items() if a is not None and a[0] == "i"}
-    return min(steps, key=lambda k: (steps[k], -k), default=-1)
+    return min(loops, key=lambda k: (abs(terms.get(("i", k), 0)) or 1 << 62, -k))
 
 
-def _guards(nest: Nest, loops: list[set[int]]) -> list[Expr] | None:
+def _guards(nest: Nest, loops: list[frozenset[int] | set[int]]) -> list[Expr] | None:
     """The parts of the nest's guard by factor, None if one concerns both at once."""
-    guards = [TRUE, TRUE]
+    guards: list[Expr] = [TRUE, TRUE]
     for part in conjuncts(nest.guard):
         found = [loops_of(part) <= own for own in loops]
         if not any(found):
             return None
         guards = [conjunction(g, part) if f else g for g, f in zip(guards, found)]
     return guards
+
+
+def _relaxed(nest: Nest) -> Nest:
+    """The nest with loads guarded by no more than keeps them inside their buffers.
+
+    What the nest's guard excludes is not added up, so it does not matter what a factor is there:
+    a[o - r] * w[r] if 0 <= o - r needs the condition around a only, and w varies with r only.
+    """
+    known = conjuncts(nest.guard)
+    memo: dict[int, Value] = {}
+
+    def visit(value: Value) -> Value:
+        if id(value) not in memo:
+            new = value.rebuild(tuple(visit(a) for a in value.args), lambda e: e)
+            if isinstance(new, Load):
+                guard = _needed(new, known, nest.extents)
+                new = Load(new.buffer, new.offset, guard, new.fill, new.dtype)
+            memo[id(value)] = new
+        return memo[id(value)]
+
+    return replace(nest, value=visit(nest.value)) if known else nest
+
+
+def _needed(load: Load, known: list[Expr], extents: Sequence[int]) -> Expr:
+    parts = conjuncts(load.guard)
+    loops = {k for p in parts for k in loops_of(p)} - loops_of(load.offset)
+    for loop in sorted(loops):
+        about = [p for p in parts if loop in loops_of(p)]
+        if all(p in known for p in about) and _satisfiable(about, loop, extents):
+            parts = [p for p in parts if p not in about]
+    guard: Expr = TRUE
+    for part in parts:
+        guard = conjunction(guard, part)
+    return guard
+
+
+def _satisfiable(parts: list[Expr], loop: int, extents: Sequence[int]) -> bool:
+    """True if for all values of the other loops there is one of this loop that meets all parts.
+
+    So these parts say nothing about the other loops.
+    """
+    lows: list[Terms] = [{}]  # every part as low <= loop or loop <= high
+    highs: list[Terms] = [{None: extents[loop] - 1}]
+    for part in parts:
+        if part[0] not in ("le", "lt"):
+            return False
+        strict = 1 if part[0] == "lt" else 0
+        rest = dict(terms_of(("sub", ("sub", part[2], part[1]), strict), extents))  # >= 0
+        coefficient = rest.pop(("i", loop), 0)
+        if abs(coefficient) != 1 or any(a is not None and loop in loops_of(a) for a in rest):
+            return False
+        if coefficient > 0:
+            lows.append({a: -c for a, c in rest.items()})
+        else:
+            highs.append(rest)
+    return all(
+        interval(simplify(("sub", from_terms(h), from_terms(w)), extents), extents)[0] >= 0
+        for w in lows
+        for h in highs
+    )
 
 
 # --------------------------------------------------------------------------------------- blocking
@@ -223,6 +334,11 @@ class Cut:
         """Pieces of the loop."""
         return -(-self.extent // self.size)
 
+    @property
+    def loops(self) -> list[int]:
+        """The loops inside a block, the one in pieces first."""
+        return [self.loop, *self.inner]
+
 
 def cut(loops: Sequence[int], extents: Sequence[int], most: int) -> Cut:
     """Blocks of up to `most` elements, as equal as they can be."""
@@ -236,6 +352,28 @@ def cut(loops: Sequence[int], extents: Sequence[int], most: int) -> Cut:
     return Cut(list(loops[:position]), loop, size, list(loops[position + 1 :]), extents[loop], step)
 
 
+@dataclass(eq=False)
+class Flat:
+    """All loops of a class numbered by one index, in blocks that may cut across any of them."""
+
+    loops: list[int]
+    capacity: int
+    total: int
+
+    @property
+    def count(self) -> int:
+        """The number of blocks."""
+        return -(-self.total // self.capacity)
+
+
+def flat(c: Contraction, loops: list[int], tile: int, most: int) -> Flat:
+    """Blocks of whole tiles of up to `most` rows, as equal as they can be."""
+    total = c.size(loops)
+    tiles = -(-total // tile)
+    blocks = -(-tiles // max(1, most // tile))
+    return Flat(loops, -(-tiles // blocks) * tile, total)
+
+
 def odd_lines(elements: int) -> int:
     """A row length from which rows spread over all sets of a cache: an odd number of vectors."""
     return (-(-elements // LANES) | 1) * LANES
@@ -243,7 +381,7 @@ def odd_lines(elements: int) -> int:
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile of results in registers: rows x vectors (dot: rows x columns)."""
+    """A tile of results in registers: rows x vectors of columns (dot: rows x columns)."""
 
     rows: int
     columns: int
@@ -253,51 +391,103 @@ class Tile:
 class Blocks:
     """Everything that is chosen: form, tile, blocks."""
 
-    form: str
+    form: str  # "outer" or "dot"
     tile: Tile
-    m: int  # rows of a block, a multiple of the tile's
-    n: Cut
+    m: Flat
+    n: Cut | Flat
     k: Cut
     grid_n: list[int]  # loops of n that are outside all blocks
 
 
-KEPT_IN_L1 = 256  # products added up before a tile moves on
-KEPT_DOT = 1024
-MOST_ROWS = 192
-MOST_COLUMNS = 256
-TILES = (Tile(8, 2), Tile(6, 4), Tile(12, 2), Tile(9, 3), Tile(7, 4), Tile(4, 4))
+KEPT = {"outer": 256, "dot": 1024}  # products added up before a tile moves on
+MOST_ROWS = {"outer": 192, "dot": 64}
+MOST_COLUMNS = {"outer": 256, "dot": 64}
+
+
+def registers(dtype: DType) -> tuple[int, int]:
+    """How many vector registers there are, and how many a vector of 16 lanes takes."""
+    from .codegen import cpu_features  # llvmlite loads when something is compiled
+
+    features = cpu_features()
+    wide, count = (64, 32) if "+avx512f" in features else (32, 16) if "+avx" in features else (
+        (16, 32) if "+neon" in features else (16, 16)
+    )  # fmt: skip
+    return count, max(1, LANES * dtype.itemsize // wide)
+
+
+def tiles(form: str, dtype: DType) -> list[Tile]:
+    """The tiles whose sums and operands fit in registers."""
+    count, each = registers(dtype)
+    found = []
+    for rows in range(1, 15):
+        for columns in range(1, 9):
+            operands = columns * each + 1 if form == "outer" else (min(rows, columns) + 1) * each
+            if rows * columns * each + operands <= count:
+                found.append(Tile(rows, columns))
+    return found
 
 
 def choose(c: Contraction) -> Blocks | None:
     """The blocks of a contraction, None if its loops are too few for tiles."""
+    dtype = c.nest.value.dtype
+    options = [_blocks(c, form, tile) for form in ("outer", "dot") for tile in tiles(form, dtype)]
+    return min(options, key=lambda blocks: _cost(c, blocks))
+
+
+def _blocks(c: Contraction, form: str, tile: Tile) -> Blocks:
     extents = c.nest.extents
+    k = cut(c.k, extents, KEPT[form])
+    m = flat(c, c.m, tile.rows, MOST_ROWS[form])
+    if form == "dot":
+        n = flat(c, c.n, tile.columns, MOST_COLUMNS[form])
+        return Blocks(form, tile, m, n, k, [])
     group, rest = _merging(c)
-    k = cut(c.k, extents, KEPT_IN_L1)
-    rows = c.size(c.m)
-    best: tuple[float, Blocks] | None = None
-    for tile in TILES:
-        width = tile.columns * LANES
-        n = cut(group, extents, MOST_COLUMNS)
-        m = _even_rows(rows, tile.rows)
-        waste = -(-rows // tile.rows) * tile.rows / rows
-        waste *= (
-            -(-n.capacity // width)
-            * width
-            / n.capacity
-            * (n.capacity * n.count)
-            / (n.extent * n.step)
-        )
-        cost = waste * (1 + 0.2 * (tile.rows + tile.columns) / (tile.rows * tile.columns))
-        if best is None or cost < best[0] - 1e-9:
-            best = (cost, Blocks("outer", tile, m, n, k, [*rest, *n.outer]))
-    assert best is not None
-    return best[1]
+    columns = cut(group, extents, MOST_COLUMNS[form])
+    return Blocks(form, tile, m, columns, k, [*rest, *columns.outer])
 
 
-def _even_rows(rows: int, tile: int) -> int:
-    panels = -(-rows // tile)
-    blocks = -(-panels // max(1, MOST_ROWS // tile))
-    return -(-panels // blocks) * tile
+# Cycles by which the forms are compared.
+COPY, GUARDED, GATHER = 3.0, 3.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
+ACROSS = 8.0  # to add up 16 lanes
+
+
+def _cost(c: Contraction, blocks: Blocks) -> float:
+    """Cycles for 16 products, with what tiles compute beyond the edges."""
+    tile, n, m, k = blocks.tile, blocks.n, blocks.m, blocks.k
+    dot = blocks.form == "dot"
+    width = tile.columns * (1 if dot else LANES)
+    waste = -(-m.total // tile.rows) * tile.rows / m.total
+    exact = n.total if isinstance(n, Flat) else n.extent * n.step
+    waste *= -(-n.capacity // width) * width * n.count / exact
+    sums = tile.rows * tile.columns
+    cost = waste * max(1.0, 8 / sums) * (1 + 0.25 * (tile.rows + tile.columns) / sums)
+    rows, columns = min(m.capacity, m.total), min(n.capacity, exact)
+    along = (k, k) if dot else (_rows_along(c, m), n)
+    cost += LANES * _packing(c, c.a, along[0] or k) / columns
+    cost += LANES * _packing(c, c.b, along[1] or k) / rows
+    return cost + (LANES * ACROSS / k.capacity if dot else 0.0)
+
+
+def _rows_along(c: Contraction, m: Flat) -> Flat | None:
+    """M where panels of A are best packed along it, None where along K."""
+    return m if len(m.loops) == 1 and c.a.stride(m.loops[0]) == 1 else None
+
+
+def _packing(c: Contraction, factor: Factor, side: Cut | Flat) -> float:
+    """Cycles for an element of a factor that is packed in vectors along some loops."""
+    loops = side.loops
+    step = factor.stride(loops[-1])
+    length = c.nest.extents[loops[-1]]
+    length = min(length, side.capacity) if len(loops) == 1 else length
+    for outer in reversed(loops[:-1]):
+        if factor.guard != TRUE or step is None or factor.stride(outer) != step * length:
+            break
+        length *= c.nest.extents[outer]
+    cost = COPY if step in (0, 1) else GATHER
+    cost += (
+        GUARDED if any(v.guard != TRUE for v in walk(factor.value) if isinstance(v, Load)) else 0
+    )
+    return cost * -(-length // LANES) / length
 
 
 def _merging(c: Contraction) -> tuple[list[int], list[int]]:
@@ -320,7 +510,9 @@ def _merging(c: Contraction) -> tuple[list[int], list[int]]:
 
 def plan(nest: Nest, name: str, finish: Finish | None = None) -> Plan | None:
     """The kernels of a contraction; None where loops without packing serve it better."""
-    found = classify(without_single_loops(nest))
+    if not nest.contraction:
+        return None
+    found = classify(*prepared(nest))
     blocks = choose(found) if found is not None else None
     if found is None or blocks is None:
         return None
@@ -339,6 +531,21 @@ def _times(e: Expr, factor: int) -> Expr:
     return e if factor == 1 else 0 if e == 0 else ("mul", e, factor)
 
 
+@dataclass(eq=False)
+class Panel:
+    """A packed block of a factor: rows of k for each of its own elements, or the reverse."""
+
+    array: str
+    along_k: bool
+    stride: int
+    start: Expr = 0
+
+    def place(self, own: Expr, k: Expr) -> Expr:
+        """Where element `own` of M or N and `k` of K lies."""
+        row, column = (own, k) if self.along_k else (k, own)
+        return _add(self.start, _times(row, self.stride), column)
+
+
 class _Builder:
     """Writes the kernels of one contraction."""
 
@@ -350,19 +557,15 @@ class _Builder:
         self.integers: dict[str, int] = {}
         self.unrolled: dict[int, int] = {}
         self.scratch: list[Scratch] = []
-        self.names: dict[str, tuple[int, int]] = {}
-        k, n, tile = blocks.k, blocks.n, blocks.tile
-        self.m_block, self.n_block = self.loop(self.m_count), self.loop(n.count)
+        m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
+        self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
         self.k_block = self.loop(k.count)
-        self.m_tile = self.loop(blocks.m // tile.rows)
-        self.width = tile.columns * LANES
+        self.width = tile.columns * (LANES if blocks.form == "outer" else 1)
+        self.m_tile = self.loop(-(-m.capacity // tile.rows))
         self.n_tile = self.loop(-(-n.capacity // self.width))
         self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
-        self.lane = self.loop(LANES)
-
-    @property
-    def m_count(self) -> int:
-        return -(-self.c.size(self.c.m) // self.blocks.m)
+        self.blocked = k.count > 1 or bool(k.outer) or blocks.form == "dot"
+        self.partial_stride = odd_lines(self.extents[self.n_tile] * self.width)
 
     # -- loops, names and integers ------------------------------------------------------------
 
@@ -385,6 +588,7 @@ class _Builder:
         return ("val", name, (0, value + 1))
 
     def let(self, name: str, e: Expr, most: int) -> tuple[Stmt, Expr]:
+        """A named integer, and the name."""
         return Let(name, (), IndexValue(e)), ("val", name, (0, most + 1))
 
     def over(self, loops: Sequence[int], body: list[Stmt]) -> list[Stmt]:
@@ -399,6 +603,7 @@ class _Builder:
         return ("i", loop) if self.extents[loop] > 1 else 0
 
     def each(self, loops: Sequence[int], stmt: Stmt) -> Stmt:
+        """stmt for every element of a tile."""
         for loop in reversed(loops):
             stmt = For(loop, 0, self.unrolled[loop], "unroll", [stmt])
         return stmt
@@ -408,8 +613,8 @@ class _Builder:
     def at(self, *places: tuple[Sequence[int], Expr]) -> list[Expr]:
         """The nest's loops in terms of the kernel's, some groups of them numbered by one index."""
         result: list[Expr] = [("i", k) for k in range(len(self.extents))]
-        for loops, flat in places:
-            parts = unflatten(flat, [self.extents[k] for k in loops])
+        for loops, number in places:
+            parts = unflatten(number, [self.extents[k] for k in loops])
             for loop, part in zip(loops, parts):
                 result[loop] = part
         return result
@@ -417,19 +622,26 @@ class _Builder:
     def mapping(self, at: list[Expr]) -> IndexMap:
         return lambda e: simplify(substitute(e, at), self.extents)
 
-    def whole(self, c: Cut) -> list[int]:
-        return [c.loop, *c.inner]
+    def number(self, side: Cut | Flat, block: int, inside: Expr) -> Expr:
+        """The number among all elements of one that is `inside` a block."""
+        return _add(_times(self.i(block), side.capacity), inside)
 
-    def start(self, c: Cut, block: int) -> Expr:
-        """The number of a block's first element."""
-        return _times(self.i(block), c.capacity)
+    def pieces(self, side: Cut, block: int) -> Expr:
+        """How many pieces of the loop there are in a block."""
+        if side.count == 1:
+            return self.integer(side.extent)
+        left = ("sub", self.integer(side.extent), _times(self.i(block), side.size))
+        return ("min", left, side.size)
 
-    def filled(self, c: Cut, block: int) -> Expr:
-        """Elements of a block along the loop in pieces."""
-        if c.count == 1:
-            return self.integer(c.extent)
-        left = ("sub", self.integer(c.extent), _times(self.i(block), c.size))
-        return ("min", left, c.size)
+    def filled(self, side: Cut | Flat, block: int) -> Expr:
+        """Elements of a block."""
+        if isinstance(side, Cut):
+            pieces = self.pieces(side, block)
+            return pieces if side.step == 1 else ("mul", pieces, self.integer(side.step))
+        if side.count == 1:
+            return self.integer(side.total)
+        left = ("sub", self.integer(side.total), _times(self.i(block), side.capacity))
+        return ("min", left, side.capacity)
 
     # -- packing --------------------------------------------------------------------------------
 
@@ -451,68 +663,79 @@ class _Builder:
         found = [e for part in walk(value) for e in part.indices]
         return not any(_divides(e, loop) for e in found)
 
-    def across(
-        self, factor: Factor, c: Cut, block: int, rows: tuple[Sequence[int], Expr] | None,
-        store: Callable[[Expr, Value], Stmt],
-    ) -> list[Stmt]:  # fmt: skip
-        """Loops over a block of the cut class, the innermost one a vector loop, around
-        store(number in the block, value)."""
-        places = [rows] if rows else []
-        flat = self.loop(c.capacity)
-        number = _add(self.start(c, block), ("i", flat))
-        index = self.mapping(self.at(*places, (self.whole(c), number)))
-        if self.runs_as_one(factor, index, flat):
-            stop = self.filled(c, block)
-            stop = stop if c.step == 1 else ("mul", stop, self.integer(c.step))
-            body: list[Stmt] = [store(("i", flat), self.packed(factor, index))]
-            return [For(flat, 0, stop, "vector", body)]
-        piece = self.loop(c.size)
-        at = self.at(*places)
-        at[c.loop] = _add(_times(self.i(block), c.size), ("i", piece))
-        number = ("i", piece)
-        for loop in c.inner:
+    def pack(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
+        """A block of a factor: serial over its rows, vectors along them."""
+        k, k_block = self.blocks.k, self.k_block
+        if not panel.along_k:
+            return self.serial(k, k_block, lambda row, place: self.across(
+                factor, side, block, place, lambda e, v: self.fill(panel, e, row, v)))  # fmt: skip
+        return self.serial(side, block, lambda row, place: self.across(
+            factor, k, k_block, place, lambda e, v: self.fill(panel, row, e, v)))  # fmt: skip
+
+    @staticmethod
+    def fill(panel: Panel, own: Expr, k: Expr, value: Value) -> Stmt:
+        return Store(panel.array, panel.place(own, k), value)
+
+    def serial(
+        self, side: Cut | Flat, block: int, body: Callable[[Expr, tuple], list[Stmt]]
+    ) -> list[Stmt]:
+        """Serial loops over a block around body(number in the block, place)."""
+        if isinstance(side, Flat):
+            row = self.loop(side.capacity)
+            place = (side.loops, self.number(side, block, ("i", row)))
+            inside = body(("i", row), place)
+            return [For(row, 0, self.filled(side, block), "serial", inside)]
+        piece = self.loop(side.size)
+        place = ([side.loop], _add(_times(self.i(block), side.size), ("i", piece)))
+        inside = self.over(side.inner, body(self.inside(side, piece), place))
+        return [For(piece, 0, self.pieces(side, block), "serial", inside)]
+
+    def inside(self, side: Cut, piece: int) -> Expr:
+        """The number in its block of an element that the loops of the class tell."""
+        number: Expr = ("i", piece)
+        for loop in side.inner:
             number = _add(_times(number, self.extents[loop]), ("i", loop))
-        body = [store(number, self.packed(factor, self.mapping(at)))]
-        order = [(piece, self.filled(c, block))]
-        order += [(k, self.integer(self.extents[k])) for k in c.inner]
+        return number
+
+    def across(
+        self, factor: Factor, side: Cut | Flat, block: int, row: tuple[Sequence[int], Expr],
+        fill: Callable[[Expr, Value], Stmt],
+    ) -> list[Stmt]:  # fmt: skip
+        """Loops over one row, the innermost one a vector loop, around fill(number, value)."""
+        one = self.loop(side.capacity)
+        number = self.number(side, block, ("i", one))
+        index = self.mapping(self.at(row, (side.loops, number)))
+        if isinstance(side, Flat) or self.runs_as_one(factor, index, one):
+            body = [fill(("i", one), self.packed(factor, index))]
+            return [For(one, 0, self.filled(side, block), "vector", body)]
+        piece = self.loop(side.size)
+        at = self.at(row)
+        at[side.loop] = _add(_times(self.i(block), side.size), ("i", piece))
+        body = [fill(self.inside(side, piece), self.packed(factor, self.mapping(at)))]
+        order = [(piece, self.pieces(side, block))]
+        order += [(k, self.integer(self.extents[k])) for k in side.inner]
         for position, (loop, stop) in reversed(list(enumerate(order))):
             how = "vector" if position == len(order) - 1 else "serial"
             body = [For(loop, 0, stop, how, body)]
         return body
 
-    def pack_rows(self, array: str, rows: Expr) -> list[Stmt]:
-        """A's block, one row of k after the other."""
-        row = self.loop(self.blocks.m)
-        stride = self.a_stride
-
-        def store(number: Expr, value: Value) -> Stmt:
-            return Store(array, _add(_times(("i", row), stride), number), value)
-
-        m = _add(_times(self.i(self.m_block), self.blocks.m), ("i", row))
-        body = self.across(self.c.a, self.blocks.k, self.k_block, (self.c.m, m), store)
-        return [For(row, 0, rows, "serial", body)]
-
-    def pack_columns(self, array: str) -> list[Stmt]:
-        """B's block, one row of n for each k."""
-        k = self.blocks.k
-        piece = self.loop(k.size)
-        number: Expr = ("i", piece)
-        for loop in k.inner:
-            number = _add(_times(number, self.extents[loop]), ("i", loop))
-
-        def store(column: Expr, value: Value) -> Stmt:
-            return Store(array, _add(_times(number, self.b_stride), column), value)
-
-        place = ([k.loop], _add(_times(self.i(self.k_block), k.size), ("i", piece)))
-        body = self.across(self.c.b, self.blocks.n, self.n_block, place, store)
-        body = self.over(k.inner, body)
-        return [For(piece, 0, self.filled(k, self.k_block), "serial", body)]
+    def panel(self, array: str, factor: Factor, side: Cut | Flat) -> Panel:
+        """The layout that packing walks along as memory does, where the form leaves a choice."""
+        along_k = self.blocks.form == "dot"
+        if self.blocks.form == "outer" and isinstance(side, Flat):
+            along_k = _rows_along(self.c, side) is None
+        tile = self.blocks.tile.rows if side is self.blocks.m else self.width
+        own = -(-side.capacity // tile) * tile
+        rows, length = (own, self.blocks.k.capacity) if along_k else (self.blocks.k.capacity, own)
+        stride = odd_lines(length)
+        self.scratch.append(Scratch(array, self.dtype, rows * stride))
+        return Panel(array, along_k, stride)
 
     # -- the kernel -----------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        body = self.kernel_body()
         c = self.c
+        body = self.kernel_body()
         loops = [*c.batch, self.m_block, *self.blocks.grid_n, self.n_block]
         loops = [k for k in loops if self.extents[k] > 1]
         body = [Grid(tuple(loops), tuple(self.integer(self.extents[k]) for k in loops), body)]
@@ -521,7 +744,7 @@ class _Builder:
             items *= self.extents[k]
         kernel, buffers = self.kernel(self.name, body)
         launch = Launchable(kernel, buffers, self.integers, min(items, MOST_CHUNKS))
-        return Plan([launch], [], self.blocks.form, c.nest)
+        return Plan([launch], [], self.blocks, c.nest)
 
     def kernel(self, name: str, body: list[Stmt]) -> tuple[Kernel, list[Buffer]]:
         nest = self.c.nest
@@ -548,102 +771,110 @@ class _Builder:
             low, high = interval(e, self.extents)
             if low < -(1 << 31) or high >= 1 << 31:
                 return False
-        return e[0] in ("i", "val", "true") or all(self.is_narrow(p) for p in e[1:])
+        return all(self.is_narrow(part) for part in children(e))
 
     def kernel_body(self) -> list[Stmt]:
-        blocks, k = self.blocks, self.blocks.k
-        self.a_stride = odd_lines(k.capacity)
-        columns = -(-blocks.n.capacity // self.width) * self.width
-        self.b_stride = odd_lines(columns)
-        self.scratch += [
-            Scratch("panel_a", self.dtype, blocks.m * self.a_stride),
-            Scratch("panel_b", self.dtype, k.capacity * self.b_stride),
+        blocks, c = self.blocks, self.c
+        panel_a = self.panel("panel_a", c.a, blocks.m)
+        panel_b = self.panel("panel_b", c.b, blocks.n)
+        rows, self.rows = self.let("rows", self.filled(blocks.m, self.m_block), blocks.m.capacity)
+        columns, self.columns = self.let(
+            "columns", self.filled(blocks.n, self.n_block), blocks.n.capacity
+        )
+        depth, self.depth = self.let(
+            "depth", self.filled(blocks.k, self.k_block), blocks.k.capacity
+        )
+        inside = [
+            depth,
+            *self.pack(panel_a, c.a, blocks.m, self.m_block),
+            *self.pack(panel_b, c.b, blocks.n, self.n_block),
+            *self.tiles(panel_a, panel_b),
         ]
-        body: list[Stmt] = []
-        all_rows = self.integer(self.c.size(self.c.m))
-        left: Expr = all_rows
-        if self.m_count > 1:
-            left = ("sub", all_rows, _times(self.i(self.m_block), blocks.m))
-            left = ("min", left, blocks.m)
-        let, self.rows = self.let("rows", left, blocks.m)
-        body.append(let)
-        let, self.columns = self.let("columns", self.scaled(blocks.n, self.n_block), columns)
-        body.append(let)
-        blocked = k.count > 1 or bool(k.outer)
-        inside: list[Stmt] = []
-        let, self.depth = self.let("depth", self.scaled(k, self.k_block), k.capacity)
-        inside.append(let)
-        inside += self.pack_rows("panel_a", self.rows)
-        inside += self.pack_columns("panel_b")
-        if blocked:
-            self.scratch.append(Scratch("partial", self.dtype, blocks.m * self.b_stride))
-        inside += self.tiles(blocked)
-        if blocked:
-            body += self.over([*k.outer, self.k_block], inside)
-            body += self.finish_block()
-        else:
-            body += inside
-        return body
+        if not self.blocked:
+            return [rows, columns, *inside]
+        size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
+        self.scratch.append(Scratch("partial", self.dtype, size))
+        loops = [*blocks.k.outer, self.k_block]
+        return [rows, columns, *self.over(loops, inside), *self.finish_block()]
 
-    def scaled(self, c: Cut, block: int) -> Expr:
-        filled = self.filled(c, block)
-        return filled if c.step == 1 else ("mul", filled, self.integer(c.step))
+    def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
+        body = self.dot_tile(a, b) if self.blocks.form == "dot" else self.outer_tile(a, b)
+        rows = _pieces(self.rows, self.blocks.tile.rows)
+        body = [For(self.m_tile, 0, rows, "serial", body)]
+        return [For(self.n_tile, 0, _pieces(self.columns, self.width), "serial", body)]
 
-    def tiles(self, blocked: bool) -> list[Stmt]:
-        body = [self.tile(blocked)]
-        rows, columns = self.blocks.tile.rows, self.width
-        body = [For(self.m_tile, 0, _pieces(self.rows, rows), "serial", body)]
-        return [For(self.n_tile, 0, _pieces(self.columns, columns), "serial", body)]
-
-    def tile(self, blocked: bool) -> Stmt:
-        """One tile of results over one block of k."""
+    def products(self, a: Panel, b: Panel, row: Expr, column: Expr, step: Expr) -> list[Stmt]:
+        """The sums of a tile += A * B at one step of k."""
         both, kind = (self.row, self.column), self.dtype
-        step = self.loop(self.blocks.k.capacity)
-        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
-        column = _add(_times(("i", self.n_tile), self.width),
-                      _times(("i", self.column), LANES), ("i", self.lane))  # fmt: skip
-        a = Load("panel_a", _add(_times(row, self.a_stride), ("i", step)), TRUE, 0.0, kind)
-        b = Load("panel_b", _add(_times(("i", step), self.b_stride), column), TRUE, 0.0, kind)
+        x = Load(a.array, a.place(row, step), TRUE, 0.0, kind)
+        y = Load(b.array, b.place(column, step), TRUE, 0.0, kind)
         factors = (Ref("x", (self.row,), kind), Ref("y", (self.column,), kind))
-        sums: list[Stmt] = [
-            self.each([self.row], Let("x", (self.row,), a)),
-            self.each([self.column], Let("y", (self.column,), b)),
+        return [
+            self.each([self.row], Let("x", (self.row,), x)),
+            self.each([self.column], Let("y", (self.column,), y)),
             self.each(both, Update("acc", both, "fma", factors)),
         ]
-        body = [
-            self.each(both, Init("acc", both, "add", kind)),
+
+    def outer_tile(self, a: Panel, b: Panel) -> list[Stmt]:
+        """One tile of results over one block of k, vectors along columns."""
+        both = (self.row, self.column)
+        step, lane = self.loop(self.blocks.k.capacity), self.loop(LANES)
+        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        column = _add(_times(("i", self.n_tile), self.width),
+                      _times(("i", self.column), LANES), ("i", lane))  # fmt: skip
+        sums = self.products(a, b, row, column, ("i", step))
+        body: list[Stmt] = [
+            self.each(both, Init("acc", both, "add", self.dtype)),
             For(step, 0, self.depth, "serial", sums),
         ]
-        result = Ref("acc", both, kind)
-        if blocked:
-            place = _add(_times(row, self.b_stride), column)
-            later = self.later()
-            before = Load("partial", place, later, 0.0, kind)
+        result = Ref("acc", both, self.dtype)
+        if self.blocked:
+            place = _add(_times(row, self.partial_stride), column)
+            before = Load("partial", place, self.later(), 0.0, self.dtype)
             body.append(self.each(both, Update("acc", both, "add", (before,))))
             body.append(self.each(both, Store("partial", place, result)))
         else:
             guard = ("and", ("lt", row, self.rows), ("lt", column, self.columns))
             for stmt in self.finish(result, self.result_at(row, column), guard):
                 body.append(self.each(both, stmt))
-        return For(self.lane, 0, LANES, "vector", body)
+        return [For(lane, 0, LANES, "vector", body)]
+
+    def dot_tile(self, a: Panel, b: Panel) -> list[Stmt]:
+        """One tile of results over one block of k, vectors along k."""
+        both = (self.row, self.column)
+        step = self.loop(self.blocks.k.capacity)
+        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        column = _add(_times(("i", self.n_tile), self.width), ("i", self.column))
+        sums = self.products(a, b, row, column, ("i", step))
+        place = _add(_times(row, self.partial_stride), column)
+        before = Load("partial", place, self.later(), 0.0, self.dtype)
+        total = Op("add", (before, Ref("acc", both, self.dtype)), self.dtype)
+        return [
+            self.each(both, Init("acc", both, "add", self.dtype)),
+            For(step, 0, self.depth, "vector", sums),
+            self.each(both, Store("partial", place, total)),
+        ]
 
     def later(self) -> Expr:
         """The condition that a block of k is not the first."""
         blocks = [k for k in (*self.blocks.k.outer, self.k_block) if self.extents[k] > 1]
-        condition: Expr = ("lt", 0, ("i", blocks[0]))
-        for k in blocks[1:]:
-            condition = ("or", condition, ("lt", 0, ("i", k)))
+        condition: Expr = ("not", TRUE)
+        for k in blocks:
+            more = ("lt", 0, ("i", k))
+            condition = more if condition == ("not", TRUE) else ("or", condition, more)
         return condition
 
     def result_at(self, row: Expr, column: Expr) -> IndexMap:
-        m = _add(_times(self.i(self.m_block), self.blocks.m), row)
-        n = _add(self.start(self.blocks.n, self.n_block), column)
-        return self.mapping(self.at((self.c.m, m), (self.whole(self.blocks.n), n)))
+        """The nest's loops at a result of this block."""
+        m, n = self.blocks.m, self.blocks.n
+        places = [(m.loops, self.number(m, self.m_block, row)),
+                  (n.loops, self.number(n, self.n_block, column))]  # fmt: skip
+        return self.mapping(self.at(*places))
 
     def finish_block(self) -> list[Stmt]:
         """Results from the sums of all blocks of k."""
-        row, column = self.loop(self.blocks.m), self.loop(self.blocks.n.capacity)
-        place = _add(_times(("i", row), self.b_stride), ("i", column))
+        row, column = self.loop(self.blocks.m.capacity), self.loop(self.blocks.n.capacity)
+        place = _add(_times(("i", row), self.partial_stride), ("i", column))
         value = Load("partial", place, TRUE, 0.0, self.dtype)
         body = self.finish(value, self.result_at(("i", row), ("i", column)), TRUE)
         body = [For(column, 0, self.columns, "vector", body)]
