@@ -16,7 +16,7 @@ from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.graph import identity_of
-from metaop.index import TRUE, Expr, interval
+from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of
 
 from . import llvm_ops
 from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
@@ -39,7 +39,10 @@ from .loops import (
     Store,
     Update,
     Value,
+    integers_of,
     statements,
+    values_of,
+    walk,
 )
 
 MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
@@ -97,6 +100,8 @@ class _Emitter:
         self.mask: Any = None  # active lanes of the last step of a vector loop
         self.copy = 0  # which copy of the lane accumulators this step updates
         self.lane_names = _lane_accumulators(kernel)
+        self.copies = self.copies_by_name(kernel)
+        self.hoisted: dict[Expr, Any] = {}  # what does not vary in the vector loop around
 
     def run(self) -> None:
         self.dtypes = {p.name: p.dtype for p in self.kernel.buffers}
@@ -229,6 +234,7 @@ class _Emitter:
         known = stmt.stop if stmt.start == 0 and isinstance(stmt.stop, int) else None
         copies = self.copies_in(stmt)
         wide = LANES * copies
+        self.hoist(stmt)
         self.vector = stmt.loop
         at = start
         if known is None or known >= wide:
@@ -243,9 +249,37 @@ class _Emitter:
                 self.copy = 0
 
             self.counted(start, at, wide, full)
-        if known is None or known % wide:
+        if not _is_multiple(stmt, wide):
             self.counted(at, stop, LANES, lambda i: self.step(stmt, i, self.tail_mask(i, stop)))
         self.vector = None
+        self.hoisted = {}
+
+    def hoist(self, stmt: For) -> None:
+        """Evaluates before a vector loop the parts of its index expressions that it repeats."""
+        inside = {stmt.loop}
+        named = set()
+        found: list[Expr] = []
+        for inner in statements(stmt.body):
+            if isinstance(inner, For):
+                inside.add(inner.loop)
+            elif isinstance(inner, Let):
+                named.add(inner.name)
+            found += [e for v in values_of(inner) for part in walk(v) for e in part.indices]
+            if isinstance(inner, Store):
+                found += [inner.offset, inner.guard]
+            elif isinstance(inner, Update):
+                found.append(inner.guard)
+        for e in found:
+            self.hoist_parts(e, inside, named)
+
+    def hoist_parts(self, e: Expr, inside: set[int], named: set[str]) -> None:
+        if not children(e) or e in self.hoisted:
+            return
+        if not loops_of(e) & inside and not integers_of(e) & named:
+            self.hoisted[e] = self.condition(e) if is_condition(e) else self.index(e)
+            return
+        for part in children(e):
+            self.hoist_parts(part, inside, named)
 
     def tail_mask(self, i: Any, stop: Any) -> Any:
         left = self.raw.trunc(
@@ -263,6 +297,17 @@ class _Emitter:
         self.loops[stmt.loop] = Affine(i, 1)
         self.body(stmt.body)
         self.mask = None
+
+    def copies_by_name(self, kernel: Kernel) -> dict[str, int]:
+        """How many copies of a lane accumulator the vector loops update that add to it."""
+        found: dict[str, int] = {}
+        for stmt in statements(kernel.body):
+            if isinstance(stmt, For) and stmt.how == "vector":
+                copies = self.copies_in(stmt)
+                for inner in statements(stmt.body):
+                    if isinstance(inner, Update) and inner.name in self.lane_names:
+                        found[inner.name] = max(copies, found.get(inner.name, 1))
+        return found
 
     def copies_in(self, stmt: For) -> int:
         """Lane accumulators are copied until there are enough independent updates."""
@@ -292,7 +337,7 @@ class _Emitter:
         number = identity_of(stmt.op, stmt.dtype)
         identity = self.b.const(stmt.dtype, number, isinstance(register, ir.VectorType))
         places = []
-        for _ in range(MOST_COPIES if lanes else 1):
+        for _ in range(self.copies.get(stmt.name, 1)):
             with self.raw.goto_entry_block():
                 place = self.raw.alloca(register)
             self.raw.store(identity, place)
@@ -534,6 +579,9 @@ class _Emitter:
         """An index expression: an i64, an Affine, or a vector of i64."""
         if isinstance(e, int):
             return constant(I64, e)
+        known = self.hoisted.get(e)
+        if known is not None:
+            return known
         kind = e[0]
         if kind == "i":
             index = self.loops[e[1]]
@@ -606,6 +654,9 @@ class _Emitter:
 
     def condition(self, c: Expr) -> Any:
         """A condition: an i1 or a vector of them."""
+        known = self.hoisted.get(c)
+        if known is not None:
+            return known
         b = self.raw
         kind = c[0]
         if kind == "true":
@@ -625,6 +676,16 @@ class _Emitter:
             wide = not self.kernel.narrow
             left, right = self.lanes(left, wide), self.lanes(right, wide)
         return b.icmp_signed(sign, left, right)
+
+
+def _is_multiple(stmt: For, wide: int) -> bool:
+    """True if a loop surely has a multiple of `wide` iterations."""
+    if stmt.start != 0:
+        return False
+    if isinstance(stmt.stop, int):
+        return stmt.stop % wide == 0
+    factor = stmt.stop[2] if stmt.stop[0] == "mul" else None
+    return isinstance(factor, int) and factor % wide == 0
 
 
 def _zeros(kind: Any) -> Any:
