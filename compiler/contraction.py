@@ -447,6 +447,8 @@ def _blocks(c: Contraction, form: str, tile: Tile) -> Blocks:
 
 
 # Cycles by which the forms are compared.
+LONG_ROW = 64  # elements of a row whose last vector is better masked
+
 COPY, GUARDED, GATHER = 3.0, 3.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
 ACROSS = 8.0  # to add up 16 lanes
 
@@ -645,15 +647,17 @@ class _Builder:
 
     # -- packing --------------------------------------------------------------------------------
 
-    def packed(self, factor: Factor, index: IndexMap) -> Value:
-        """An element of a panel."""
+    def packed(self, factor: Factor, index: IndexMap, exists: Expr = TRUE) -> Value:
+        """An element of a panel; anything where it does not exist, but nothing is read there."""
         value = rewrite(factor.value, index, {})
         guard = index(factor.guard)
+        if isinstance(value, Load) and value.fill == 0:
+            guard = conjunction(conjunction(value.guard, guard), exists)
+            return Load(value.buffer, value.offset, guard, value.fill, value.dtype)
+        if exists != TRUE:
+            value = _guarded(value, exists, {})
         if guard == TRUE:
             return value
-        if isinstance(value, Load) and value.fill == 0:
-            both = conjunction(value.guard, guard)
-            return Load(value.buffer, value.offset, both, value.fill, value.dtype)
         zero = Const(0.0, value.dtype)
         return Op("where", (Condition(guard), value, zero), value.dtype)
 
@@ -706,18 +710,33 @@ class _Builder:
         number = self.number(side, block, ("i", one))
         index = self.mapping(self.at(row, (side.loops, number)))
         if isinstance(side, Flat) or self.runs_as_one(factor, index, one):
-            body = [fill(("i", one), self.packed(factor, index))]
-            return [For(one, 0, self.filled(side, block), "vector", body)]
+            stop, exists = self.whole_vectors(one, self.filled(side, block), factor)
+            body = [fill(("i", one), self.packed(factor, index, exists))]
+            return [For(one, 0, stop, "vector", body)]
         piece = self.loop(side.size)
         at = self.at(row)
         at[side.loop] = _add(_times(self.i(block), side.size), ("i", piece))
-        body = [fill(self.inside(side, piece), self.packed(factor, self.mapping(at)))]
         order = [(piece, self.pieces(side, block))]
         order += [(k, self.integer(self.extents[k])) for k in side.inner]
-        for position, (loop, stop) in reversed(list(enumerate(order))):
-            how = "vector" if position == len(order) - 1 else "serial"
-            body = [For(loop, 0, stop, how, body)]
+        last, stop = order.pop()
+        stop, exists = self.whole_vectors(last, stop, factor)
+        body = [fill(self.inside(side, piece), self.packed(factor, self.mapping(at), exists))]
+        body = [For(last, 0, stop, "vector", body)]
+        for loop, stop in reversed(order):
+            body = [For(loop, 0, stop, "serial", body)]
         return body
+
+    def whole_vectors(self, loop: int, stop: Expr, factor: Factor) -> tuple[Expr, Expr]:
+        """The end of a vector loop over a row, and which of its elements exist.
+
+        A short row is packed in whole vectors: what is written behind its end is overwritten by the
+        next row, or lies in the padding of the panel's.
+        """
+        guarded = any(v.guard != TRUE for v in walk(factor.value) if isinstance(v, Load))
+        length = self.extents[loop]
+        if isinstance(stop, int) and stop % LANES == 0 or length > LONG_ROW and not guarded:
+            return stop, TRUE
+        return _times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
 
     def panel(self, array: str, factor: Factor, side: Cut | Flat) -> Panel:
         """The layout that packing walks along as memory does, where the form leaves a choice."""
@@ -726,8 +745,9 @@ class _Builder:
             along_k = _rows_along(self.c, side) is None
         tile = self.blocks.tile.rows if side is self.blocks.m else self.width
         own = -(-side.capacity // tile) * tile
-        rows, length = (own, self.blocks.k.capacity) if along_k else (self.blocks.k.capacity, own)
-        stride = odd_lines(length)
+        k = self.blocks.k
+        rows, length = (own, k) if along_k else (k.capacity, side)
+        stride = odd_lines(max(_room(length, self.extents), 0 if along_k else own))
         self.scratch.append(Scratch(array, self.dtype, rows * stride))
         return Panel(array, along_k, stride)
 
@@ -887,6 +907,26 @@ class _Builder:
             value = Op("cast", (value,), nest.target.dtype)
         exists = conjunction(guard, index(self.c.exists))
         return [Store(nest.target.name, index(nest.offset), value, None, exists)]
+
+
+def _room(row: Cut | Flat, extents: Sequence[int]) -> int:
+    """Elements that a row of a panel takes when its last vector is a whole one."""
+    last = row.capacity
+    if isinstance(row, Cut):
+        last = extents[row.inner[-1]] if row.inner else row.size
+    whole = -(-row.capacity // LANES) * LANES
+    return max(whole, row.capacity - last + -(-last // LANES) * LANES)
+
+
+def _guarded(value: Value, guard: Expr, memo: dict[int, Value]) -> Value:
+    """value, reading nothing where the guard does not hold."""
+    if id(value) not in memo:
+        new = value.rebuild(tuple(_guarded(a, guard, memo) for a in value.args), lambda e: e)
+        if isinstance(new, Load):
+            both = conjunction(new.guard, guard)
+            new = Load(new.buffer, new.offset, both, new.fill, new.dtype)
+        memo[id(value)] = new
+    return memo[id(value)]
 
 
 def _pieces(total: Expr, size: int) -> Expr:
