@@ -27,6 +27,7 @@ tree) within a block, then block after block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,6 +69,7 @@ from .loops import (
     Store,
     Update,
     Value,
+    integers_of,
     rewrite,
     statements,
     values_of,
@@ -399,7 +401,10 @@ class Blocks:
     grid_n: list[int]  # loops of n that are outside all blocks
 
 
-KEPT = {"outer": 256, "dot": 1024}  # products added up before a tile moves on
+KEPT = {
+    "outer": (96, 128, 192, 256, 384),
+    "dot": (512, 1024),
+}  # products added up before a tile moves on
 MOST_ROWS = {"outer": 192, "dot": 64}
 MOST_COLUMNS = {"outer": 256, "dot": 64}
 
@@ -430,25 +435,33 @@ def tiles(form: str, dtype: DType) -> list[Tile]:
 def choose(c: Contraction) -> Blocks | None:
     """The blocks of a contraction, None if its loops are too few for tiles."""
     dtype = c.nest.value.dtype
-    options = [_blocks(c, form, tile) for form in ("outer", "dot") for tile in tiles(form, dtype)]
+    options = [
+        _blocks(c, form, tile, depth)
+        for form in ("outer", "dot")
+        for tile in tiles(form, dtype)
+        for depth in KEPT[form]
+    ]
     return min(options, key=lambda blocks: _cost(c, blocks))
 
 
-def _blocks(c: Contraction, form: str, tile: Tile) -> Blocks:
+def _blocks(c: Contraction, form: str, tile: Tile, depth: int) -> Blocks:
     extents = c.nest.extents
-    k = cut(c.k, extents, KEPT[form])
+    k = cut(c.k, extents, depth)
     m = flat(c, c.m, tile.rows, MOST_ROWS[form])
     if form == "dot":
         n = flat(c, c.n, tile.columns, MOST_COLUMNS[form])
         return Blocks(form, tile, m, n, k, [])
-    group, rest = _merging(c)
-    columns = cut(group, extents, MOST_COLUMNS[form])
-    return Blocks(form, tile, m, columns, k, [*rest, *columns.outer])
+    columns = cut(_by_stride(c), extents, MOST_COLUMNS[form])
+    return Blocks(form, tile, m, columns, k, columns.outer)
 
 
 # Cycles by which the forms are compared.
+SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
+MOST_PADDING = 1.5  # of what is packed once, against the operand
 LONG_ROW = 64  # elements of a row whose last vector is better masked
 
+LOAD, FAR_LOAD, PARTIAL = 0.25, 1.0, 4.0  # a vector from the first cache, from the second; its sum
+FIRST_CACHE = 26_000  # bytes of a panel that stay there beside what passes by
 COPY, GUARDED, GATHER = 3.0, 3.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
 ACROSS = 8.0  # to add up 16 lanes
 
@@ -462,7 +475,13 @@ def _cost(c: Contraction, blocks: Blocks) -> float:
     exact = n.total if isinstance(n, Flat) else n.extent * n.step
     waste *= -(-n.capacity // width) * width * n.count / exact
     sums = tile.rows * tile.columns
-    cost = waste * max(1.0, 8 / sums) * (1 + 0.25 * (tile.rows + tile.columns) / sums)
+    loads = LOAD * (tile.rows + tile.columns) / sums
+    itemsize = c.nest.value.dtype.itemsize
+    if not dot and min(width, n.capacity) * k.capacity * itemsize > FIRST_CACHE:
+        loads += FAR_LOAD / tile.rows
+    cost = waste * (max(1.0, 8 / sums) + loads)
+    if k.count > 1 or k.outer:
+        cost += PARTIAL / k.capacity
     rows, columns = min(m.capacity, m.total), min(n.capacity, exact)
     along = (k, k) if dot else (_rows_along(c, m), n)
     cost += LANES * _packing(c, c.a, along[0] or k) / columns
@@ -492,19 +511,10 @@ def _packing(c: Contraction, factor: Factor, side: Cut | Flat) -> float:
     return cost * -(-length // LANES) / length
 
 
-def _merging(c: Contraction) -> tuple[list[int], list[int]]:
-    """The innermost loops of n along which the result is walked as by one loop; the others."""
+def _by_stride(c: Contraction) -> list[int]:
+    """The loops of n, the one with the longest step through the result first."""
     terms = terms_of(c.nest.offset, c.nest.extents)
-    steps = {k: terms.get(("i", k), 0) for k in c.n}
-    loops = sorted(c.n, key=lambda k: (abs(steps[k]), -k))
-    group = [loops[0]]
-    length = c.nest.extents[loops[0]]
-    for loop in loops[1:]:
-        if steps[loop] != steps[loops[0]] * length:
-            break
-        group.insert(0, loop)
-        length *= c.nest.extents[loop]
-    return group, [k for k in c.n if k not in group]
+    return sorted(c.n, key=lambda k: (-abs(terms.get(("i", k), 0)), k))
 
 
 # --------------------------------------------------------------------------------------- building
@@ -559,6 +569,8 @@ class _Builder:
         self.integers: dict[str, int] = {}
         self.unrolled: dict[int, int] = {}
         self.scratch: list[Scratch] = []
+        self.buffers = dict(c.nest.buffers)
+        self.packing: list[Launchable] = []
         m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
         self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
         self.k_block = self.loop(k.count)
@@ -566,7 +578,7 @@ class _Builder:
         self.m_tile = self.loop(-(-m.capacity // tile.rows))
         self.n_tile = self.loop(-(-n.capacity // self.width))
         self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
-        self.blocked = k.count > 1 or bool(k.outer) or blocks.form == "dot"
+        self.blocked = k.count > 1 or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
         self.partial_stride = odd_lines(self.extents[self.n_tile] * self.width)
 
     # -- loops, names and integers ------------------------------------------------------------
@@ -706,25 +718,38 @@ class _Builder:
         fill: Callable[[Expr, Value], Stmt],
     ) -> list[Stmt]:  # fmt: skip
         """Loops over one row, the innermost one a vector loop, around fill(number, value)."""
-        one = self.loop(side.capacity)
-        number = self.number(side, block, ("i", one))
-        index = self.mapping(self.at(row, (side.loops, number)))
-        if isinstance(side, Flat) or self.runs_as_one(factor, index, one):
-            stop, exists = self.whole_vectors(one, self.filled(side, block), factor)
-            body = [fill(("i", one), self.packed(factor, index, exists))]
-            return [For(one, 0, stop, "vector", body)]
-        piece = self.loop(side.size)
-        at = self.at(row)
-        at[side.loop] = _add(_times(self.i(block), side.size), ("i", piece))
-        order = [(piece, self.pieces(side, block))]
-        order += [(k, self.integer(self.extents[k])) for k in side.inner]
+        for merged in range(len(side.loops)):
+            order, number, places = self.row_loops(side, block, merged)
+            index = self.mapping(self.at(row, *places))
+            if isinstance(side, Flat) or self.runs_as_one(factor, index, order[-1][0]):
+                break
         last, stop = order.pop()
         stop, exists = self.whole_vectors(last, stop, factor)
-        body = [fill(self.inside(side, piece), self.packed(factor, self.mapping(at), exists))]
+        body: list[Stmt] = [fill(number, self.packed(factor, index, exists))]
         body = [For(last, 0, stop, "vector", body)]
         for loop, stop in reversed(order):
             body = [For(loop, 0, stop, "serial", body)]
         return body
+
+    def row_loops(
+        self, side: Cut | Flat, block: int, merged: int
+    ) -> tuple[list[tuple[int, Expr]], Expr, list[tuple[Sequence[int], Expr]]]:
+        """Loops over a block: (loop, end) from the outside in, those of the class from `merged` on
+        as one; the number in the block; where that is."""
+        if merged == 0 or isinstance(side, Flat):
+            one = self.loop(side.capacity)
+            place = (side.loops, self.number(side, block, ("i", one)))
+            return [(one, self.filled(side, block))], ("i", one), [place]
+        loops = side.loops[merged:]
+        piece, one = self.loop(side.size), self.loop(self.c.size(loops))
+        between = side.loops[1:merged]
+        number: Expr = ("i", piece)
+        for loop in (*between, one):
+            number = _add(_times(number, self.extents[loop]), ("i", loop))
+        order = [(piece, self.pieces(side, block))]
+        order += [(k, self.integer(self.extents[k])) for k in (*between, one)]
+        start = _add(_times(self.i(block), side.size), ("i", piece))
+        return order, number, [([side.loop], start), (loops, ("i", one))]
 
     def whole_vectors(self, loop: int, stop: Expr, factor: Factor) -> tuple[Expr, Expr]:
         """The end of a vector loop over a row, and which of its elements exist.
@@ -734,11 +759,11 @@ class _Builder:
         """
         guarded = any(v.guard != TRUE for v in walk(factor.value) if isinstance(v, Load))
         length = self.extents[loop]
-        if isinstance(stop, int) and stop % LANES == 0 or length > LONG_ROW and not guarded:
+        if (isinstance(stop, int) and stop % LANES == 0) or (length > LONG_ROW and not guarded):
             return stop, TRUE
         return _times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
 
-    def panel(self, array: str, factor: Factor, side: Cut | Flat) -> Panel:
+    def panel(self, array: str, factor: Factor, side: Cut | Flat, block: int) -> Panel:
         """The layout that packing walks along as memory does, where the form leaves a choice."""
         along_k = self.blocks.form == "dot"
         if self.blocks.form == "outer" and isinstance(side, Flat):
@@ -748,40 +773,81 @@ class _Builder:
         k = self.blocks.k
         rows, length = (own, k) if along_k else (k.capacity, side)
         stride = odd_lines(max(_room(length, self.extents), 0 if along_k else own))
-        self.scratch.append(Scratch(array, self.dtype, rows * stride))
-        return Panel(array, along_k, stride)
+        panel = Panel(array, along_k, stride)
+        if not self.packs_once(panel, factor, block, rows * stride):
+            self.scratch.append(Scratch(array, self.dtype, rows * stride))
+        return panel
+
+    def packs_once(self, panel: Panel, factor: Factor, block: int, elements: int) -> bool:
+        """Makes a packing kernel if many items would pack the same blocks and memory allows it."""
+        used = loops_of(factor.guard)
+        used.update(*(loops_of(e) for v in walk(factor.value) for e in v.indices))
+        loops = [k for k in (*self.c.batch, *self.blocks.grid_n) if k in used]
+        loops += [*self.blocks.k.outer, self.k_block, block]
+        loops = [k for k in loops if self.extents[k] > 1]
+        shared = math.prod(self.extents[k] for k in self.grid_loops() if k not in loops)
+        total = elements * math.prod(self.extents[k] for k in loops)
+        read = {v.buffer for v in walk(factor.value) if isinstance(v, Load)}
+        size = sum(self.c.nest.buffers[name].size for name in read)
+        nest = self.c.nest
+        everything = nest.target.size + sum(b.size for b in nest.buffers.values())
+        if shared < SHARED or total > max(MOST_PADDING * size, everything / 4):
+            return False
+        number: Expr = 0
+        for k in loops:
+            number = _add(_scaled(number, self.integer(self.extents[k])), ("i", k))
+        panel.start = _times(number, elements)
+        buffer = Buffer(f"{self.c.nest.target.name}_{panel.array}", self.dtype, total)
+        panel.array = buffer.name
+        side = self.blocks.m if block == self.m_block else self.blocks.n
+        body = self.pack(panel, factor, side, block)
+        extents = tuple(self.integer(self.extents[k]) for k in loops)
+        self.buffers[buffer.name] = buffer
+        items = math.prod(self.extents[k] for k in loops)
+        name = f"{self.name}_{len(self.packing)}"
+        grid: list[Stmt] = [Grid(tuple(loops), extents, body)]
+        self.packing.append(self.launchable(name, grid, buffer, items, []))
+        return True
 
     # -- the kernel -----------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        c = self.c
         body = self.kernel_body()
-        loops = [*c.batch, self.m_block, *self.blocks.grid_n, self.n_block]
-        loops = [k for k in loops if self.extents[k] > 1]
+        loops = self.grid_loops()
         body = [Grid(tuple(loops), tuple(self.integer(self.extents[k]) for k in loops), body)]
-        items = 1
-        for k in loops:
-            items *= self.extents[k]
-        kernel, buffers = self.kernel(self.name, body)
-        launch = Launchable(kernel, buffers, self.integers, min(items, MOST_CHUNKS))
-        return Plan([launch], [], self.blocks, c.nest)
+        items = math.prod(self.extents[k] for k in loops)
+        target = self.c.nest.target
+        launch = self.launchable(self.name, body, target, items, self.scratch)
+        temporaries = [one.buffers[-1] for one in self.packing]
+        return Plan([*self.packing, launch], temporaries, self.blocks, self.c.nest)
 
-    def kernel(self, name: str, body: list[Stmt]) -> tuple[Kernel, list[Buffer]]:
-        nest = self.c.nest
-        scratch = {array.name for array in self.scratch}
+    def grid_loops(self) -> list[int]:
+        """The loops whose iterations are shared out."""
+        loops = [*self.c.batch, self.m_block, *self.blocks.grid_n, self.n_block]
+        return [k for k in loops if self.extents[k] > 1]
+
+    def launchable(
+        self, name: str, body: list[Stmt], target: Buffer, items: int, scratch: list[Scratch]
+    ) -> Launchable:
+        """A kernel of these statements that writes the target."""
+        indices = _indices(body)
+        own = {array.name for array in scratch}
         read = {
             part.buffer
             for stmt in statements(body)
             for value in values_of(stmt)
             for part in walk(value)
-            if isinstance(part, Load) and part.buffer not in scratch
+            if isinstance(part, Load) and part.buffer not in own
         }
-        buffers = [b for n, b in nest.buffers.items() if n in read] + [nest.target]
-        parameters = [Parameter(b.name, b.dtype, b is nest.target) for b in buffers]
-        narrow = all(self.is_narrow(e) for e in _indices(body))
-        kernel = Kernel(name, parameters, list(self.integers), self.unrolled, body, narrow,
-                        self.scratch)  # fmt: skip
-        return kernel, buffers
+        buffers = [b for n, b in self.buffers.items() if n in read and b is not target]
+        buffers.append(target)
+        parameters = [Parameter(b.name, b.dtype, b is target) for b in buffers]
+        used = set().union(*map(integers_of, indices))
+        used.update(*(integers_of(array.elements) for array in scratch))
+        integers = {n: v for n, v in self.integers.items() if n in used}
+        narrow = all(self.is_narrow(e) for e in indices)
+        kernel = Kernel(name, parameters, list(integers), self.unrolled, body, narrow, scratch)
+        return Launchable(kernel, buffers, integers, min(items, MOST_CHUNKS))
 
     def is_narrow(self, e: Expr) -> bool:
         """True if no part of an index expression can leave 32 bits."""
@@ -795,8 +861,9 @@ class _Builder:
 
     def kernel_body(self) -> list[Stmt]:
         blocks, c = self.blocks, self.c
-        panel_a = self.panel("panel_a", c.a, blocks.m)
-        panel_b = self.panel("panel_b", c.b, blocks.n)
+        panel_a = self.panel("panel_a", c.a, blocks.m, self.m_block)
+        panel_b = self.panel("panel_b", c.b, blocks.n, self.n_block)
+        scratch = {array.name for array in self.scratch}
         rows, self.rows = self.let("rows", self.filled(blocks.m, self.m_block), blocks.m.capacity)
         columns, self.columns = self.let(
             "columns", self.filled(blocks.n, self.n_block), blocks.n.capacity
@@ -804,12 +871,12 @@ class _Builder:
         depth, self.depth = self.let(
             "depth", self.filled(blocks.k, self.k_block), blocks.k.capacity
         )
-        inside = [
-            depth,
-            *self.pack(panel_a, c.a, blocks.m, self.m_block),
-            *self.pack(panel_b, c.b, blocks.n, self.n_block),
-            *self.tiles(panel_a, panel_b),
-        ]
+        inside = [depth]
+        if panel_a.array in scratch:
+            inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
+        if panel_b.array in scratch:
+            inside += self.pack(panel_b, c.b, blocks.n, self.n_block)
+        inside += self.tiles(panel_a, panel_b)
         if not self.blocked:
             return [rows, columns, *inside]
         size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
@@ -891,13 +958,32 @@ class _Builder:
                   (n.loops, self.number(n, self.n_block, column))]  # fmt: skip
         return self.mapping(self.at(*places))
 
+    def merged(self) -> int:
+        """From which loop of a block of n on the result is walked as by one loop."""
+        side = self.blocks.n
+        if isinstance(side, Flat):
+            return 0
+        terms = terms_of(self.c.nest.offset, self.extents)
+        steps = [terms.get(("i", k), 0) for k in side.loops]
+        for position in range(len(steps) - 1, 0, -1):
+            length = self.extents[side.loops[position]]
+            if steps[position - 1] != steps[position] * length:
+                return position
+        return 0
+
     def finish_block(self) -> list[Stmt]:
         """Results from the sums of all blocks of k."""
-        row, column = self.loop(self.blocks.m.capacity), self.loop(self.blocks.n.capacity)
-        place = _add(_times(("i", row), self.partial_stride), ("i", column))
+        m, n = self.blocks.m, self.blocks.n
+        row = self.loop(m.capacity)
+        order, column, places = self.row_loops(n, self.n_block, self.merged())
+        place = _add(_times(("i", row), self.partial_stride), column)
         value = Load("partial", place, TRUE, 0.0, self.dtype)
-        body = self.finish(value, self.result_at(("i", row), ("i", column)), TRUE)
-        body = [For(column, 0, self.columns, "vector", body)]
+        places.append((m.loops, self.number(m, self.m_block, ("i", row))))
+        body = self.finish(value, self.mapping(self.at(*places)), TRUE)
+        how = "vector"
+        for loop, stop in reversed(order):
+            body = [For(loop, 0, stop, how, body)]
+            how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
 
     def store(self, value: Value, index: IndexMap, guard: Expr) -> list[Stmt]:
@@ -929,6 +1015,10 @@ def _guarded(value: Value, guard: Expr, memo: dict[int, Value]) -> Value:
     return memo[id(value)]
 
 
+def _scaled(e: Expr, factor: Expr) -> Expr:
+    return _times(e, factor) if isinstance(factor, int) else 0 if e == 0 else ("mul", e, factor)
+
+
 def _pieces(total: Expr, size: int) -> Expr:
     return ("floordiv", ("add", total, size - 1), size)
 
@@ -946,6 +1036,11 @@ def _indices(body: list[Stmt]) -> list[Expr]:
     found: list[Expr] = []
     for stmt in statements(body):
         found += [e for v in values_of(stmt) for part in walk(v) for e in part.indices]
-        if isinstance(stmt, Store):
-            found += [stmt.offset, stmt.guard]
+        match stmt:
+            case Store():
+                found += [stmt.offset, stmt.guard]
+            case For():
+                found += [stmt.start, stmt.stop]
+            case Grid():
+                found += stmt.extents
     return found
