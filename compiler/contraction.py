@@ -135,6 +135,7 @@ class Contraction:
     a: Factor
     b: Factor
     exists: Expr = TRUE  # of a result, where loops were cut into parts that overhang
+    whole: Expr = TRUE  # the part of the guard that whole blocks have in common
 
     def size(self, loops: Sequence[int]) -> int:
         """The number of iterations of some loops."""
@@ -230,7 +231,11 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
         sides.reverse()
         factors.reverse()
     k = list(range(rank, count))
-    return Contraction(nest, batch, sides[0], sides[1], k, *factors, exists)
+    whole: Expr = TRUE
+    for part in conjuncts(nest.guard):
+        if loops_of(part) <= set(batch):
+            whole = conjunction(whole, part)
+    return Contraction(nest, batch, sides[0], sides[1], k, *factors, exists, whole)
 
 
 def _contiguous_loop(nest: Nest, loops: list[int]) -> int:
@@ -432,8 +437,27 @@ def tiles(form: str, dtype: DType) -> list[Tile]:
     return found
 
 
-def choose(c: Contraction) -> Blocks | None:
-    """The blocks of a contraction, None if its loops are too few for tiles."""
+def pays(c: Contraction, divided: bool) -> bool:
+    """False where one loop nest without packing does as well: where panels would be used for few
+    products, and its vectors are full and contiguous without them (`divided`: they are not)."""
+    extents = c.nest.extents
+    n, k = c.n[-1], c.k[-1]
+    along_n = c.b.stride(n) == 1 and extents[n] >= SHORT_VECTOR
+    along_k = (c.a.stride(k), c.b.stride(k)) == (1, 1) and extents[k] >= SHORT_VECTOR
+    if divided or not (along_n or along_k):
+        return True
+    source = sum(c.nest.buffers[name].size for name in _buffers_of(c.b.value))
+    windows = 2 * source < c.size([*c.batch, *c.n, *c.k])  # packing multiplies B
+    few = c.size(c.m) < FEW_ROWS or (along_n and windows and c.size(c.k) < FEW_SUMS)
+    return not few and math.prod(extents) >= FEW_PRODUCTS
+
+
+def _buffers_of(value: Value) -> list[str]:
+    return sorted({part.buffer for part in walk(value) if isinstance(part, Load)})
+
+
+def choose(c: Contraction) -> Blocks:
+    """The cheapest blocks of a contraction."""
     dtype = c.nest.value.dtype
     options = [
         _blocks(c, form, tile, depth)
@@ -456,11 +480,12 @@ def _blocks(c: Contraction, form: str, tile: Tile, depth: int) -> Blocks:
 
 
 # Cycles by which the forms are compared.
+SHORT_VECTOR, FEW_ROWS, FEW_SUMS, FEW_PRODUCTS = 12, 8, 32, 32_768
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
 MOST_PADDING = 1.5  # of what is packed once, against the operand
 LONG_ROW = 64  # elements of a row whose last vector is better masked
 
-LOAD, FAR_LOAD, PARTIAL = 0.25, 1.0, 4.0  # a vector from the first cache, from the second; its sum
+LOAD, FAR_LOAD, PARTIAL = 0.25, 0.5, 12.0  # a vector from the first cache, from the second; its sum
 FIRST_CACHE = 26_000  # bytes of a panel that stay there beside what passes by
 COPY, GUARDED, GATHER = 3.0, 3.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
 ACROSS = 8.0  # to add up 16 lanes
@@ -524,11 +549,12 @@ def plan(nest: Nest, name: str, finish: Finish | None = None) -> Plan | None:
     """The kernels of a contraction; None where loops without packing serve it better."""
     if not nest.contraction:
         return None
-    found = classify(*prepared(nest))
-    blocks = choose(found) if found is not None else None
-    if found is None or blocks is None:
+    ready, exists = prepared(nest)
+    found = classify(ready, exists)
+    divided = len(ready.extents) > sum(n != 1 for n in nest.extents)
+    if found is None or not pays(found, divided):
         return None
-    return _Builder(found, blocks, name, finish).plan()
+    return _Builder(found, choose(found), name, finish).plan()
 
 
 def _add(*parts: Expr) -> Expr:
@@ -787,8 +813,7 @@ class _Builder:
         loops = [k for k in loops if self.extents[k] > 1]
         shared = math.prod(self.extents[k] for k in self.grid_loops() if k not in loops)
         total = elements * math.prod(self.extents[k] for k in loops)
-        read = {v.buffer for v in walk(factor.value) if isinstance(v, Load)}
-        size = sum(self.c.nest.buffers[name].size for name in read)
+        size = sum(self.c.nest.buffers[name].size for name in _buffers_of(factor.value))
         nest = self.c.nest
         everything = nest.target.size + sum(b.size for b in nest.buffers.values())
         if shared < SHARED or total > max(MOST_PADDING * size, everything / 4):
@@ -871,11 +896,14 @@ class _Builder:
         depth, self.depth = self.let(
             "depth", self.filled(blocks.k, self.k_block), blocks.k.capacity
         )
-        inside = [depth]
+        inside: list[Stmt] = []
         if panel_a.array in scratch:
             inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
         if panel_b.array in scratch:
             inside += self.pack(panel_b, c.b, blocks.n, self.n_block)
+        if c.whole != TRUE and inside:
+            inside = [For(self.loop(2), 0, ("where", c.whole, 1, 0), "serial", inside)]
+        inside.insert(0, depth)
         inside += self.tiles(panel_a, panel_b)
         if not self.blocked:
             return [rows, columns, *inside]
