@@ -176,11 +176,27 @@ def _split_loop(nest: Nest, loop: int, divisor: int, exists: Expr) -> tuple[Nest
     extents = [*nest.extents[:loop], -(-n // divisor), divisor, *nest.extents[loop + 1 :]]
     at: list[Expr] = [("i", k + (k > loop)) for k in range(len(nest.extents))]
     at[loop] = ("add", ("mul", ("i", loop), divisor), ("i", loop + 1))
-    inside: Expr = ("lt", at[loop], n) if n % divisor else TRUE
     new = _renumbered(nest, at, extents, nest.rank + (loop < nest.rank))
-    new.guard = conjunction(new.guard, inside)
     exists = simplify(substitute(exists, at), extents)
-    return new, conjunction(exists, inside) if loop < nest.rank else exists
+    if n % divisor == 0:
+        return new, exists
+    inside: Expr = ("lt", at[loop], n)
+    new = replace(new, value=_guarded_at(new.value, {loop, loop + 1}, inside, {}))
+    if loop < nest.rank:
+        return new, conjunction(exists, inside)
+    return replace(new, guard=conjunction(new.guard, inside)), exists
+
+
+def _guarded_at(value: Value, loops: set[int], guard: Expr, memo: dict[int, Value]) -> Value:
+    """value with the guard on what reads at all of these loops."""
+    if id(value) not in memo:
+        args = tuple(_guarded_at(a, loops, guard, memo) for a in value.args)
+        new = value.rebuild(args, lambda e: e)
+        if isinstance(new, Load) and loops <= loops_of(new.offset):
+            both = conjunction(new.guard, guard)
+            new = Load(new.buffer, new.offset, both, new.fill, new.dtype)
+        memo[id(value)] = new
+    return memo[id(value)]
 
 
 def _divided_loop(nest: Nest) -> tuple[int, int] | None:
@@ -222,7 +238,8 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     rank, count = nest.rank, len(nest.extents)
     batch = [k for k in range(rank) if (k in first) == (k in second)]
     sides = [[k for k in range(rank) if k not in batch and k in f] for f in (first, second)]
-    guards = _guards(nest, [first | set(batch), second | set(batch)])
+    whole, partly = _whole_parts(nest.guard, batch)
+    guards = _guards(partly, [first | set(batch), second | set(batch)])
     if guards is None or not sides[0] or not sides[1] or rank == count:
         return None
     accesses = [terms_of(e, nest.extents) for e in nest.order]
@@ -231,10 +248,6 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
         sides.reverse()
         factors.reverse()
     k = list(range(rank, count))
-    whole: Expr = TRUE
-    for part in conjuncts(nest.guard):
-        if loops_of(part) <= set(batch):
-            whole = conjunction(whole, part)
     return Contraction(nest, batch, sides[0], sides[1], k, *factors, exists, whole)
 
 
@@ -244,10 +257,22 @@ def _contiguous_loop(nest: Nest, loops: list[int]) -> int:
     return min(loops, key=lambda k: (abs(terms.get(("i", k), 0)) or 1 << 62, -k))
 
 
-def _guards(nest: Nest, loops: list[frozenset[int] | set[int]]) -> list[Expr] | None:
-    """The parts of the nest's guard by factor, None if one concerns both at once."""
+def _whole_parts(guard: Expr, batch: list[int]) -> tuple[Expr, list[Expr]]:
+    """What the guard says about the loops of the batch alone, and its other parts."""
+    whole: Expr = TRUE
+    partly = []
+    for part in conjuncts(guard):
+        if loops_of(part) <= set(batch):
+            whole = conjunction(whole, part)
+        else:
+            partly.append(part)
+    return whole, partly
+
+
+def _guards(parts: list[Expr], loops: list[frozenset[int] | set[int]]) -> list[Expr] | None:
+    """The parts of a guard by factor, None if one concerns both at once."""
     guards: list[Expr] = [TRUE, TRUE]
-    for part in conjuncts(nest.guard):
+    for part in parts:
         found = [loops_of(part) <= own for own in loops]
         if not any(found):
             return None
@@ -893,9 +918,9 @@ class _Builder:
         columns, self.columns = self.let(
             "columns", self.filled(blocks.n, self.n_block), blocks.n.capacity
         )
-        depth, self.depth = self.let(
-            "depth", self.filled(blocks.k, self.k_block), blocks.k.capacity
-        )
+        filled = self.filled(blocks.k, self.k_block)
+        filled = filled if c.whole == TRUE else ("where", c.whole, filled, 0)
+        depth, self.depth = self.let("depth", filled, blocks.k.capacity)
         inside: list[Stmt] = []
         if panel_a.array in scratch:
             inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
