@@ -243,12 +243,13 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     if guards is None or not sides[0] or not sides[1] or rank == count:
         return None
     accesses = [terms_of(e, nest.extents) for e in nest.order]
-    factors = [Factor(*parts) for parts in zip(nest.value.args, guards, accesses)]
+    factors = [Factor(*found) for found in zip(nest.value.args, guards, accesses)]
     if _contiguous_loop(nest, sides[0] + sides[1]) in sides[0]:
         sides.reverse()
         factors.reverse()
     k = list(range(rank, count))
-    return Contraction(nest, batch, sides[0], sides[1], k, *factors, exists, whole)
+    a, b = factors
+    return Contraction(nest, batch, sides[0], sides[1], k, a, b, exists, whole)
 
 
 def _contiguous_loop(nest: Nest, loops: list[int]) -> int:
