@@ -45,6 +45,7 @@ from .loops import (
     walk,
 )
 
+LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
 
 
@@ -412,10 +413,48 @@ class _Emitter:
                 loaded = self.raw.load(place, align=align)
             else:
                 loaded = self.b.masked_load(place, align, mask, fill)
+        elif self.is_short_step(offset):
+            loaded = self.load_apart(value, offset, mask)
+            if guard is not None and value.fill != 0:
+                loaded = self.raw.select(mask, loaded, fill)
         else:
             addresses = self.addresses(value.buffer, offset)
             loaded = self.b.gather(addresses, element, align, mask, fill)
         return self.b.to_register(loaded, value.dtype)
+
+    @staticmethod
+    def is_short_step(offset: Any) -> bool:
+        """True where 16 elements lie so close that whole vectors around them cost less than 16
+        addresses."""
+        return isinstance(offset, Affine) and 2 <= offset.step <= LONGEST_STEP
+
+    def wide_mask(self, mask: Any, step: int) -> Any:
+        """The lanes of a mask, `step` apart; no lane between them."""
+        kind = ir.VectorType(BOOL, LANES)
+        mask = constant(kind, 1) if mask is None else mask
+        lanes = [k // step if k % step == 0 else LANES for k in range(LANES * step)]
+        return self.raw.shuffle_vector(mask, constant(kind, 0), _lane_numbers(lanes))
+
+    def load_apart(self, value: Load, offset: Affine, mask: Any) -> Any:
+        """16 elements that lie 2 to 4 apart, cut out of as many whole vectors."""
+        step = offset.step
+        wide = ir.VectorType(memory_type(value.dtype), LANES * step)
+        place = self.raw.bitcast(self.pointer(value.buffer, offset.base), wide.as_pointer())
+        nothing = constant(wide, 0)
+        size = value.dtype.itemsize
+        loaded = self.b.masked_load(place, size, self.wide_mask(mask, step), nothing)
+        lanes = [k * step for k in range(LANES)]
+        return self.raw.shuffle_vector(loaded, nothing, _lane_numbers(lanes))
+
+    def store_apart(self, stmt: Store, offset: Affine, value: Any, mask: Any) -> None:
+        """Writes 16 elements that lie 2 to 4 apart, and nothing between them."""
+        step = offset.step
+        wide = ir.VectorType(value.type.element, LANES * step)
+        place = self.raw.bitcast(self.pointer(stmt.buffer, offset.base), wide.as_pointer())
+        lanes = [k // step for k in range(LANES * step)]
+        spread = self.raw.shuffle_vector(value, constant(value.type, 0), _lane_numbers(lanes))
+        size = self.dtypes[stmt.buffer].itemsize
+        self.b.masked_store(spread, place, size, self.wide_mask(mask, step))
 
     def addresses(self, buffer: str, offset: Any) -> Any:
         """The 16 addresses of an access with a stride or through an index."""
@@ -464,6 +503,9 @@ class _Emitter:
     def store_lanes(self, stmt: Store, offset: Any, guard: Any, value: Any, dtype: DType) -> None:
         mask = self.active(guard)
         align = dtype.itemsize
+        if self.is_short_step(offset):
+            self.store_apart(stmt, offset, self.b.to_memory(value, dtype), mask)
+            return
         if not (isinstance(offset, Affine) and offset.step == 1):
             addresses = self.addresses(stmt.buffer, offset)
             self.b.scatter(self.b.to_memory(value, dtype), addresses, align, mask)
@@ -686,6 +728,10 @@ def _is_multiple(stmt: For, wide: int) -> bool:
         return stmt.stop % wide == 0
     factor = stmt.stop[2] if stmt.stop[0] == "mul" else None
     return isinstance(factor, int) and factor % wide == 0
+
+
+def _lane_numbers(lanes: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
 
 
 def _zeros(kind: Any) -> Any:
