@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from metaop import dtype as dt
 from metaop.dtype import DType
@@ -136,6 +136,8 @@ class Contraction:
     b: Factor
     exists: Expr = TRUE  # of a result, where loops were cut into parts that overhang
     whole: Expr = TRUE  # the part of the guard that whole blocks have in common
+    ends: dict[int, tuple[Expr, Expr]] = field(default_factory=dict)
+    # loops of k that end earlier for some of the batch: (end, the part of the guard that says so)
 
     def size(self, loops: Sequence[int]) -> int:
         """The number of iterations of some loops."""
@@ -239,6 +241,7 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     batch = [k for k in range(rank) if (k in first) == (k in second)]
     sides = [[k for k in range(rank) if k not in batch and k in f] for f in (first, second)]
     whole, partly = _whole_parts(nest.guard, batch)
+    ends, partly = _earlier_ends(partly, batch, nest)
     guards = _guards(partly, [first | set(batch), second | set(batch)])
     if guards is None or not sides[0] or not sides[1] or rank == count:
         return None
@@ -249,7 +252,7 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
         factors.reverse()
     k = list(range(rank, count))
     a, b = factors
-    return Contraction(nest, batch, sides[0], sides[1], k, a, b, exists, whole)
+    return Contraction(nest, batch, sides[0], sides[1], k, a, b, exists, whole, ends)
 
 
 def _contiguous_loop(nest: Nest, loops: list[int]) -> int:
@@ -268,6 +271,29 @@ def _whole_parts(guard: Expr, batch: list[int]) -> tuple[Expr, list[Expr]]:
         else:
             partly.append(part)
     return whole, partly
+
+
+def _earlier_ends(
+    parts: list[Expr], batch: list[int], nest: Nest
+) -> tuple[dict[int, tuple[Expr, Expr]], list[Expr]]:
+    """Loops of k that a guard ends early, as a residue class has fewer taps than another one:
+    q * 2 + b < 3 ends q at (3 - b + 1) // 2; and the other parts of the guard."""
+    ends: dict[int, tuple[Expr, Expr]] = {}
+    others = []
+    for part in parts:
+        summed = [k for k in loops_of(part) if k >= nest.rank]
+        if part[0] != "lt" or len(summed) != 1 or not loops_of(part) <= {*summed, *batch}:
+            others.append(part)
+            continue
+        loop, extent = summed[0], nest.extents[summed[0]]
+        room = dict(terms_of(("sub", part[2], part[1]), nest.extents))
+        step = -room.pop(("i", loop), 0)
+        if step <= 0 or any(a is not None and loop in loops_of(a) for a in room) or loop in ends:
+            others.append(part)
+            continue
+        end = ("floordiv", ("add", from_terms(room), step - 1), step)
+        ends[loop] = (("max", 0, ("min", simplify(end, nest.extents), extent)), part)
+    return ends, others
 
 
 def _guards(parts: list[Expr], loops: list[frozenset[int] | set[int]]) -> list[Expr] | None:
@@ -631,6 +657,11 @@ class _Builder:
         self.n_tile = self.loop(-(-n.capacity // self.width))
         self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
         self.blocked = k.count > 1 or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
+        self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.inner}
+        for loop, (_, part) in c.ends.items():
+            if loop not in self.ends:
+                for factor in (c.a, c.b):
+                    factor.guard = conjunction(factor.guard, part)
         self.partial_stride = odd_lines(self.extents[self.n_tile] * self.width)
 
     # -- loops, names and integers ------------------------------------------------------------
@@ -661,8 +692,18 @@ class _Builder:
         """body inside serial loops over their whole extents."""
         for loop in reversed(loops):
             if self.extents[loop] > 1:
-                body = [For(loop, 0, self.integer(self.extents[loop]), "serial", body)]
+                body = [For(loop, 0, self.end(loop), "serial", body)]
         return body
+
+    def end(self, loop: int) -> Expr:
+        """Where a loop of the nest ends."""
+        if loop in self.ends:
+            return ("val", f"end{loop}", (0, self.extents[loop] + 1))
+        return self.integer(self.extents[loop])
+
+    def named_ends(self) -> list[Stmt]:
+        """The names of the ends that depend on the batch."""
+        return [Let(f"end{loop}", (), IndexValue(end)) for loop, end in self.ends.items()]
 
     def i(self, loop: int) -> Expr:
         """The index of a loop around blocks: there is no loop for a single block."""
@@ -703,7 +744,11 @@ class _Builder:
         """Elements of a block."""
         if isinstance(side, Cut):
             pieces = self.pieces(side, block)
-            return pieces if side.step == 1 else ("mul", pieces, self.integer(side.step))
+            if not self.ends.keys() & set(side.inner):
+                return pieces if side.step == 1 else ("mul", pieces, self.integer(side.step))
+            for loop in side.inner:
+                pieces = ("mul", pieces, self.end(loop))
+            return pieces
         if side.count == 1:
             return self.integer(side.total)
         left = ("sub", self.integer(side.total), _times(self.i(block), side.capacity))
@@ -762,8 +807,12 @@ class _Builder:
         """The number in its block of an element that the loops of the class tell."""
         number: Expr = ("i", piece)
         for loop in side.inner:
-            number = _add(_times(number, self.extents[loop]), ("i", loop))
+            number = _add(_scaled(number, self.stride(loop)), ("i", loop))
         return number
+
+    def stride(self, loop: int) -> Expr:
+        """The elements of a loop: literal, for the normal form, unless they vary."""
+        return self.end(loop) if loop in self.ends else self.extents[loop]
 
     def across(
         self, factor: Factor, side: Cut | Flat, block: int, row: tuple[Sequence[int], Expr],
@@ -771,6 +820,8 @@ class _Builder:
     ) -> list[Stmt]:  # fmt: skip
         """Loops over one row, the innermost one a vector loop, around fill(number, value)."""
         for merged in range(len(side.loops)):
+            if len(side.loops) - merged > 1 and self.ends.keys() & set(side.loops[merged:]):
+                continue  # these do not follow each other at a fixed distance
             order, number, places = self.row_loops(side, block, merged)
             index = self.mapping(self.at(row, *places))
             if isinstance(side, Flat) or self.runs_as_one(factor, index, order[-1][0]):
@@ -796,10 +847,13 @@ class _Builder:
         piece, one = self.loop(side.size), self.loop(self.c.size(loops))
         between = side.loops[1:merged]
         number: Expr = ("i", piece)
-        for loop in (*between, one):
-            number = _add(_times(number, self.extents[loop]), ("i", loop))
+        for loop in between:
+            number = _add(_scaled(number, self.stride(loop)), ("i", loop))
+        last = self.stride(loops[0]) if len(loops) == 1 else self.extents[one]
+        number = _add(_scaled(number, last), ("i", one))
         order = [(piece, self.pieces(side, block))]
-        order += [(k, self.integer(self.extents[k])) for k in (*between, one)]
+        order += [(k, self.end(k)) for k in between]
+        order.append((one, self.end(loops[0] if len(loops) == 1 else one)))
         start = _add(_times(self.i(block), side.size), ("i", piece))
         return order, number, [([side.loop], start), (loops, ("i", one))]
 
@@ -832,7 +886,7 @@ class _Builder:
 
     def packs_once(self, panel: Panel, factor: Factor, block: int, elements: int) -> bool:
         """Makes a packing kernel if many items would pack the same blocks and memory allows it."""
-        used = loops_of(factor.guard)
+        used = loops_of(factor.guard).union(*(loops_of(end) for end in self.ends.values()))
         used.update(*(loops_of(e) for v in walk(factor.value) for e in v.indices))
         loops = [k for k in (*self.c.batch, *self.blocks.grid_n) if k in used]
         loops += [*self.blocks.k.outer, self.k_block, block]
@@ -851,7 +905,7 @@ class _Builder:
         buffer = Buffer(f"{self.c.nest.target.name}_{panel.array}", self.dtype, total)
         panel.array = buffer.name
         side = self.blocks.m if block == self.m_block else self.blocks.n
-        body = self.pack(panel, factor, side, block)
+        body = [*self.named_ends(), *self.pack(panel, factor, side, block)]
         extents = tuple(self.integer(self.extents[k]) for k in loops)
         self.buffers[buffer.name] = buffer
         items = math.prod(self.extents[k] for k in loops)
@@ -932,11 +986,12 @@ class _Builder:
         inside.insert(0, depth)
         inside += self.tiles(panel_a, panel_b)
         if not self.blocked:
-            return [rows, columns, *inside]
+            return [*self.named_ends(), rows, columns, *inside]
         size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
         self.scratch.append(Scratch("partial", self.dtype, size))
         loops = [*blocks.k.outer, self.k_block]
-        return [rows, columns, *self.over(loops, inside), *self.finish_block()]
+        inside = self.over(loops, inside)
+        return [*self.named_ends(), rows, columns, *inside, *self.finish_block()]
 
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
         body = self.dot_tile(a, b) if self.blocks.form == "dot" else self.outer_tile(a, b)
