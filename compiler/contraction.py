@@ -27,6 +27,7 @@ tree) within a block, then block after block.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -245,6 +246,9 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     guards = _guards(partly, [first | set(batch), second | set(batch)])
     if guards is None or not sides[0] or not sides[1] or rank == count:
         return None
+    implied = [part for _, part in ends.values()]
+    nest = replace(nest, value=_without(nest.value, implied, {}))
+    assert isinstance(nest.value, Op)
     accesses = [terms_of(e, nest.extents) for e in nest.order]
     factors = [Factor(*found) for found in zip(nest.value.args, guards, accesses)]
     if _contiguous_loop(nest, sides[0] + sides[1]) in sides[0]:
@@ -326,6 +330,19 @@ def _relaxed(nest: Nest) -> Nest:
         return memo[id(value)]
 
     return replace(nest, value=visit(nest.value)) if known else nest
+
+
+def _without(value: Value, parts: list[Expr], memo: dict[int, Value]) -> Value:
+    """value with loads not guarded by these parts."""
+    if id(value) not in memo:
+        new = value.rebuild(tuple(_without(a, parts, memo) for a in value.args), lambda e: e)
+        if isinstance(new, Load) and parts:
+            guard: Expr = TRUE
+            for part in conjuncts(new.guard):
+                guard = guard if part in parts else conjunction(guard, part)
+            new = Load(new.buffer, new.offset, guard, new.fill, new.dtype)
+        memo[id(value)] = new
+    return memo[id(value)]
 
 
 def _needed(load: Load, known: list[Expr], extents: Sequence[int]) -> Expr:
@@ -456,14 +473,115 @@ class Blocks:
     n: Cut | Flat
     k: Cut
     grid_n: list[int]  # loops of n that are outside all blocks
+    windows: Windows | None = None
+
+    @property
+    def columns(self) -> int:
+        """Columns of a block, with those between the rows of windows that are computed in vain."""
+        return self.windows.columns(self.n.size) if self.windows else self.n.capacity
 
 
-KEPT = {
-    "outer": (96, 128, 192, 256, 384),
-    "dot": (512, 1024),
-}  # products added up before a tile moves on
+@dataclass(eq=False)
+class Windows:
+    """B packed as it lies, borders included, instead of once for every tap of a window.
+
+    A loop i of n and a loop q of k of which B knows only i + d * q: the panel has one axis for the
+    two, longer by the reach of the taps, and column j at tap q is the element j + d * q further on.
+    Columns run on from row to row of the panel, over its borders too; those results are dropped.
+    """
+
+    factor: Factor  # with i for i + d * q, counted from the first tap
+    taps: dict[int, tuple[int, int]]  # loop of n -> (loop of k, d)
+    lengths: list[int]  # of the panel's axes, one for each loop of a block of n
+    first: list[int]  # the loops of a block of k that are no taps
+    axes: list[int]  # the loops of the block of n
+
+    @property
+    def pitch(self) -> list[int]:
+        """How far apart neighbours along an axis are."""
+        return [math.prod(self.lengths[p + 1 :]) for p in range(len(self.lengths))]
+
+    @property
+    def plane(self) -> int:
+        """The distance of panels for different k that are no taps."""
+        return odd_lines(math.prod(self.lengths) + LANES)
+
+    def columns(self, pieces: int) -> int:
+        """Columns of `pieces` steps of the first loop."""
+        return pieces * self.pitch[0] - self.tail
+
+    @property
+    def tail(self) -> int:
+        """What the last step lacks: it ends with its last result, not with the border."""
+        inner = zip(self.axes[1:], self.lengths[1:], self.pitch[1:])
+        return self.pitch[0] - 1 - sum((n - 1 - self.reach(k)) * p for k, n, p in inner)
+
+    def reach(self, loop: int) -> int:
+        """By how much the taps make an axis longer."""
+        return self._reach.get(loop, 0)
+
+    def __post_init__(self) -> None:
+        self._reach: dict[int, int] = {}
+
+    def farthest(self) -> int:
+        """The distance of the last tap from the first."""
+        return sum(self.reach(k) * p for k, p in zip(self.axes, self.pitch))
+
+
+def find_windows(c: Contraction, n: Cut, k: Cut) -> Windows | None:
+    """The windows of B within blocks of n and k, None if there are none."""
+    extents = list(c.nest.extents)
+    factor, taps, reach = c.b, {}, {}
+    candidates = [q for q in k.loops if q != k.loop or k.count == 1]
+    for loop in n.loops:
+        own = c.b.access.get(("i", loop), 0)
+        steps = {q: c.b.access.get(("i", q), 0) for q in candidates if own}
+        fitting = [q for q, step in steps.items() if step and step % own == 0]
+        for q in sorted(fitting, key=lambda q: abs(steps[q])):
+            distance = steps[q] // own
+            moved = _from_first_tap(factor, loop, q, distance, extents)
+            if moved is not None:
+                factor, taps[loop] = moved, (q, distance)
+                reach[loop] = abs(distance) * (c.nest.extents[q] - 1)
+                extents[loop] += reach[loop]
+                candidates.remove(q)
+                break
+    if not taps:
+        return None
+    used = {q for q, _ in taps.values()}
+    lengths = [n.size if loop == n.loop else c.nest.extents[loop] for loop in n.loops]
+    lengths = [length + reach.get(loop, 0) for loop, length in zip(n.loops, lengths)]
+    found = Windows(factor, taps, lengths, [q for q in k.loops if q not in used], n.loops)
+    found._reach = reach
+    return found
+
+
+def _from_first_tap(
+    factor: Factor, loop: int, tap: int, distance: int, extents: list[int]
+) -> Factor | None:
+    """The factor in terms of i + d * q alone, None if it knows i or q apart."""
+    reach = abs(distance) * (extents[tap] - 1)
+    longer = [n + reach if k == loop else n for k, n in enumerate(extents)]
+    at: list[Expr] = [("i", k) for k in range(len(extents))]
+    at[loop] = ("sub", ("i", loop), ("mul", ("i", tap), distance))
+    if distance < 0:
+        at[loop] = ("sub", at[loop], reach)
+
+    def index(e: Expr) -> Expr:
+        return simplify(substitute(e, at), longer)
+
+    value, guard = rewrite(factor.value, index, {}), index(factor.guard)
+    found = [guard, *(e for part in walk(value) for e in part.indices)]
+    if any(tap in loops_of(e) for e in found):
+        return None
+    return Factor(value, guard, factor.access)
+
+
+# products added up before a tile moves on
+KEPT = {"outer": (128, 192, 256, 384), "dot": (512, 1024), "windows": (256, 640)}
 MOST_ROWS = {"outer": 192, "dot": 64}
-MOST_COLUMNS = {"outer": 256, "dot": 64}
+MOST_COLUMNS = (128, 256, 512)
+ENOUGH_SUMS = 0.43  # of the registers
 
 
 def registers(dtype: DType) -> tuple[int, int]:
@@ -477,14 +595,17 @@ def registers(dtype: DType) -> tuple[int, int]:
     return count, max(1, LANES * dtype.itemsize // wide)
 
 
-def tiles(form: str, dtype: DType) -> list[Tile]:
-    """The tiles whose sums and operands fit in registers."""
+def tiles(form: str, dtype: DType, most: int) -> list[Tile]:
+    """The tiles of up to `most` rows whose sums and operands fit in registers, and nearly fill
+    half of them."""
     count, each = registers(dtype)
     found = []
     for rows in range(1, 15):
         for columns in range(1, 9):
             operands = columns * each + 1 if form == "outer" else (min(rows, columns) + 1) * each
-            if rows * columns * each + operands <= count:
+            sums = rows * columns * each
+            fits = sums + operands <= count and rows <= most
+            if fits and (sums >= ENOUGH_SUMS * count or rows == most):
                 found.append(Tile(rows, columns))
     return found
 
@@ -510,25 +631,34 @@ def _buffers_of(value: Value) -> list[str]:
 
 def choose(c: Contraction) -> Blocks:
     """The cheapest blocks of a contraction."""
-    dtype = c.nest.value.dtype
-    options = [
-        _blocks(c, form, tile, depth)
-        for form in ("outer", "dot")
-        for tile in tiles(form, dtype)
-        for depth in KEPT[form]
-    ]
-    return min(options, key=lambda blocks: _cost(c, blocks))
+    dtype, extents = c.nest.value.dtype, c.nest.extents
+    options = []
+    for form in ("outer", "dot"):
+        for tile in tiles(form, dtype, c.size(c.m)):
+            m = flat(c, c.m, tile.rows, MOST_ROWS[form])
+            for depth in KEPT[form]:
+                k = cut(c.k, extents, depth)
+                if form == "dot":
+                    n = flat(c, c.n, tile.columns, MOST_ROWS[form])
+                    options.append(Blocks(form, tile, m, n, k, []))
+                    continue
+                for most in MOST_COLUMNS:
+                    columns = cut(_by_stride(c), extents, most)
+                    options.append(Blocks(form, tile, m, columns, k, columns.outer))
+    return min((*options, *_with_windows(c, dtype)), key=lambda blocks: _cost(c, blocks))
 
 
-def _blocks(c: Contraction, form: str, tile: Tile, depth: int) -> Blocks:
-    extents = c.nest.extents
-    k = cut(c.k, extents, depth)
-    m = flat(c, c.m, tile.rows, MOST_ROWS[form])
-    if form == "dot":
-        n = flat(c, c.n, tile.columns, MOST_COLUMNS[form])
-        return Blocks(form, tile, m, n, k, [])
-    columns = cut(_by_stride(c), extents, MOST_COLUMNS[form])
-    return Blocks(form, tile, m, columns, k, columns.outer)
+def _with_windows(c: Contraction, dtype: DType) -> list[Blocks]:
+    found = []
+    for depth, most in itertools.product(KEPT["windows"], MOST_COLUMNS):
+        k = cut(c.k, c.nest.extents, depth)
+        n = cut(_by_stride(c), c.nest.extents, most)
+        windows = find_windows(c, n, k)
+        if windows is not None:
+            for tile in tiles("outer", dtype, c.size(c.m)):
+                m = flat(c, c.m, tile.rows, MOST_ROWS["outer"])
+                found.append(Blocks("outer", tile, m, n, k, n.outer, windows))
+    return found
 
 
 # Cycles by which the forms are compared.
@@ -550,11 +680,14 @@ def _cost(c: Contraction, blocks: Blocks) -> float:
     width = tile.columns * (1 if dot else LANES)
     waste = -(-m.total // tile.rows) * tile.rows / m.total
     exact = n.total if isinstance(n, Flat) else n.extent * n.step
-    waste *= -(-n.capacity // width) * width * n.count / exact
+    waste *= -(-blocks.columns // width) * width * n.count / exact
     sums = tile.rows * tile.columns
-    loads = LOAD * (tile.rows + tile.columns) / sums
+    lines = 2 if blocks.windows else 1  # vectors that are not aligned lie in two lines
+    loads = LOAD * (tile.rows + lines * tile.columns) / sums
     itemsize = c.nest.value.dtype.itemsize
-    if not dot and min(width, n.capacity) * k.capacity * itemsize > FIRST_CACHE:
+    taps = math.prod(c.nest.extents[q] for q, _ in blocks.windows.taps.values()) if (
+        blocks.windows) else 1  # fmt: skip
+    if not dot and min(width, n.capacity) * k.capacity * itemsize / taps > FIRST_CACHE:
         loads += FAR_LOAD / tile.rows
     cost = waste * (max(1.0, 8 / sums) + loads)
     if k.count > 1 or k.outer:
@@ -562,7 +695,10 @@ def _cost(c: Contraction, blocks: Blocks) -> float:
     rows, columns = min(m.capacity, m.total), min(n.capacity, exact)
     along = (k, k) if dot else (_rows_along(c, m), n)
     cost += LANES * _packing(c, c.a, along[0] or k) / columns
-    cost += LANES * _packing(c, c.b, along[1] or k) / rows
+    again = 1.0
+    if blocks.windows:
+        again = math.prod(blocks.windows.lengths) / (n.capacity * taps)
+    cost += LANES * again * _packing(c, c.b, along[1] or k) / rows
     return cost + (LANES * ACROSS / k.capacity if dot else 0.0)
 
 
@@ -654,9 +790,10 @@ class _Builder:
         self.k_block = self.loop(k.count)
         self.width = tile.columns * (LANES if blocks.form == "outer" else 1)
         self.m_tile = self.loop(-(-m.capacity // tile.rows))
-        self.n_tile = self.loop(-(-n.capacity // self.width))
+        self.n_tile = self.loop(-(-blocks.columns // self.width))
         self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
         self.blocked = k.count > 1 or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
+        self.blocked = self.blocked or blocks.windows is not None
         self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.inner}
         for loop, (_, part) in c.ends.items():
             if loop not in self.ends:
@@ -884,6 +1021,64 @@ class _Builder:
             self.scratch.append(Scratch(array, self.dtype, rows * stride))
         return panel
 
+    def window_panel(self, array: str, w: Windows) -> Panel:
+        """The panel of B as it lies; its stride is its size."""
+        k = self.blocks.k
+        first = [k.size if loop == k.loop else self.extents[loop] for loop in w.first]
+        length = self.extents[self.n_tile] * self.width + w.farthest() + LANES
+        size = (math.prod(first) - 1) * w.plane + max(w.plane, length)
+        self.scratch.append(Scratch(array, self.dtype, size))
+        self.scratch.append(Scratch("offsets", dt.int64, k.capacity))
+        return Panel(array, False, size)
+
+    def pack_windows(self, panel: Panel, w: Windows) -> list[Stmt]:
+        """B's block with the borders that its taps reach."""
+        n, k = self.blocks.n, self.blocks.k
+        assert isinstance(n, Cut)
+        at = self.at()
+        axes = [self.loop(length) for length in w.lengths]
+        for loop, axis in zip(n.loops, axes):
+            at[loop] = ("i", axis)
+        at[n.loop] = _add(_times(self.i(self.n_block), n.size), ("i", axes[0]))
+        ends = [_add(self.pieces(n, self.n_block), w.reach(n.loop))]
+        ends += [self.integer(length) for length in w.lengths[1:]]
+        piece, number = self.loop(k.size), 0
+        for loop in w.first:
+            one = piece if loop == k.loop else loop
+            number = _add(_times(number, self.extents[one]), ("i", one))
+        at[k.loop] = _add(_times(self.i(self.k_block), k.size), ("i", piece))
+        place = _times(number, w.plane)
+        for axis, pitch in zip(axes, w.pitch):
+            place = _add(place, _times(("i", axis), pitch))
+        last, stop = axes.pop(), ends.pop()
+        stop, exists = self.whole_vectors(last, stop, w.factor)
+        value = self.packed(w.factor, self.mapping(at), exists)
+        body: list[Stmt] = [For(last, 0, stop, "vector", [Store(panel.array, place, value)])]
+        for axis, stop in zip(reversed(axes), reversed(ends)):
+            body = [For(axis, 0, stop, "serial", body)]
+        body = self.over([loop for loop in w.first if loop != k.loop], body)
+        if k.loop in w.first:
+            body = [For(piece, 0, self.pieces(k, self.k_block), "serial", body)]
+        return body
+
+    def tap_offsets(self, w: Windows) -> list[Stmt]:
+        """Where in B's panel the columns of every k of a block begin."""
+        k = self.blocks.k
+        piece, place = self.loop(k.size), 0
+        for loop in w.first:
+            one = piece if loop == k.loop else loop
+            place = _add(_times(place, self.extents[one]), ("i", one))
+        place = _times(place, w.plane)
+        for axis, pitch in zip(w.axes, w.pitch):
+            if axis in w.taps:
+                tap, distance = w.taps[axis]
+                step: Expr = ("i", piece if tap == k.loop else tap)
+                if distance < 0:
+                    step = ("sub", self.c.nest.extents[tap] - 1, step)
+                place = _add(place, _times(step, abs(distance) * pitch))
+        store = Store("offsets", self.inside(k, piece), IndexValue(place))
+        return [For(piece, 0, self.integer(k.size), "serial", self.over(k.inner, [store]))]
+
     def packs_once(self, panel: Panel, factor: Factor, block: int, elements: int) -> bool:
         """Makes a packing kernel if many items would pack the same blocks and memory allows it."""
         used = loops_of(factor.guard).union(*(loops_of(end) for end in self.ends.values()))
@@ -967,19 +1162,27 @@ class _Builder:
     def kernel_body(self) -> list[Stmt]:
         blocks, c = self.blocks, self.c
         panel_a = self.panel("panel_a", c.a, blocks.m, self.m_block)
-        panel_b = self.panel("panel_b", c.b, blocks.n, self.n_block)
+        if blocks.windows:
+            panel_b = self.window_panel("panel_b", blocks.windows)
+        else:
+            panel_b = self.panel("panel_b", c.b, blocks.n, self.n_block)
         scratch = {array.name for array in self.scratch}
         rows, self.rows = self.let("rows", self.filled(blocks.m, self.m_block), blocks.m.capacity)
-        columns, self.columns = self.let(
-            "columns", self.filled(blocks.n, self.n_block), blocks.n.capacity
-        )
+        if blocks.windows:
+            pieces = self.pieces(blocks.n, self.n_block)
+            filled = ("sub", _scaled(pieces, blocks.windows.pitch[0]), blocks.windows.tail)
+        else:
+            filled = self.filled(blocks.n, self.n_block)
+        columns, self.columns = self.let("columns", filled, blocks.columns)
         filled = self.filled(blocks.k, self.k_block)
         filled = filled if c.whole == TRUE else ("where", c.whole, filled, 0)
         depth, self.depth = self.let("depth", filled, blocks.k.capacity)
         inside: list[Stmt] = []
         if panel_a.array in scratch:
             inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
-        if panel_b.array in scratch:
+        if blocks.windows:
+            inside += self.pack_windows(panel_b, blocks.windows)
+        elif panel_b.array in scratch:
             inside += self.pack(panel_b, c.b, blocks.n, self.n_block)
         if c.whole != TRUE and inside:
             inside = [For(self.loop(2), 0, ("where", c.whole, 1, 0), "serial", inside)]
@@ -991,7 +1194,9 @@ class _Builder:
         self.scratch.append(Scratch("partial", self.dtype, size))
         loops = [*blocks.k.outer, self.k_block]
         inside = self.over(loops, inside)
-        return [*self.named_ends(), rows, columns, *inside, *self.finish_block()]
+        offsets = self.tap_offsets(blocks.windows) if blocks.windows else []
+        before = [*self.named_ends(), rows, columns, *offsets]
+        return [*before, *inside, *self.finish_block()]
 
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
         body = self.dot_tile(a, b) if self.blocks.form == "dot" else self.outer_tile(a, b)
@@ -1005,7 +1210,13 @@ class _Builder:
         x = Load(a.array, a.place(row, step), TRUE, 0.0, kind)
         y = Load(b.array, b.place(column, step), TRUE, 0.0, kind)
         factors = (Ref("x", (self.row,), kind), Ref("y", (self.column,), kind))
+        offset: list[Stmt] = []
+        if self.blocks.windows:
+            offset = [Let("offset", (), Load("offsets", step, TRUE, 0, dt.int64))]
+            place = _add(("val", "offset", (0, b.stride)), column)
+            y = Load(b.array, place, TRUE, 0.0, kind)
         return [
+            *offset,
             self.each([self.row], Let("x", (self.row,), x)),
             self.each([self.column], Let("y", (self.column,), y)),
             self.each(both, Update("acc", both, "fma", factors)),
@@ -1083,8 +1294,13 @@ class _Builder:
     def finish_block(self) -> list[Stmt]:
         """Results from the sums of all blocks of k."""
         m, n = self.blocks.m, self.blocks.n
-        row = self.loop(m.capacity)
-        order, column, places = self.row_loops(n, self.n_block, self.merged())
+        row, w = self.loop(m.capacity), self.blocks.windows
+        merged = len(n.loops) - 1 if w else self.merged()
+        order, column, places = self.row_loops(n, self.n_block, merged)
+        if w:
+            column = 0
+            for (loop, _), pitch in zip(order, w.pitch):
+                column = _add(column, _times(("i", loop), pitch))
         place = _add(_times(("i", row), self.partial_stride), column)
         value = Load("partial", place, TRUE, 0.0, self.dtype)
         places.append((m.loops, self.number(m, self.m_block, ("i", row))))

@@ -42,9 +42,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contraction, "KEPT", {"outer": (7, 12), "dot": (20,)})
+    monkeypatch.setattr(contraction, "KEPT", {"outer": (7, 12), "dot": (20,), "windows": (18,)})
     monkeypatch.setattr(contraction, "MOST_ROWS", {"outer": 8, "dot": 4})
-    monkeypatch.setattr(contraction, "MOST_COLUMNS", {"outer": 48, "dot": 6})
+    monkeypatch.setattr(contraction, "MOST_COLUMNS", (30, 48))
     monkeypatch.setattr(contraction, "SHARED", 3)
     monkeypatch.setattr(contraction, "registers", lambda dtype: (16, dtype.itemsize // 4))
     always(monkeypatch)
