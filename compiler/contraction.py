@@ -27,7 +27,7 @@ tree) within a block, then block after block.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,6 +116,11 @@ class Factor:
     value: Value
     guard: Expr
     access: Terms  # where it lies in memory, were what it is made of stored
+
+    @functools.cached_property
+    def guarded(self) -> bool:
+        """True if something is not read everywhere."""
+        return any(v.guard != TRUE for v in walk(self.value) if isinstance(v, Load))
 
     def stride(self, loop: int) -> int | None:
         """How far a step of the loop moves the access; None if not by a fixed distance."""
@@ -523,6 +528,10 @@ class Windows:
     def __post_init__(self) -> None:
         self._reach: dict[int, int] = {}
 
+    def count(self, c: Contraction) -> int:
+        """The number of taps."""
+        return c.size([q for q, _ in self.taps.values()])
+
     def farthest(self) -> int:
         """The distance of the last tap from the first."""
         return sum(self.reach(k) * p for k, p in zip(self.axes, self.pitch))
@@ -539,10 +548,13 @@ def find_windows(c: Contraction, n: Cut, k: Cut) -> Windows | None:
         fitting = [q for q, step in steps.items() if step and step % own == 0]
         for q in sorted(fitting, key=lambda q: abs(steps[q])):
             distance = steps[q] // own
+            longer = abs(distance) * (c.nest.extents[q] - 1)
+            if longer > c.nest.extents[loop]:
+                continue
             moved = _from_first_tap(factor, loop, q, distance, extents)
             if moved is not None:
                 factor, taps[loop] = moved, (q, distance)
-                reach[loop] = abs(distance) * (c.nest.extents[q] - 1)
+                reach[loop] = longer
                 extents[loop] += reach[loop]
                 candidates.remove(q)
                 break
@@ -578,8 +590,8 @@ def _from_first_tap(
 
 
 # products added up before a tile moves on
-KEPT = {"outer": (128, 192, 256, 384), "dot": (512, 1024), "windows": (256, 640)}
-MOST_ROWS = {"outer": 192, "dot": 64}
+KEPT = {"outer": (128, 192, 320), "dot": (512, 1024), "windows": (256, 640)}
+MOST_ROWS, MOST_DOT = (64, 192), 64
 MOST_COLUMNS = (128, 256, 512)
 ENOUGH_SUMS = 0.43  # of the registers
 
@@ -633,73 +645,71 @@ def choose(c: Contraction) -> Blocks:
     """The cheapest blocks of a contraction."""
     dtype, extents = c.nest.value.dtype, c.nest.extents
     options = []
-    for form in ("outer", "dot"):
-        for tile in tiles(form, dtype, c.size(c.m)):
-            m = flat(c, c.m, tile.rows, MOST_ROWS[form])
-            for depth in KEPT[form]:
-                k = cut(c.k, extents, depth)
-                if form == "dot":
-                    n = flat(c, c.n, tile.columns, MOST_ROWS[form])
-                    options.append(Blocks(form, tile, m, n, k, []))
-                    continue
-                for most in MOST_COLUMNS:
-                    columns = cut(_by_stride(c), extents, most)
-                    options.append(Blocks(form, tile, m, columns, k, columns.outer))
-    return min((*options, *_with_windows(c, dtype)), key=lambda blocks: _cost(c, blocks))
-
-
-def _with_windows(c: Contraction, dtype: DType) -> list[Blocks]:
-    found = []
-    for depth, most in itertools.product(KEPT["windows"], MOST_COLUMNS):
-        k = cut(c.k, c.nest.extents, depth)
-        n = cut(_by_stride(c), c.nest.extents, most)
-        windows = find_windows(c, n, k)
-        if windows is not None:
-            for tile in tiles("outer", dtype, c.size(c.m)):
-                m = flat(c, c.m, tile.rows, MOST_ROWS["outer"])
-                found.append(Blocks("outer", tile, m, n, k, n.outer, windows))
-    return found
+    for tile in tiles("dot", dtype, c.size(c.m)):
+        m = flat(c, c.m, tile.rows, MOST_DOT)
+        n = flat(c, c.n, tile.columns, MOST_DOT)
+        options += [Blocks("dot", tile, m, n, cut(c.k, extents, d), []) for d in KEPT["dot"]]
+    columns = [cut(_by_stride(c), extents, most) for most in MOST_COLUMNS]
+    inner: list[tuple[Cut, Cut, Windows | None]] = []
+    for n in columns:
+        inner += [(n, cut(c.k, extents, depth), None) for depth in KEPT["outer"]]
+        for depth in KEPT["windows"]:
+            k = cut(c.k, extents, depth)
+            windows = find_windows(c, n, k)
+            inner += [(n, k, windows)] if windows is not None else []
+    for tile in tiles("outer", dtype, c.size(c.m)):
+        for most in MOST_ROWS:
+            m = flat(c, c.m, tile.rows, most)
+            options += [Blocks("outer", tile, m, n, k, n.outer, w) for n, k, w in inner]
+    return min(options, key=lambda blocks: _cost(c, blocks))
 
 
 # Cycles by which the forms are compared.
 SHORT_VECTOR, FEW_ROWS, FEW_SUMS, FEW_PRODUCTS = 12, 8, 32, 32_768
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
-MOST_PADDING = 1.5  # of what is packed once, against the operand
+MOST_PADDING = 1.25  # of what is packed once, against the operand
 LONG_ROW = 64  # elements of a row whose last vector is better masked
 
 LOAD, FAR_LOAD, PARTIAL = 0.25, 0.5, 12.0  # a vector from the first cache, from the second; its sum
 FIRST_CACHE = 26_000  # bytes of a panel that stay there beside what passes by
 COPY, GUARDED, GATHER = 3.0, 3.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
+SHORT_LOOP = 6.0  # to begin a row
+APART = 10.0  # of 16 elements that lie 2 to 4 apart
 ACROSS = 8.0  # to add up 16 lanes
+SECOND_CACHE, CROWDED = 500_000, 0.3  # bytes of blocks that it holds well, and the cost of more
+ENOUGH_ITEMS, FEW_ITEMS = 32, 0.4
 
 
 def _cost(c: Contraction, blocks: Blocks) -> float:
     """Cycles for 16 products, with what tiles compute beyond the edges."""
     tile, n, m, k = blocks.tile, blocks.n, blocks.m, blocks.k
-    dot = blocks.form == "dot"
+    dot, sums = blocks.form == "dot", tile.rows * tile.columns
     width = tile.columns * (1 if dot else LANES)
-    waste = -(-m.total // tile.rows) * tile.rows / m.total
     exact = n.total if isinstance(n, Flat) else n.extent * n.step
+    waste = -(-m.total // tile.rows) * tile.rows / m.total
     waste *= -(-blocks.columns // width) * width * n.count / exact
-    sums = tile.rows * tile.columns
+    taps = blocks.windows.count(c) if blocks.windows else 1
     lines = 2 if blocks.windows else 1  # vectors that are not aligned lie in two lines
     loads = LOAD * (tile.rows + lines * tile.columns) / sums
     itemsize = c.nest.value.dtype.itemsize
-    taps = math.prod(c.nest.extents[q] for q, _ in blocks.windows.taps.values()) if (
-        blocks.windows) else 1  # fmt: skip
     if not dot and min(width, n.capacity) * k.capacity * itemsize / taps > FIRST_CACHE:
         loads += FAR_LOAD / tile.rows
     cost = waste * (max(1.0, 8 / sums) + loads)
     if k.count > 1 or k.outer:
         cost += PARTIAL / k.capacity
+    if dot:
+        cost += LANES * ACROSS / k.capacity
     rows, columns = min(m.capacity, m.total), min(n.capacity, exact)
-    along = (k, k) if dot else (_rows_along(c, m), n)
-    cost += LANES * _packing(c, c.a, along[0] or k) / columns
-    again = 1.0
-    if blocks.windows:
-        again = math.prod(blocks.windows.lengths) / (n.capacity * taps)
-    cost += LANES * again * _packing(c, c.b, along[1] or k) / rows
-    return cost + (LANES * ACROSS / k.capacity if dot else 0.0)
+    outer = c.size(blocks.grid_n)
+    once = n.count * outer if n.count * outer >= SHARED else 1
+    cost += LANES * _packing(c, c.a, k if dot else _rows_along(c, m) or k) / columns / once
+    again = math.prod(blocks.windows.lengths) / (n.capacity * taps) if blocks.windows else 1.0
+    cost += LANES * again * _packing(c, c.b, k if dot else n) / rows
+    depth = k.capacity / taps
+    held = itemsize * (rows * k.capacity + columns * depth + rows * columns)
+    items = c.size(c.batch) * m.count * outer * n.count
+    cost *= 1 + CROWDED * max(0.0, held / SECOND_CACHE - 1)
+    return cost * (1 + FEW_ITEMS * max(0.0, 1 - items / ENOUGH_ITEMS))
 
 
 def _rows_along(c: Contraction, m: Flat) -> Flat | None:
@@ -717,11 +727,9 @@ def _packing(c: Contraction, factor: Factor, side: Cut | Flat) -> float:
         if factor.guard != TRUE or step is None or factor.stride(outer) != step * length:
             break
         length *= c.nest.extents[outer]
-    cost = COPY if step in (0, 1) else GATHER
-    cost += (
-        GUARDED if any(v.guard != TRUE for v in walk(factor.value) if isinstance(v, Load)) else 0
-    )
-    return cost * -(-length // LANES) / length
+    cost = COPY if step in (0, 1) else APART if step in (2, 3, 4) else GATHER
+    cost += GUARDED if factor.guarded else 0.0
+    return (cost * -(-length // LANES) + SHORT_LOOP) / length
 
 
 def _by_stride(c: Contraction) -> list[int]:
@@ -1000,7 +1008,7 @@ class _Builder:
         A short row is packed in whole vectors: what is written behind its end is overwritten by the
         next row, or lies in the padding of the panel's.
         """
-        guarded = any(v.guard != TRUE for v in walk(factor.value) if isinstance(v, Load))
+        guarded = factor.guarded
         length = self.extents[loop]
         if (isinstance(stop, int) and stop % LANES == 0) or (length > LONG_ROW and not guarded):
             return stop, TRUE

@@ -43,7 +43,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contraction, "KEPT", {"outer": (7, 12), "dot": (20,), "windows": (18,)})
-    monkeypatch.setattr(contraction, "MOST_ROWS", {"outer": 8, "dot": 4})
+    monkeypatch.setattr(contraction, "MOST_ROWS", (4, 8))
+    monkeypatch.setattr(contraction, "MOST_DOT", 5)
     monkeypatch.setattr(contraction, "MOST_COLUMNS", (30, 48))
     monkeypatch.setattr(contraction, "SHARED", 3)
     monkeypatch.setattr(contraction, "registers", lambda dtype: (16, dtype.itemsize // 4))
@@ -408,7 +409,7 @@ def test_scratch_and_temporaries_are_no_larger_than_the_operands(size: int):
         scratch = max(one.kernel.scratch_bytes(list(one.integers.values()))
                       for one in made.launches)  # fmt: skip
         operands = nest.target.nbytes + sum(b.nbytes for b in nest.buffers.values())
-        assert own <= operands / 2
+        assert own <= operands
         assert scratch <= 1 << 20
 
 
