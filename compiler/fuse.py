@@ -545,7 +545,7 @@ class _Builder:
     def _reduction_over(self, node: ReindexReduce, parts: Sequence[Part]) -> Nest:
         y = node.inputs[0]
         kept = [e[1] for e in node.indices]
-        reduced = [k for k in range(len(y.shape)) if k not in kept]
+        reduced = [k for k in range(len(y.shape)) if k not in kept and y.shape[k] != 1]
         extents = [part.modulus for part in parts] + [y.shape[k] for k in reduced]
         at_result = _joined(parts, len(kept))
         indices: list[Expr] = [0] * len(y.shape)
@@ -557,6 +557,11 @@ class _Builder:
         inner, at, guard = self._unguarded(lowering, node, y, tuple(indices))
         value = lowering.value(inner, at, guard)
         offset = simplify(flatten(at_result, node.shape), extents)
+        if not reduced and guard == TRUE:  # a sum of one term
+            value = self._stored(lowering, value, node)
+            return self._finish(
+                node, lowering, extents=extents, rank=len(parts), value=value, offset=offset
+            )
         nest = self._finish(
             node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
             op=node.op,

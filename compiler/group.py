@@ -399,7 +399,11 @@ class _Grouping:
         sources -= {mine}
         alone = len(nests) == 1 and nest.iterations == 1
         if not sources and alone:
-            others = [g for g in self.group_of.values() if g.nests and g is not mine]
+            others = [
+                g
+                for g in self.group_of.values()
+                if g.nests and g is not mine and not any(n.contraction for n in g.nests)
+            ]
             sources = set(others[:1])
         if not sources:
             return
@@ -409,7 +413,9 @@ class _Grouping:
         following = few and any(m.target in n.reads for n in nests for m in source.last)
         if not source.nests or not (finishing or following):
             return
-        if any(n.scatter or len(self.writer[n.target]) > 1 for n in source.nests):
+        if any(n.scatter or n.contraction for n in source.nests):
+            return
+        if any(len(self.writer[n.target]) > 1 for n in source.nests):
             return
         if self.passes_through_others(source, mine):
             return
