@@ -101,6 +101,7 @@ class Plan:
     temporaries: list[Buffer]
     blocks: Blocks
     nest: Nest
+    tree: Tree
 
 
 # ----------------------------------------------------------------------------------- classification
@@ -483,7 +484,10 @@ class Blocks:
     @property
     def columns(self) -> int:
         """Columns of a block, with those between the rows of windows that are computed in vain."""
-        return self.windows.columns(self.n.size) if self.windows else self.n.capacity
+        if self.windows is None:
+            return self.n.capacity
+        assert isinstance(self.n, Cut)
+        return self.windows.columns(self.n.size)
 
 
 @dataclass(eq=False)
@@ -647,8 +651,8 @@ def choose(c: Contraction) -> Blocks:
     options = []
     for tile in tiles("dot", dtype, c.size(c.m)):
         m = flat(c, c.m, tile.rows, MOST_DOT)
-        n = flat(c, c.n, tile.columns, MOST_DOT)
-        options += [Blocks("dot", tile, m, n, cut(c.k, extents, d), []) for d in KEPT["dot"]]
+        all_n = flat(c, c.n, tile.columns, MOST_DOT)
+        options += [Blocks("dot", tile, m, all_n, cut(c.k, extents, d), []) for d in KEPT["dot"]]
     columns = [cut(_by_stride(c), extents, most) for most in MOST_COLUMNS]
     inner: list[tuple[Cut, Cut, Windows | None]] = []
     for n in columns:
@@ -1144,7 +1148,7 @@ class _Builder:
         targets = [t for t in targets if t.role != "local"]
         launch = self.launchable(self.name, body, targets, items, self.scratch)
         temporaries = [one.buffers[-1] for one in self.packing]
-        return Plan([*self.packing, launch], temporaries, self.blocks, self.c.nest)
+        return Plan([*self.packing, launch], temporaries, self.blocks, self.c.nest, self.tree)
 
     def grid_loops(self) -> list[int]:
         """The loops whose iterations are shared out."""
@@ -1197,7 +1201,9 @@ class _Builder:
             panel_b = self.panel("panel_b", c.b, blocks.n, self.n_block)
         scratch = {array.name for array in self.scratch}
         rows, self.rows = self.let("rows", self.filled(blocks.m, self.m_block), blocks.m.capacity)
+        filled: Expr
         if blocks.windows:
+            assert isinstance(blocks.n, Cut)
             pieces = self.pieces(blocks.n, self.n_block)
             filled = ("sub", _scaled(pieces, blocks.windows.pitch[0]), blocks.windows.tail)
         else:

@@ -12,12 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metaop as mo
-from metaop.compiler import contraction
+from metaop.compiler import contraction, pipeline
 from metaop.compiler.contraction import Plan, classify, plan, prepared
 from metaop.compiler.emit_python import emit_python
-from metaop.compiler.loops import Const, Op, Store, show_kernel, verify
+from metaop.compiler.loops import show_kernel, verify
 from metaop.compiler.nest import Buffer, Nest
-from tests.compiler.stages import input_values, nests, only, run_machine, run_printed
+from tests.compiler.stages import (
+    ALL_PASSES,
+    after,
+    input_values,
+    nests,
+    only,
+    recorded,
+    run_machine,
+    run_printed,
+)
 from tests.golden import assert_golden
 
 RELATIVE = {"float32": 2e-5, "float64": 1e-12}
@@ -428,22 +437,20 @@ def test_no_window_is_unfolded_in_memory():
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_a_result_is_finished_by_the_caller():
-    """relu(a @ b + 1): the epilogue sees the sum, the map of loops and what exists."""
-    a, b = values(19, 33), values(33, 21)
-    nest = only(nests(a @ b))
-
-    def finish(value, index, guard):
-        one = Const(1.0, value.dtype)
-        shifted = Op("add", (value, one), value.dtype)
-        positive = Op("maximum", (shifted, Const(0.0, value.dtype)), value.dtype)
-        return [Store(nest.target.name, index(nest.offset), positive, None, guard)]
-
-    made = plan(nest, "k0", finish)
+def test_what_is_made_of_a_result_is_stored_with_it():
+    """relu(a @ b + bias) * a2, and a @ b itself, are one kernel beside packing."""
+    a, b, bias, other = values(19, 33), values(33, 21), values(21), values(19, 21)
+    product = a @ b
+    y = mo.maximum(product + bias, 0.0) * other
+    graph = after(recorded(product, y), ALL_PASSES)
+    fused, grouped = pipeline.group_graph(graph)
+    made = plan(only(grouped.trees), "k0")
     assert made is not None
-    want = np.maximum(a.numpy().astype(np.float64) @ b.numpy() + 1, 0)
-    for run in (run_machine, run_printed):
-        assert_close(computed(nest, made, [a.numpy(), b.numpy()], run), want)
+    assert [b.role for b in made.tree.writes] == ["out", "out"]
+    exact = a.numpy().astype(np.float64) @ b.numpy()
+    want = [exact, np.maximum(exact + bias.numpy(), 0) * other.numpy()]
+    for found, wanted in zip((product.numpy(), y.numpy()), want, strict=True):
+        assert_close(found, wanted)
 
 
 # --- as text --------------------------------------------------------------------------------------
