@@ -75,6 +75,11 @@ def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
     return fused
 
 
+def is_barrier(node: Node) -> bool:
+    """True for a value that the user wants in memory."""
+    return isinstance(node, Elementwise) and node.op == "barrier"
+
+
 def reshape_base(node: Node) -> Node:
     """The node whose memory this one can share: what it is a chain of reshapes of."""
     while isinstance(node, Reindex) and _is_reshape(node):
@@ -115,6 +120,7 @@ def choose_stores(
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
+    stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
     cost = _costs(graph, stored)
     footprint = _footprints(graph, stored)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from metaop.graph import Escape
 from metaop.index import Expr, flatten, simplify
 
-from .fuse import Fused, memory_cost
+from .fuse import Fused, is_barrier, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Tree, dependencies
 from .schedule import (
@@ -250,6 +250,8 @@ class _Grouping:
             return "a host callback"
         if source.last:
             return "it reads what a last part makes"
+        if any(is_barrier(n.nodes[-1]) for n in source.nests):
+            return "stop_fuse()"
         if any(n.scatter for n in nests):
             return "a scatter has a kernel of its own"
         targets = [n.target for n in nests]

@@ -443,7 +443,7 @@ def test_what_is_made_of_a_result_is_stored_with_it():
     product = a @ b
     y = mo.maximum(product + bias, 0.0) * other
     graph = after(recorded(product, y), ALL_PASSES)
-    fused, grouped = pipeline.group_graph(graph)
+    _, grouped = pipeline.group_graph(graph)
     made = plan(only(grouped.trees), "k0")
     assert made is not None
     assert [b.role for b in made.tree.writes] == ["out", "out"]
