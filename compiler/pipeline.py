@@ -91,8 +91,9 @@ def _needed_by_gradients(nodes: list[Node]) -> set[Node]:
     twice if it is stored."""
     needed: set[Node] = set()
     for node in reversed(nodes):
-        if node.requires_grad or node in needed:
+        if node.requires_grad:
             needed.add(node)
+        if node in needed and not node.stop:
             needed.update(node.inputs)
     return needed
 
