@@ -131,6 +131,7 @@ class Trace:
         self.cells: dict[tuple[int, str], Any] = {}
         self.written: dict[tuple[int, str], tuple[Cells, str, Any]] = {}
         self.paths: dict[int, str] = {}  # of the arguments
+        self.arrays: dict[int, tuple[Any, bytes]] = {}
         self.held: set[int] = set()  # Vars of which the identity is guarded
         self.guards: list[str] = []
         self.watched: list[str] = []
@@ -422,11 +423,26 @@ class Trace:
                     self.guard_function(function, 1)
         return True
 
+    def note_array(self, array: Any) -> None:
+        """Notes an ndarray that becomes a Var: its content now is part of the program."""
+        self.arrays.setdefault(id(array), (array, array.tobytes()))
+
+    def guard_arrays(self) -> None:
+        """Guards on the content of the arrays that somebody else still holds and may change."""
+        for array, content in self.arrays.values():
+            # 3: by the tuple, the variable, the argument; a view's memory is that of another array
+            if sys.getrefcount(array) > 3 or array.base is not None:
+                name, copy = self.name_for(array), self.name_for(content)
+                kind = f"{array.dtype}{list(array.shape)}"
+                self.require(f"{name}.tobytes() == {copy}", f"ndarray {kind} holds what it held")
+        self.arrays.clear()
+
     # -- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Puts back the attributes that the function set; Vars that it made are dead from now."""
         self.closed = True
+        self.guard_arrays()
         for met in self.met.values():
             met.restore()
         for reference in self.born:

@@ -477,6 +477,8 @@ def node_of(value: Any, dtype: DType | None = None) -> Node:
     if isinstance(value, Index):
         raise TypeError("an index is not a value; use mo.index(shape, axis) for its numbers")
     array = np.asarray(value)
+    if recording.trace is not None and isinstance(value, np.ndarray):
+        recording.trace.note_array(value)
     if array.dtype == object:
         array = _array_of_objects(value)
     if dtype is None and not hasattr(value, "dtype") and array.dtype == np.float64:

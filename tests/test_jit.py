@@ -166,6 +166,27 @@ def test_the_final_state_is_that_of_a_run_without_jit(scenario: Callable[[Run], 
     assert outcomes[0] == outcomes[1]
 
 
+def test_lenet_has_the_state_it_has_without_jit() -> None:
+    generator = np.random.default_rng(0)
+    data = [(generator.standard_normal((8, 1, 28, 28)).astype(np.float32),
+             generator.integers(0, 10, 8)) for _ in range(3)]  # fmt: skip
+    outcomes = []
+    for jitted in (False, True):
+        mo.manual_seed(0)
+        net = nn.models.LeNetBN()
+        optimizer = nn.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x: Any, t: Any, net: Any = net, optimizer: Any = optimizer) -> Any:
+            loss = F.cross_entropy(net(mo.array(x)), mo.array(t))
+            optimizer.step(loss)
+            return loss
+
+        call: Any = mo.jit(step) if jitted else step
+        losses = [call(x, t).item() for x, t in data]
+        outcomes.append((losses, digest(net, optimizer)))
+    assert outcomes[0] == outcomes[1]
+
+
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda ps: nn.optim.SGD(ps, lr=0.1),
     "dampened": lambda ps: nn.optim.SGD(ps, lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.01),
@@ -418,6 +439,41 @@ def test_globals_and_cells_are_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "FLAG", True)
     monkeypatch.setitem(globals(), "GLOBAL_SCALE", mo.array([5.0]))
     assert f(x).item() == 17
+
+
+def test_an_ndarray_from_outside_is_guarded_by_its_content() -> None:
+    held = np.float32([1.0, 2.0])
+
+    @mo.jit
+    def f(x: Any) -> Any:
+        own = np.linspace(0, 1, 2, dtype=np.float32)
+        return x + mo.array(held) + mo.array(own)
+
+    x = mo.array([10.0, 10.0])
+    assert f(x).tolist() == [11, 13] and f(x).tolist() == [11, 13]
+    held[0] = 5
+    assert f(x).tolist() == [15, 13]
+    assert f.count == 2
+    assert "ndarray float32[2] holds what it held" in repr(f)
+
+
+def test_lists_and_dicts_of_the_users_are_guards() -> None:
+    weights = {"a": [mo.array([1.0])]}
+    options = ["double"]
+
+    @mo.jit
+    def f(x: Any) -> Any:
+        y = x + weights["a"][0]
+        return y * 2 if "double" in options else y
+
+    x = mo.array([1.0])
+    assert f(x).item() == 4
+    options.clear()
+    assert f(x).item() == 2
+    weights["a"][0] = mo.array([5.0])
+    assert f(x).item() == 6
+    weights["a"].insert(0, mo.array([7.0]))
+    assert f(x).item() == 8
 
 
 class Recurrent(nn.Module):
