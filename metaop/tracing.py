@@ -215,7 +215,8 @@ class Trace:
 
     def function(self, source: str) -> Callable[..., Any]:
         """The function that a source defines."""
-        names = dict(self.names)
+        used = set(re.findall(r"\b[A-Za-z_]\w*\b", source))
+        names = {name: value for name, value in self.names.items() if name in used}
         exec(compile(source, f"<trace of {self.name}>", "exec"), names)
         function: Callable[..., Any] = names[source[4 : source.index("(")]]
         return function

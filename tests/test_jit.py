@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -752,3 +753,38 @@ def test_memory_stays_flat_over_many_replays() -> None:
         run.step(x, t)
     gc.collect()
     assert len(gc.get_objects()) - before < 50
+
+
+def test_a_trace_keeps_no_value_of_its_first_call() -> None:
+    weight = nn.Parameter(np.zeros((100, 100), np.float32))
+    optimizer = nn.optim.SGD([weight], lr=0.1)
+
+    @mo.jit
+    def step(x: Any) -> None:
+        optimizer.step((x @ weight).sum())
+
+    first = mo.array(np.ones((100, 100), np.float32))
+    kept = [weakref.ref(first._node.storage), weakref.ref(weight._node.storage)]
+    step(first)
+    del first
+    for _ in range(3):
+        step(mo.array(np.ones((100, 100), np.float32)))
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]
+
+
+def test_a_replay_writes_into_the_memory_of_the_value_before_the_last() -> None:
+    run = Run(True)
+    run.train(3)
+    x, t = batches(1)[0]
+    weight = run.net.fc.weight
+    seen = []
+    for _ in range(6):
+        run.step(x, t)
+        seen.append(weight._node.storage.address)
+    assert len(set(seen)) == 2
+    held = weight.__array__(copy=False)  # now the memory is read by somebody
+    before = held.copy()
+    for _ in range(3):
+        run.step(x, t)
+    np.testing.assert_array_equal(held, before)
