@@ -614,7 +614,7 @@ class Recording:
             self._run(addresses, numbers)
         fresh, others = [], []
         if self.fresh or self.others:
-            run = _Run([*static, *kept, *given], numbers, self._outputs(storages))
+            run = _Run([*static, *kept, *given], numbers, dict(zip(self.new_outputs, storages)))
             fresh = [_var_of(self._value(node, run, Buffer)) for node in self.fresh]
             others = [self._value(node, run, Version) for node in self.others]
         with uninterrupted():
@@ -646,10 +646,6 @@ class Recording:
             self.static_addresses = [life.value_of(n).address for n in read]
             self.static = static
         return True
-
-    def _outputs(self, storages: list[Any]) -> dict[int, Any]:
-        own = zip(self.own_outputs, self.spare_storages)
-        return dict([*own, *zip(self.new_outputs, storages)])
 
     def _record_again(self, nodes: list[Any], numbers: tuple[Any, ...], extras: Any) -> Any:
         """The graph of the trace over the Vars and numbers of this call, pending like any other."""

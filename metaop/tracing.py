@@ -275,7 +275,7 @@ class Trace:
         if place in self.written:
             return self.written[place][2]
         if place not in self.cells:
-            expression = f"{self.name_for(cells)}[{key!r}]"
+            expression = f"get({self.name_for(cells)}, {key!r})"
             self.cells[place] = self._number(dict.__getitem__(cells, key), expression, key,
                                              cells.counts)  # fmt: skip
         return self.cells[place]
