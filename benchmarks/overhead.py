@@ -21,7 +21,7 @@ import numpy as np
 
 import metaop as mo
 from metaop import life, nn
-from metaop.compiler import executor, pipeline
+from metaop.compiler import executor, programs
 from metaop.nn import functional
 
 clock: Callable[[], float] = time.perf_counter
@@ -124,7 +124,7 @@ def without_jit(batch: int, momentum: float, rounds: int, steps: int) -> dict[st
     nodes = count_nodes(step, given)
     clocks = {
         "compute": Clock(life, "compute"),
-        "lookup": Clock(pipeline, "program_for"),
+        "lookup": Clock(programs, "program_for"),
         "run": Clock(life, "run"),
         "gradient": Clock(nn.optim.Optimizer, "step"),
     }

@@ -71,7 +71,7 @@ class Arguments:
         self.inputs: list[Any] = []  # Var, ArrayInput, float
         self.fixed: list[Any] = []  # what the key names by id: kept alive by the trace
         self._first: dict[int, int] = {}
-        key = [recording.grad, config.cpu]
+        key: list[Any] = [recording.grad, config.cpu, config.fuse]
         for value in args:
             key.append(self._key(value))
         if kwargs:
@@ -306,7 +306,7 @@ class _Writer:
         self.trace.require(f"type({place}) is {kind}", f"{label} is a {type(value).__name__}")
         captured = self.trace.captured.get(id(value))
         if captured is not None:
-            shape, dtype = value.shape, self.trace.name_for(value.dtype)
+            shape, dtype = tuple(map(int, value.shape)), self.trace.name_for(value.dtype)
             self.trace.require(
                 f"{place}._node.shape == {shape} and {place}._node.dtype is {dtype}",
                 f"{label} is {describe(value)}",

@@ -351,10 +351,13 @@ class Trace:
             self.guard_function(value, depth)
         elif hasattr(value, "_meet"):
             value._meet(self, label)
-        elif _is_plain(value) and id(value) not in self.met:
-            self.meet(value, label)
-            for name, item in list(vars(value).items()):
-                self.guard_object(item, f"{label}.{name}", depth + 1)
+        elif _is_plain(value):
+            if self.meet(value, label):
+                for name, item in list(vars(value).items()):
+                    self.guard_object(item, f"{label}.{name}", depth + 1)
+            for name in _slots_of(value):
+                place = f"{self.name_for(value)}.{name}"
+                self.guard_value(place, getattr(value, name), f"{label}.{name}", depth + 1)
 
     def guard_function(self, function: types.FunctionType, depth: int = 0) -> None:
         """Guards on the globals and closure cells that a function of the user's names."""
@@ -464,11 +467,19 @@ def _kind(value: Any) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """True for an instance of a class of the user's, whose attributes may change."""
+    """True for an instance of a class of the user's, or a namespace, whose attributes may
+    change."""
+    if isinstance(value, types.SimpleNamespace) or type(value).__name__ == "Namespace":
+        return True
     module = sys.modules.get(type(value).__module__)
     file = getattr(module, "__file__", None) if module is not None else None
-    is_own = type(value).__module__ == "__main__" or (file is not None and not _is_library(file))
-    return is_own and hasattr(value, "__dict__") and not isinstance(value, type)
+    return type(value).__module__ == "__main__" or (file is not None and not _is_library(file))
+
+
+def _slots_of(value: Any) -> list[str]:
+    """The attributes of an object that have slots and are set."""
+    names = [n for base in type(value).__mro__ for n in vars(base).get("__slots__", ())]
+    return [n for n in names if not n.startswith("__") and hasattr(value, n)]
 
 
 def _is_library(filename: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import inspect
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -525,6 +526,27 @@ def test_methods_and_modules_can_be_jitted() -> None:
     assert trainer.run(x).item() == 2
     trainer.factor = 3
     assert trainer.run(x).item() == 3 and other.run(x).item() == 2
+
+
+def test_attributes_of_plain_objects_are_guards() -> None:
+    class Slotted:
+        __slots__ = ("factor",)
+
+    slotted, space, inner = Slotted(), types.SimpleNamespace(factor=2), types.SimpleNamespace(k=1)
+    slotted.factor, space.inner = 3, inner
+
+    @mo.jit
+    def f(x: Any) -> Any:
+        return x * slotted.factor * space.factor + space.inner.k
+
+    x = mo.array([1.0])
+    assert f(x).item() == 7
+    slotted.factor = 5
+    assert f(x).item() == 11
+    space.factor = 1
+    assert f(x).item() == 6
+    inner.k = 0
+    assert f(x).item() == 5
 
 
 def test_grad_mode_is_part_of_the_key() -> None:
