@@ -36,7 +36,7 @@ from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
 from .var import Var, buffer_of
 
-TRACES = 64  # per function; past it the one that was not used for longest is forgotten
+TRACES = 64  # per function; past it one of the signature that was recorded first is forgotten
 MISMATCH = object()
 
 

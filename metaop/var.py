@@ -207,8 +207,9 @@ class Var:
         return self._array().tolist()
 
     def sync(self) -> Var:
-        """Computes the value; returns the Var."""
-        life.value_of(self._node)
+        """Computes the value; returns the Var.  Does nothing in a trace of `mo.jit`."""
+        if recording.trace is None:
+            life.value_of(self._node)
         return self
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import inspect
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -810,3 +811,41 @@ def test_a_replay_writes_into_the_memory_of_the_value_before_the_last() -> None:
     for _ in range(3):
         run.step(x, t)
     np.testing.assert_array_equal(held, before)
+
+
+def test_threads_trace_and_replay_at_once() -> None:
+    data = batches(6)
+
+    def alone(results: list[Any], number: int, jitted: bool) -> None:
+        weight = nn.Parameter(np.full((FEATURES, CLASSES), 0.1 * (number + 1), np.float32))
+        optimizer = nn.optim.SGD([weight], lr=0.1, momentum=0.9)
+
+        def step(x: Any, t: Any) -> Any:
+            loss = F.cross_entropy(x @ weight, t)
+            optimizer.step(loss)
+            return loss
+
+        call: Any = mo.jit(step) if jitted else step
+        losses = [call(mo.array(x), mo.array(t)).item() for x, t in data]
+        results[number] = (losses, weight.numpy().tolist())
+
+    want: list[Any] = [None] * 4
+    for number in range(4):
+        alone(want, number, False)
+    got: list[Any] = [None] * 4
+    threads = [threading.Thread(target=alone, args=(got, k, k % 2 == 0)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == want
+
+
+def test_sync_in_a_trace_does_nothing() -> None:
+    @mo.jit
+    def f(x: Any) -> Any:
+        y = (x + 1).sync()
+        mo.sync()
+        return y * 2
+
+    assert [f(mo.array([k])).item() for k in (1.0, 2.0)] == [4, 6]
