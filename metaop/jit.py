@@ -839,7 +839,9 @@ def jit(function: Callable[..., Any]) -> Jitted:
     arguments, by int, str, bool and None arguments and by whether gradients are recorded; each has
     guards on what else the function saw (`repr` lists them).  What has changed is recorded again,
     never replayed stale.  Float arguments, learning rates and the like are inputs: a new value
-    costs nothing.  Other Python runs at recording only.
+    costs nothing.  Guards see Modules, optimisers, and the globals, closure cells, lists, dicts and
+    objects of the user's that the function and what it calls name.  What Python gets from elsewhere
+    (the clock, a file, NumPy's random numbers) it gets at recording only.
 
     Raises JitError where the function asks for a value (`if x > 0`, `x.item()`, `print(x)`).
 
