@@ -4,9 +4,10 @@
     python -m benchmarks.overhead --batch 256 --steps 50 --rounds 7
 
 With jit: the wall time of a call less that of the native run inside it, both measured in the same
-calls; and that of a call whose native run is left out.  Without: microseconds a node, for each part of a step: recording the forward pass, the
-gradient with the optimiser's update, finding the program (the key and the look-up), the native
-run, and binding the results.  Printed are medians over calls, and lowest tenths in brackets.
+calls; and that of a call whose native run is left out.  Without: microseconds a node, for each part
+of a step: recording the forward pass, the gradient with the optimiser's update, finding the program
+(the key and the look-up), the native run, and binding the results.  Printed are medians over calls,
+and lowest tenths in brackets.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def with_jit(batch: int, momentum: float, rounds: int, steps: int, arrays: bool)
 
 
 def replayed_alone(batch: int, momentum: float, rounds: int, steps: int) -> list[float]:
-    """Seconds of every call with the native run left out: the Python of a replay, in warm caches."""
+    """Seconds of every call with the native run left out: a replay's Python, in warm caches."""
     plain, images, labels = training(batch, momentum)
     step = mo.jit(plain)
     given = (mo.array(images), mo.array(labels))
