@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from metaop.config import config
 from metaop.graph import Escape, Node, Scalar
 
+from .contraction import plan
 from .fuse import Fused
 from .group import Grouped
 from .kernels import machine_code
@@ -29,6 +31,23 @@ def schedule_nest(work: Tree | Nest, number: int) -> Scheduled:
     if config.check:
         verify_kernel(scheduled.kernel)
     return scheduled
+
+
+def schedule_tree(tree: Tree, number: int) -> Sequence[Scheduled]:
+    """The kernels of a tree: several if a contraction's operands are packed for all of it."""
+    planned = plan(tree, f"k{number}")
+    if planned is None:
+        return [schedule_nest(tree, number)]
+    if config.check:
+        for one in planned.launches:
+            verify_kernel(one.kernel)
+    return planned.launches
+
+
+def _touched(scheduled: Scheduled) -> tuple[list[Buffer], list[Buffer]]:
+    """The buffers that a kernel reads, and those that it writes."""
+    pairs = list(zip(scheduled.buffers, scheduled.kernel.buffers, strict=True))
+    return [b for b, p in pairs if not p.written], [b for b, p in pairs if p.written]
 
 
 class _Assembler:
@@ -67,7 +86,7 @@ class _Assembler:
             segments=segments,
             checks=self.checks,
             counters=self.counters,
-            slots=len(buffers) + len(self.counters) + 1,
+            slots=len(self.slots) + 1,
         )
 
     def input_buffer(self, node: Input) -> Buffer:
@@ -96,22 +115,23 @@ class _Assembler:
         return segments + ([self.phases(run)] if run else [])
 
     def phases(self, trees: list[Tree]) -> list[list[KernelLaunch]]:
-        """Each tree in the first phase after those of what it needs or overwrites."""
+        """Each kernel in the first phase after those of what it needs or overwrites."""
         phases: list[list[KernelLaunch]] = []
         written: dict[Buffer, int] = {}
         read: dict[Buffer, int] = {}
         for tree in trees:
-            reads, writes = tree.reads, tree.writes
-            needs = [written[b] for b in (*reads, *writes) if b in written]
-            needs += [read[b] for b in writes if b in read]
-            number = 1 + max(needs, default=-1)
-            if number == len(phases):
-                phases.append([])
-            phases[number].append(self.launch(tree))
-            for buffer in writes:
-                written[buffer] = number
-            for buffer in reads:
-                read[buffer] = max(read.get(buffer, 0), number)
+            for scheduled in self.kernels(tree):
+                reads, writes = _touched(scheduled)
+                needs = [written[b] for b in (*reads, *writes) if b in written]
+                needs += [read[b] for b in writes if b in read]
+                number = 1 + max(needs, default=-1)
+                if number == len(phases):
+                    phases.append([])
+                phases[number].append(self.launch(scheduled))
+                for buffer in writes:
+                    written[buffer] = number
+                for buffer in reads:
+                    read[buffer] = max(read.get(buffer, 0), number)
         return phases
 
     def host_call(self, node: Escape) -> HostCall:
@@ -128,15 +148,24 @@ class _Assembler:
             self.counters.append(self.slots[buffer])
         return self.slots[buffer]
 
-    def launch(self, tree: Tree) -> KernelLaunch:
-        scheduled = schedule_nest(tree, self.count)
+    def kernels(self, tree: Tree) -> Sequence[Scheduled]:
+        """The kernels of a tree, in order: for a contraction, what packs operands comes first."""
+        made = schedule_tree(tree, self.count)
         self.count += 1
+        for one in made:
+            for buffer in one.buffers:
+                if buffer not in self.slots and buffer.role == "tmp":
+                    self.slots[buffer] = len(self.slots) + 1
+        return made
+
+    def launch(self, scheduled: Scheduled) -> KernelLaunch:
         key = kernel_key(scheduled.kernel)
         integers = dict(scheduled.integers)
         for name, site in scheduled.tree.checks.items():
-            position = self.position_of_site.get(id(site.node.site), 0)
-            integers[name] = len(self.checks)
-            self.checks.append(FailedCheck(position, site.low, site.high))
+            if name in integers:
+                position = self.position_of_site.get(id(site.node.site), 0)
+                integers[name] = len(self.checks)
+                self.checks.append(FailedCheck(position, site.low, site.high))
         return KernelLaunch(
             key,
             scheduled.kernel,

@@ -75,6 +75,11 @@ def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
     return fused
 
 
+def is_barrier(node: Node) -> bool:
+    """True for a value that the user wants in memory."""
+    return isinstance(node, Elementwise) and node.op == "barrier"
+
+
 def reshape_base(node: Node) -> Node:
     """The node whose memory this one can share: what it is a chain of reshapes of."""
     while isinstance(node, Reindex) and _is_reshape(node):
@@ -115,6 +120,7 @@ def choose_stores(
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
+    stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
     cost = _costs(graph, stored)
     footprint = _footprints(graph, stored)
@@ -545,7 +551,7 @@ class _Builder:
     def _reduction_over(self, node: ReindexReduce, parts: Sequence[Part]) -> Nest:
         y = node.inputs[0]
         kept = [e[1] for e in node.indices]
-        reduced = [k for k in range(len(y.shape)) if k not in kept]
+        reduced = [k for k in range(len(y.shape)) if k not in kept and y.shape[k] != 1]
         extents = [part.modulus for part in parts] + [y.shape[k] for k in reduced]
         at_result = _joined(parts, len(kept))
         indices: list[Expr] = [0] * len(y.shape)
@@ -557,6 +563,11 @@ class _Builder:
         inner, at, guard = self._unguarded(lowering, node, y, tuple(indices))
         value = lowering.value(inner, at, guard)
         offset = simplify(flatten(at_result, node.shape), extents)
+        if not reduced and guard == TRUE:  # a sum of one term
+            value = self._stored(lowering, value, node)
+            return self._finish(
+                node, lowering, extents=extents, rank=len(parts), value=value, offset=offset
+            )
         nest = self._finish(
             node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
             op=node.op,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from metaop.graph import Escape
 from metaop.index import Expr, flatten, simplify
 
-from .fuse import Fused, memory_cost
+from .fuse import Fused, is_barrier, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Tree, dependencies
 from .schedule import (
@@ -250,6 +250,8 @@ class _Grouping:
             return "a host callback"
         if source.last:
             return "it reads what a last part makes"
+        if any(is_barrier(n.nodes[-1]) for n in source.nests):
+            return "stop_fuse()"
         if any(n.scatter for n in nests):
             return "a scatter has a kernel of its own"
         targets = [n.target for n in nests]
@@ -399,7 +401,11 @@ class _Grouping:
         sources -= {mine}
         alone = len(nests) == 1 and nest.iterations == 1
         if not sources and alone:
-            others = [g for g in self.group_of.values() if g.nests and g is not mine]
+            others = [
+                g
+                for g in self.group_of.values()
+                if g.nests and g is not mine and not any(n.contraction for n in g.nests)
+            ]
             sources = set(others[:1])
         if not sources:
             return
@@ -409,7 +415,9 @@ class _Grouping:
         following = few and any(m.target in n.reads for n in nests for m in source.last)
         if not source.nests or not (finishing or following):
             return
-        if any(n.scatter or len(self.writer[n.target]) > 1 for n in source.nests):
+        if any(n.scatter or n.contraction for n in source.nests):
+            return
+        if any(len(self.writer[n.target]) > 1 for n in source.nests):
             return
         if self.passes_through_others(source, mine):
             return

@@ -151,6 +151,7 @@ class Nest:
     lanes: bool = False  # a reduction that adds up in lanes over a reduced loop, not one by one
     parts: tuple[Part, ...] | None = None  # how loops 0 … rank-1 follow from the result's indices
     reads_at: list[tuple[str, tuple[Expr, ...]]] = field(default_factory=list)
+    carried: tuple[Expr, ...] = ()  # what the loops it was made with are in the loops it has now
 
     @property
     def reads(self) -> list[Buffer]:

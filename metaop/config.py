@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 
@@ -21,18 +22,30 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0", "false", "no")
 
 
+_FUSE = os.environ.get("METAOP_FUSE", "1") not in ("0", "false", "no")
+_thread = threading.local()
+
+
 @dataclass
 class Config:
     """Settings that a program may change at run time."""
 
     check: bool = _flag("METAOP_CHECK")
-    fuse: bool = os.environ.get("METAOP_FUSE", "1") not in ("0", "false", "no")
     cpu: str = os.environ.get("METAOP_CPU", "host")
     cache: str = os.environ.get("METAOP_CACHE", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.
     pending_depth: int = 4096
     pending_update_depth: int = 16
+
+    @property
+    def fuse(self) -> bool:
+        """Whether nests become common kernels: per Python thread, see `mo.no_fuse`."""
+        return getattr(_thread, "fuse", _FUSE)
+
+    @fuse.setter
+    def fuse(self, wanted: bool) -> None:
+        _thread.fuse = wanted
 
 
 config = Config()

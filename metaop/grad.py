@@ -150,6 +150,7 @@ _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 ELEMENTWISE: dict[str, ElementwiseRule] = {
     "neg": _one(lambda g, y, a: neg(g)),
     "copy": _one(lambda g, y, a: g),
+    "barrier": _one(lambda g, y, a: g),
     "abs": _one(lambda g, y, a: mul(g, unary("sign", a))),
     "sqrt": _one(lambda g, y, a: div(g, times(y, 2))),
     "exp": _one(lambda g, y, a: mul(g, y)),

@@ -247,7 +247,7 @@ def _table() -> dict[str, Operator]:
 
     define("neg", 1, 1, "fiu")
     define("abs sign", 1, 1, "fiu")
-    define("copy", 1, 0, "fiub")
+    define("copy barrier", 1, 0, "fiub")  # a barrier is read from memory
     define("floor ceil round trunc", 1, 1, "f")
     define("sqrt", 1, 6, "f")
     define("exp exp2 sigmoid tanh", 1, 12, "f")

@@ -5,7 +5,7 @@
 Also what keeps long sums accurate: no running sum is longer than a piece.  Decided by shapes
 alone, so results do not depend on the number of threads; of a dynamic axis by its hint, with
 pieces of a fixed length, so that all ordinary sizes are one program.  Leaves alone: short
-reductions, and sums of products with many results (their pieces would be as large as the operands).
+reductions, and sums of products with so many results that their tiles are work enough.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from ..rewrite import Graph, map_graph
 ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
 SHORT = 8192  # terms of a sum that one thread may add up alone
 ACCURATE = 2048  # terms of a piece of a longer one, so that rounding errors stay small
+ENOUGH_BLOCKS = 32  # blocks of a matrix product that threads can share
+BLOCK = 4096  # its results
+LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
 
@@ -47,8 +50,12 @@ def _split(node: Node) -> Node:
     reduced = [k for k in range(len(y.shape)) if k not in kept]
     axis = max(reduced, key=lambda k: hint(y.shape[k]) * (8 if k == reduced[0] else 1))
     results, extent = hint(node.size), y.shape[axis]
-    shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)
-    accurate = 1 if _is_product(y) and results >= ENOUGH_RESULTS else -(-terms // ACCURATE)
+    if _is_product(y) and results >= ENOUGH_RESULTS:
+        shared = min(-(-ENOUGH_BLOCKS * BLOCK // results), terms // LONG_PIECE)
+        accurate = 1
+    else:
+        shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)
+        accurate = -(-terms // ACCURATE)
     wanted = min(max(shared, accurate), hint(extent))
     if wanted < 2:
         return node

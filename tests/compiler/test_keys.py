@@ -13,7 +13,7 @@ from numba.core import event
 
 import metaop as mo
 from metaop import nn
-from metaop.compiler import pipeline
+from metaop.compiler import pipeline, programs
 from metaop.compiler.keys import canonical, structure_of
 from metaop.extent import Extent, standard_hint
 from metaop.graph import pending
@@ -342,7 +342,7 @@ def test_all_sizes_of_an_axis_compute_what_each_computes_alone(
 
     pipeline.forget()
     together = results()
-    made = len(pipeline._structures.values())
+    made = len(programs._structures.values())
     monkeypatch.setattr(sys.modules["metaop.var"], "dynamic_shape", tuple)
     alone = results()
     for a, b in zip(together, alone, strict=True):
