@@ -294,7 +294,20 @@ def _lower_bounds(atom: Atom) -> list[tuple[Polynomial, int]]:
         bounds.append((ZERO, 1))
     if kind == "//" and divisor is not None:
         bounds.append((subtract(a, constant(divisor - 1)), divisor))
+        least = _extreme_number(a, 1)
+        if least is not None:
+            bounds.append((constant(least // divisor), 1))
     return bounds
+
+
+def _extreme_number(a: Polynomial, sign: int) -> int | None:
+    """The least (sign 1) or greatest (-1) value of a polynomial over symbols, None if it has none
+    or that is not known."""
+    if any(atom[0] != "s" for monomial, _ in a for atom in monomial):
+        return None
+    terms = dict(_from_least(a))
+    number = terms.pop((), 0)
+    return number if all(sign * c >= 0 for c in terms.values()) else None
 
 
 def _upper_bounds(atom: Atom) -> list[tuple[Polynomial, int]]:
@@ -308,6 +321,9 @@ def _upper_bounds(atom: Atom) -> list[tuple[Polynomial, int]]:
         bounds.append((subtract(b, ONE), 1))
     elif divisor is not None:
         bounds.append((a, divisor))
+        greatest = _extreme_number(a, -1)
+        if greatest is not None:
+            bounds.append((constant(greatest // divisor), 1))
     if nonnegative(a):
         bounds.append((a, 1))
     return bounds
