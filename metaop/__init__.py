@@ -213,6 +213,7 @@ from .rearrange import (
     atleast_2d,
     atleast_3d,
     block_diag,
+    broadcast,
     broadcast_arrays,
     chunk,
     column_stack,

@@ -67,8 +67,8 @@ METHODS: dict[str, Callable[..., Any]] = {
         "argsort kthvalue median quantile searchsorted sort topk unique"
     ).split()},
     **{name: getattr(rearrange, name) for name in (
-        "chunk diag diag_embed diagonal expand fliplr flipud narrow ravel repeat_interleave rot90 "
-        "select t tensor_split trace unbind unflatten"
+        "broadcast chunk diag diag_embed diagonal expand fliplr flipud narrow ravel "
+        "repeat_interleave rot90 select t tensor_split trace unbind unflatten"
     ).split()},
     **{name: getattr(linalg, name) for name in (
         "cholesky det inv logdet matrix_power pinv qr slogdet svd"
@@ -89,7 +89,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "ne": el.not_equal, "lt": el.less, "le": el.less_equal, "gt": el.greater,
     "ge": el.greater_equal, "add": el.add, "sub": el.subtract, "mul": el.multiply,
     "div": el.divide, "clamp": el.clip, "matmul": linear.matmul, "dot": linear.dot,
-    "take": indexing.take, "reindex": notation.reindex, "reindex_reduce": notation.reindex_reduce,
+    "take": indexing.take, "reduce": reduction.reduce_by,
+    "reindex": notation.reindex, "reindex_reduce": notation.reindex_reduce,
 }  # fmt: skip
 
 
