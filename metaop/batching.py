@@ -222,7 +222,8 @@ def vmap(function: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> C
             (n.shape if axis is None else n.shape[1:], n.dtype) for n, axis in zip(fronts, axes)
         ]
         recorded = Recorded("vmap", function, arguments, kinds)
-        many, one = {}, {}
+        many: dict[Node, Node] = {}
+        one: dict[Node, Node] = {}
         for place, front, axis in zip(recorded.inputs, fronts, axes):
             (one if axis is None else many)[place] = front
         results = batched_nodes(recorded.outputs, many, count, one)

@@ -117,7 +117,10 @@ class Body:
             recording.grad = saved
         position = {buffer: k for k, buffer in enumerate(buffers)}
         roots = list(dict.fromkeys(n for n in outputs if n not in position))
-        bound, leaves, nodes, kinds = None, [], [], []
+        bound: Any = None
+        leaves: list[Any] = []
+        nodes: list[Node] = []
+        kinds: list[Any] = []
         if roots:
             nodes = pending(roots)
             bound, leaves = pipeline.program_for(nodes, roots)

@@ -305,7 +305,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     return QRResult(*(_restored(v, dtype) for v in found))
 
 
-def _qr(a: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
+def _qr(a: np.ndarray, mode: Any) -> tuple[np.ndarray, np.ndarray]:
     q, r = np.linalg.qr(a, mode)
     return q, r
 

@@ -180,7 +180,7 @@ def array_split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Va
     """x cut into `sections` parts whose sizes differ by at most one, the larger ones first."""
     if not hasattr(sections, "__index__"):
         return split(x, sections, axis)
-    count = operator.index(sections)  # type: ignore[arg-type]
+    count = operator.index(sections)
     if count < 1:
         raise ShapeError(f"array_split(x, sections): need at least one section, got {count}")
     n = node_of(x).shape[_axis(x, axis, "array_split")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,7 @@ def test_the_table_names_every_array_function() -> None:
     """A function that is exported is compared here, or named with the test that has it."""
     elsewhere = set(
         """
+        cond scan while_loop vmap vjp jvp jacobian hessian hvp value_and_grad gradcheck
         Axis DType Generator Indexed Var array as_tensor asarray assign_all axes broadcast
         broadcast_to can_cast config dump e enable_grad explain finfo from_dlpack from_numpy
         get_num_threads grad iinfo index inf is_floating_point is_grad_enabled is_tensor
@@ -218,3 +220,10 @@ def test_the_table_names_every_array_function() -> None:
 def test_functions_of_linalg_are_in_the_table() -> None:
     named = {f.name.split(".")[-1] for f in TABLE}
     assert set(mo.linalg.__all__) <= named, set(mo.linalg.__all__) - named
+
+
+def test_the_documentation_has_every_function_of_the_table() -> None:
+    """docs/api.md is generated: `python docs/generate_api.py`."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    for function in TABLE:
+        assert f"| `{function.name}`" in page, function.name
