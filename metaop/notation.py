@@ -73,16 +73,25 @@ def _expressions(
 
 def _call(operation: str, index: Callable[..., Any], rank: int) -> list[Any]:
     try:
-        inspect.signature(index).bind(*range(rank))
+        result = index(*[Index(("i", k)) for k in range(rank)])
     except TypeError:
-        count = len(inspect.signature(index).parameters)
+        _check_arity(operation, index, rank)
+        raise
+    return list(result) if isinstance(result, tuple | list) else [result]
+
+
+def _check_arity(operation: str, index: Callable[..., Any], rank: int) -> None:
+    """Raises IndexExpressionError if the function cannot take as many indices as there are."""
+    try:
+        signature = inspect.signature(index)
+        signature.bind(*range(rank))
+    except TypeError:
         raise IndexExpressionError(
-            f"{operation}: the index function takes {count} indices, but there are {rank} loops"
+            f"{operation}: the index function takes {len(signature.parameters)} indices, but there "
+            f"are {rank} loops"
         ) from None
     except ValueError:
         pass
-    result = index(*(Index(("i", k)) for k in range(rank)))
-    return list(result) if isinstance(result, tuple | list) else [result]
 
 
 def _resolve(
