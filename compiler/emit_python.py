@@ -48,7 +48,7 @@ _COMBINE = {
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}",
     "fma": "fma({1}, {2}, {0})",
 }  # fmt: skip
-_PREFIX = {"neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}"}
+_PREFIX = {"neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}", "again": "{0}"}
 
 
 def emit_python(kernel: Kernel, comment: str = "") -> str:

@@ -272,7 +272,7 @@ class Builder:
             return self.threefry(*args)
         if op == "where":
             return self.raw.select(*args)
-        if op == "copy":
+        if op in ("copy", "again"):
             return args[0]
         table = _FLOAT if dtype.is_float else _BOOL if dtype is dt.bool_ else _INTEGER
         rule = table.get(op)

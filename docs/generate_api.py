@@ -40,7 +40,8 @@ PyTorch mean differently is listed in [from-pytorch.md](from-pytorch.md).
 # What has no line in the table of the tests: title, module, names.
 OTHERS: list[tuple[str, Any, str]] = [
     ("Meta-operators", mo, "reindex reindex_reduce index broadcast axes"),
-    ("Transformations", mo, "grad value_and_grad vjp jvp jacobian hessian hvp vmap gradcheck"),
+    ("Transformations", mo, "grad value_and_grad vjp jvp jacobian hessian hvp vmap checkpoint "
+     "gradcheck"),
     ("Control flow", mo, "scan while_loop cond"),
     ("Creation from data", mo, "array asarray empty empty_like from_dlpack from_numpy"),
     ("Random numbers", mo.random, "manual_seed uniform normal randint bernoulli exponential gamma "

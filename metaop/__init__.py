@@ -343,7 +343,7 @@ from .special import (
     xlogy,
 )
 from .threads import get_num_threads, set_num_threads
-from .transforms import gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, then what is built on all of the above

@@ -16,7 +16,7 @@ import numpy as np
 from .build import broadcast_to, permute, reduce
 from .compiler.rewrite import rebuild
 from .errors import CompilerBug, JitError, ShapeError, describe, origin
-from .graph import Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
+from .graph import Custom, Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
 from .index import Expr, transform
 from .placeholder import Placeholder, Recorded, as_var, leaves_of, rebuilt
 from .var import Var
@@ -116,11 +116,17 @@ def _escape_gradient(
     return tuple(gradients)
 
 
+def _custom(node: Custom, inputs: list[Node], batched: list[bool], count: int) -> Node:
+    """The value; the rule of one example is applied to a batch by `vmap` of it."""
+    raise JitError("vmap of mo.checkpoint: map the function inside instead")
+
+
 RULES: dict[type[Node], Callable[..., Node]] = {
     Elementwise: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
+    Custom: _custom,
 }
 
 

@@ -9,6 +9,7 @@
                                                  condition holds; fill outside x_k or if none does
            | ReindexReduce(op, shape, e; y, …)   out = identity; for i: out[e(i)] op= y[i]
            | Escape(call; a, …)                  a host callback, a boundary of native execution
+           | Custom(rule; a, b, …)               a, with a gradient of its own in a, b, …
 
 Nodes have identity equality and are never changed after construction, with one exception that
 is the life of a value: a node acquires a storage when it is computed, and loses its inputs when
@@ -210,6 +211,7 @@ def _table() -> dict[str, Operator]:
     define("neg", 1, 1, "fiu")
     define("abs sign", 1, 1, "fiu")
     define("copy", 1, 0, "fiub")
+    define("again", 1, 0, "fiub")  # a copy that no rewrite removes: what reads it is recomputed
     define("floor ceil round trunc", 1, 1, "f")
     define("sqrt", 1, 6, "f")
     define("exp exp2 sigmoid tanh", 1, 12, "f")
@@ -369,6 +371,18 @@ class Escape(Node):
         self.name, self.call, self.gradient, self.key = name, call, gradient, key
         identity = id(call) if key is None else key
         super().__init__(shape, dtype, inputs, ("escape", name, dtype.name, identity))
+
+
+class Custom(Node):
+    """The value of its first input, whose gradient a rule gives: (node, output gradient) -> the
+    gradients of all inputs.  The others are where gradients may go; the compiler drops them."""
+
+    __slots__ = ("rule",)
+    kind = "custom"
+
+    def __init__(self, rule: Callable[..., Any], value: Node, *others: Node):
+        self.rule = rule
+        super().__init__(value.shape, value.dtype, (value, *others), ("custom",))
 
 
 def toposort(roots: Iterable[Node], leaf: Callable[[Node], bool] | None = None) -> list[Node]:

@@ -175,6 +175,7 @@ def _one(x: Array) -> Array:
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     # One operand.
     "copy": np.copy,
+    "again": np.copy,
     "neg": np.negative,
     "abs": np.absolute,
     "sign": np.sign,

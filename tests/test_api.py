@@ -191,7 +191,7 @@ def test_the_table_names_every_array_function() -> None:
     """A function that is exported is compared here, or named with the test that has it."""
     elsewhere = set(
         """
-        cond scan while_loop vmap vjp jvp jacobian hessian hvp value_and_grad gradcheck
+        cond scan while_loop vmap vjp jvp jacobian hessian hvp value_and_grad gradcheck checkpoint
         Axis DType Generator Indexed Var array as_tensor asarray assign_all axes broadcast
         broadcast_to can_cast config dump e enable_grad explain finfo from_dlpack from_numpy
         get_num_threads grad iinfo index inf is_floating_point is_grad_enabled is_tensor

@@ -79,8 +79,9 @@ class TestBfloat16:
 
 # What each operator is in NumPy or SciPy's words, for floats; None: no NumPy function of this name.
 UNARY_FLOAT = {
-    "copy": "positive", "neg": "negative", "abs": "abs", "sign": "sign", "square": "square",
-    "reciprocal": "reciprocal", "sqrt": "sqrt", "exp": "exp", "exp2": "exp2", "expm1": "expm1",
+    "copy": "positive", "again": "positive", "neg": "negative", "abs": "abs", "sign": "sign",
+    "square": "square", "reciprocal": "reciprocal", "sqrt": "sqrt", "exp": "exp", "exp2": "exp2",
+    "expm1": "expm1",
     "log": "log", "log2": "log2", "log10": "log10", "log1p": "log1p", "sin": "sin", "cos": "cos",
     "tan": "tan", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh",
     "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
