@@ -39,7 +39,7 @@ PyTorch mean differently is listed in [from-pytorch.md](from-pytorch.md).
 
 # What has no line in the table of the tests: title, module, names.
 OTHERS: list[tuple[str, Any, str]] = [
-    ("Meta-operators", mo, "reindex reindex_reduce index broadcast axes"),
+    ("Meta-operators", mo, "reindex reindex_reduce index broadcast axes kernel numpy_code"),
     ("Transformations", mo, "grad value_and_grad vjp jvp jacobian hessian hvp vmap checkpoint "
      "gradcheck"),
     ("Control flow", mo, "scan while_loop cond"),

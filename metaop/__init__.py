@@ -164,6 +164,7 @@ from .interchange import (
     isdtype,
     result_type,
 )
+from .kernels import kernel, numpy_code
 from .life import transaction
 from .linear import (
     addmm,

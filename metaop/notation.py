@@ -370,6 +370,9 @@ class Indexed:
     def __init__(self, node_for: Callable[[tuple[Axis, ...]], Node], axes: list[Axis]):
         self._node_for, self.axes = node_for, axes
 
+    def __bool__(self) -> bool:
+        raise TypeError("an expression over named axes has no truth value; write mo.where(c, a, b)")
+
     def array(self, *order: Axis) -> Var:
         """The Var with the given axes in this order (all axes of the expression, each once)."""
         order = order or tuple(_natural(self.axes))
