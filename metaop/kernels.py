@@ -35,6 +35,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], shape: Any, dtype: Any, gradient: Any):
         self.function, self.shape, self.dtype, self.gradient = function, shape, dtype, gradient
+        self.name = getattr(function, "__name__", "kernel")
         functools.update_wrapper(self, function)
         self._key = code_key(function)
 
@@ -45,7 +46,7 @@ class Kernel:
         count = len(inspect.signature(self.function).parameters)
         if len(shape) + len(vars) != count:
             raise ShapeError(
-                f"{self.__name__}: {count} arguments are declared, there are {len(shape)} indices "
+                f"{self.name}: {count} arguments are declared, there are {len(shape)} indices "
                 f"and {len(vars)} operands"
             )
         traced = None if self.gradient is not None else self._traced(shape, vars)
@@ -81,7 +82,7 @@ class Kernel:
         call = functools.partial(_run_loop, loop, shape, kind)
         key = None if self._key is None else ("kernel", self._key, shape, kind.name)
         rule = None if self.gradient is None else functools.partial(_own_gradient, self.gradient)
-        return Var._of(Escape(self.__name__, call, shape, kind, *nodes, gradient=rule, key=key))
+        return Var._of(Escape(self.name, call, shape, kind, *nodes, gradient=rule, key=key))
 
     def _result_dtype(self, nodes: list[Node]) -> DType:
         if self.dtype is not None:
