@@ -192,7 +192,7 @@ def test_the_table_names_every_array_function() -> None:
     elsewhere = set(
         """
         cond scan while_loop vmap vjp jvp jacobian hessian hvp value_and_grad gradcheck checkpoint
-        kernel numpy_code
+        kernel numpy_code take_along_dim msort chain_matmul matvec vecmat broadcast_shapes ascontiguousarray
         Axis DType Generator Indexed Var array as_tensor asarray assign_all axes broadcast
         broadcast_to can_cast config dump e enable_grad explain finfo from_dlpack from_numpy
         get_num_threads grad iinfo index inf is_floating_point is_grad_enabled is_tensor
@@ -228,3 +228,22 @@ def test_the_documentation_has_every_function_of_the_table() -> None:
     page = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
     for function in TABLE:
         assert f"| `{function.name}`" in page, function.name
+
+
+def test_further_names_of_torch_and_numpy() -> None:
+    rng = np.random.default_rng(0)
+    x, m, v = rng.normal(size=(2, 3)), rng.normal(size=(4, 2, 3)), rng.normal(size=3)
+    close(mo.matvec(m, v).numpy(), m @ v)
+    close(mo.vecmat(x[:, 0], m).numpy(), x[:, 0] @ m)
+    close(mo.chain_matmul(x, x.T, x).numpy(), x @ x.T @ x)
+    close(mo.msort(mo.array(x)).numpy(), np.sort(x, 0))
+    at = np.argsort(x, 1)
+    close(mo.take_along_dim(x, at, 1).numpy(), np.sort(x, 1))
+    close(mo.take_along_dim(x, at).numpy(), x.ravel()[at.ravel()])
+    assert mo.broadcast_shapes((3, 1), (4,)) == (3, 4)
+    with pytest.raises(mo.ShapeError, match="do not broadcast"):
+        mo.broadcast_shapes((3,), (4,))
+    for got, want in zip(mo.where(x > 0), np.where(x > 0), strict=True):
+        np.testing.assert_array_equal(got.numpy(), want)
+    assert mo.clamp_min(x, 0).numpy().min() == 0 and mo.clamp_max(x, 0).numpy().max() == 0
+    assert (mo.numel(x), mo.shape(x), mo.ndim(x)) == (6, (2, 3), 2)
