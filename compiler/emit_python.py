@@ -51,6 +51,7 @@ _COMBINE = {
 }  # fmt: skip
 _PREFIX = {
     "neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}", "barrier": "{0}",
+    "again": "{0}",
 }  # fmt: skip
 
 

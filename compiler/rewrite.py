@@ -15,6 +15,7 @@ from metaop.graph import (
     RandomBits,
     Reindex,
     ReindexReduce,
+    Ruled,
     Scalar,
     Shape,
     toposort,
@@ -85,6 +86,8 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
             )  # fmt: skip
         case RandomBits():
             new = RandomBits(node.shape, *inputs)
+        case Ruled():
+            return inputs[0]
         case Escape():
             new = Escape(node.name, node.call, node.shape, node.dtype, *inputs, key=node.key)
         case _:

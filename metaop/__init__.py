@@ -169,6 +169,7 @@ from .interchange import (
     result_type,
 )
 from .jit import jit
+from .kernels import kernel, numpy_code
 from .life import transaction
 from .linear import (
     addmm,
@@ -218,6 +219,7 @@ from .rearrange import (
     atleast_2d,
     atleast_3d,
     block_diag,
+    broadcast,
     broadcast_arrays,
     chunk,
     column_stack,
@@ -348,7 +350,7 @@ from .special import (
 )
 from .statistics import stats
 from .threads import get_num_threads, set_num_threads
-from .transforms import gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, then what is built on all of the above

@@ -16,7 +16,7 @@ import numpy as np
 from .build import broadcast_to, permute, reduce
 from .compiler.rewrite import rebuild
 from .errors import CompilerBug, JitError, ShapeError, describe, origin
-from .graph import Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
+from .graph import Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, Ruled, toposort
 from .index import Expr, transform
 from .placeholder import Placeholder, Recorded, as_var, leaves_of, rebuilt
 from .var import Var
@@ -116,11 +116,17 @@ def _escape_gradient(
     return tuple(gradients)
 
 
+def _custom(node: Ruled, inputs: list[Node], batched: list[bool], count: int) -> Node:
+    """The value; the rule of one example is applied to a batch by `vmap` of it."""
+    raise JitError("vmap of mo.checkpoint: map the function inside instead")
+
+
 RULES: dict[type[Node], Callable[..., Node]] = {
     Elementwise: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
+    Ruled: _custom,
 }
 
 
@@ -222,8 +228,8 @@ def vmap(function: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> C
             (n.shape if axis is None else n.shape[1:], n.dtype) for n, axis in zip(fronts, axes)
         ]
         recorded = Recorded("vmap", function, arguments, kinds)
-        many: dict[Any, Any] = {}
-        one: dict[Any, Any] = {}
+        many: dict[Node, Node] = {}
+        one: dict[Node, Node] = {}
         for place, front, axis in zip(recorded.inputs, fronts, axes):
             (one if axis is None else many)[place] = front
         results = batched_nodes(recorded.outputs, many, count, one)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from .graph import (
     toposort,
 )
 from .life import _error_for
-from .placeholder import Recorded, as_var, leaves_of, rebuilt
+from .placeholder import Recorded, as_var, leaves_of, rebuilt, substitute
 from .storage import Storage
 from .transforms import _grad, _variable, _weighted
 from .var import Var
@@ -59,10 +59,10 @@ class _Leaf:
 
 
 class Body:
-    """A recorded function with what it reads from outside, as a program of its own.
+    """A recorded function with what it reads from outside.
 
     constants: the nodes read from outside; key: equal for bodies that compute the same of their
-    inputs and constants, None if that is unknown.
+    inputs and constants, None if that is unknown; runner: the function as a program of its own.
     """
 
     def __init__(self, recorded: Recorded):
@@ -70,7 +70,7 @@ class Body:
         self.constants = recorded.constants()
         self.outputs = recorded.outputs
         self.key = self._structure()
-        self._program: Any = None
+        self.runner = Runner([*recorded.inputs, *self.constants], self.outputs)
 
     def _structure(self) -> Any:
         places = [*self.recorded.inputs, *self.constants]
@@ -86,16 +86,38 @@ class Body:
             key.append((node.signature, node.shape, node.dtype.name, inputs))
         return (tuple(key), tuple(number[n] for n in self.outputs))
 
+
+class _Place(NamedTuple):
+    """What an error message says of a node."""
+
+    kind: str
+    op: str
+    site: Any
+
+
+class Runner:
+    """A body's program.  It is compiled at the first run and then forgets the recorded nodes: a
+    program that is kept for later must not keep the values of the first call.
+
+    kinds: shapes and dtypes of the results.
+    """
+
+    def __init__(self, places: list[Node], outputs: list[Node]):
+        self._graph: tuple[list[Node], list[Node]] | None = (places, outputs)
+        self.kinds = [(n.shape, n.dtype) for n in outputs]
+        self._program: Any = None
+
     def evaluate(self, values: Sequence[Storage]) -> list[Storage]:
         """The results for storages of the inputs and constants."""
         if self._program is None:
             self._compile(values)
-        bound, sources, fixed, results, nodes = self._program
-        leaves = [fixed[k] if s is None else _Leaf(values[s]) for k, s in enumerate(sources)]
+        bound, sources, results, sites = self._program
+        leaves = [_Leaf(values[s]) if isinstance(s, int) else s for s in sources]
         try:
             storages = [] if bound is None else _run_nested(bound, leaves)
         except runtime.KernelError as fault:
-            raise _error_for(nodes[fault.check.position], fault) from None
+            place: Any = sites[fault.check.position]
+            raise _error_for(place, fault) from None
         found = []
         for kind, k in results:
             if kind == "out":
@@ -105,21 +127,22 @@ class Body:
         return found
 
     def _compile(self, values: Sequence[Storage]) -> None:
-        places = [*self.recorded.inputs, *self.constants]
+        assert self._graph is not None
+        places, outputs = self._graph
         saved = recording.grad
         recording.grad = False
         try:
             buffers: list[Node] = [
                 Buffer(storage, node.shape, node.dtype) for node, storage in zip(places, values)
             ]
-            outputs = self.recorded.instantiate(dict(zip(places, buffers)))
+            outputs = substitute(outputs, dict(zip(places, buffers)))
         finally:
             recording.grad = saved
         position = {buffer: k for k, buffer in enumerate(buffers)}
         roots = list(dict.fromkeys(n for n in outputs if n not in position))
         bound: Any = None
         leaves: list[Any] = []
-        nodes: list[Any] = []
+        nodes: list[Node] = []
         kinds: list[Any] = []
         if roots:
             nodes = pending(roots)
@@ -128,8 +151,10 @@ class Body:
         results = [
             ("value", position[n]) if n in position else kinds[roots.index(n)] for n in outputs
         ]
-        sources = [position.get(leaf) for leaf in leaves]
-        self._program = bound, sources, leaves, results, nodes
+        sources = [position.get(leaf, leaf) for leaf in leaves]  # a leaf that is a plain number
+        sites = [_Place(n.kind, getattr(n, "op", n.kind), n.site) for n in nodes]
+        self._program = bound, sources, results, sites
+        self._graph = None
 
 
 def _storage_of(leaf: Any) -> Storage:
@@ -214,26 +239,20 @@ def _row(array: np.ndarray, k: int) -> Storage:
 
 
 class _Scan:
-    """A scan to be run: bodies and counts.
+    """A scan to be run: the body's program and counts.
 
     The body's outputs are the carry, then what is stacked; if saved, that ends with the carry as it
     came in.
     """
 
     def __init__(self, body: Body, carries: int, xs: int, length: int, reverse: bool, saved: bool):
-        self.body, self.carries, self.xs = body, carries, xs
+        self.runner, self.carries, self.xs = body.runner, carries, xs
         self.length, self.reverse, self.saved = length, reverse, saved
-        outputs = [(n.shape, n.dtype) for n in body.outputs]
+        outputs = body.runner.kinds
         self.stacked = [((length, *shape), dtype) for shape, dtype in outputs[carries:]]
         self.packing = Packing([*outputs[:carries], *self.stacked])
-
-    @property
-    def key(self) -> Any:
-        """What makes two scans of equal inputs the same."""
-        if self.body.key is None:
-            return None
-        counts = (self.carries, self.xs, self.length, self.reverse, self.saved)
-        return ("scan", counts, self.body.key)
+        counts = (carries, xs, length, reverse, saved)
+        self.key = None if body.key is None else ("scan", counts, body.key)
 
     def run(self, *arrays: np.ndarray) -> np.ndarray:
         """The callback: the steps one after the other."""
@@ -242,10 +261,10 @@ class _Scan:
         xs, constants = arrays[self.carries : end], arrays[end:]
         fixed = [Storage.borrowed(np.ascontiguousarray(a)) for a in constants]
         stacks = [np.empty(shape, dtype.storage) for shape, dtype in self.stacked]
-        kinds = [(n.shape, n.dtype) for n in self.body.outputs]
+        kinds = self.runner.kinds
         steps = range(self.length)
         for k in reversed(steps) if self.reverse else steps:
-            found = self.body.evaluate([*carry, *(_row(x, k) for x in xs), *fixed])
+            found = self.runner.evaluate([*carry, *(_row(x, k) for x in xs), *fixed])
             carry = found[: self.carries]
             for stack, storage, kind in zip(stacks, found[self.carries :], kinds[self.carries :]):
                 stack[k] = _array(storage, kind)
@@ -324,12 +343,12 @@ def _scan_node(
     node = Escape(
         "scan", plan.run, (plan.packing.starts[-1],), plan.packing.dtype,
         *(v._node for v in (*carry, *xs)), *body.constants,
-        gradient=functools.partial(_scan_gradient, plan), key=plan.key,
+        gradient=functools.partial(_scan_gradient, plan, body), key=plan.key,
     )  # fmt: skip
     return plan.packing.unpack(node)
 
 
-def _scan_gradient(plan: _Scan, node: Escape, g: Node) -> tuple[Node | None, ...]:
+def _scan_gradient(plan: _Scan, body: Body, node: Escape, g: Node) -> tuple[Node | None, ...]:
     """A scan of the body's gradient, in the other direction."""
     end = plan.carries + plan.xs
     inputs = [Var._of(i) for i in node.inputs]
@@ -338,8 +357,8 @@ def _scan_gradient(plan: _Scan, node: Escape, g: Node) -> tuple[Node | None, ...
     results = plan.packing.unpack(node)
     if not plan.saved:
         again = Recorded.__new__(Recorded)
-        again.inputs, again.structure = plan.body.recorded.inputs, None
-        again.outputs = [*plan.body.outputs, *again.inputs[: plan.carries]]
+        again.inputs, again.structure = body.recorded.inputs, None
+        again.outputs = [*body.outputs, *again.inputs[: plan.carries]]
         results = _scan_node(again, carry, xs, plan.length, plan.reverse, True)
     before = results[len(results) - plan.carries :]
     float_carry = [k for k, v in enumerate(carry) if v.dtype.is_float]
@@ -353,7 +372,7 @@ def _scan_gradient(plan: _Scan, node: Escape, g: Node) -> tuple[Node | None, ...
     def backward(state: Any, row: Any) -> tuple[Any, Any]:
         g_now, totals = state
         carry_now, x_now, g_row = row
-        outputs, variables = _step(plan.body, [*carry_now, *x_now], constants)
+        outputs, variables = _step(body, [*carry_now, *x_now], constants)
         wanted = [(outputs[k], w) for k, w in zip(float_carry, g_now)]
         wanted += [(outputs[plan.carries + k], w) for k, w in zip(float_stacks, g_row)]
         targets = [variables[k] for k in float_carry]
@@ -406,16 +425,17 @@ class _While:
     """A loop to be run: a condition and a body over one carry."""
 
     def __init__(self, condition: Body, body: Body, back: Body | None = None):
-        self.condition, self.body, self.back = condition, body, back
-        self.carries = len(body.recorded.inputs)
-        self.kinds = [(n.shape, n.dtype) for n in body.recorded.inputs]
+        self.condition, self.body = condition.runner, body.runner
+        self.back = None if back is None else back.runner
+        self.kinds = body.runner.kinds
+        first = len(self.kinds)
+        second = first + len(condition.constants)
+        self.ends = first, second, second + len(body.constants)
 
     def split(self, arrays: Sequence[np.ndarray]) -> tuple[list[Storage], ...]:
         """The carry, the constants of the condition, those of the body, and the rest."""
         found = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays]
-        first = self.carries
-        second = first + len(self.condition.constants)
-        third = second + len(self.body.constants)
+        first, second, third = self.ends
         return found[:first], found[first:second], found[second:third], found[third:]
 
     def states(self, arrays: Sequence[np.ndarray]) -> Any:
@@ -440,11 +460,11 @@ class _While:
         assert self.back is not None
         states = list(self.states(arrays))[:-1]
         _, _, of_body, rest = self.split(arrays)
-        count = len(self.back.outputs)
+        kinds = self.back.kinds
+        count = len(kinds)
         flow, others = rest[:count], rest[count:]
         for state in reversed(states):
             flow = self.back.evaluate([*flow, *state, *of_body, *others])
-        kinds = [(n.shape, n.dtype) for n in self.back.outputs]
         return Packing(kinds).pack([_array(s, k) for s, k in zip(flow, kinds)])
 
 
@@ -465,7 +485,8 @@ def while_loop(condition: Callable[[Any], Any], function: Callable[[Any], Any], 
     node = Escape(
         "while_loop", plan.run, (packing.starts[-1],), packing.dtype,
         *(v._node for v in carry), *test.constants, *body.constants,
-        gradient=functools.partial(_while_gradient, plan), key=_while_key("while", test, body),
+        gradient=functools.partial(_while_gradient, test, body),
+        key=_while_key("while", test, body),
     )  # fmt: skip
     return rebuilt(init, packing.unpack(node))
 
@@ -475,20 +496,21 @@ def _while_key(name: str, *bodies: Body) -> Any:
     return None if None in keys else (name, keys)
 
 
-def _while_gradient(plan: _While, node: Escape, g: Node) -> tuple[Node | None, ...]:
+def _while_gradient(condition: Body, body: Body, node: Escape, g: Node) -> tuple[Node | None, ...]:
     """One callback that runs the body's gradient backwards over the states of the loop."""
     inputs = [Var._of(i) for i in node.inputs]
-    first = plan.carries
-    second = first + len(plan.condition.constants)
+    kinds = body.runner.kinds
+    first = len(kinds)
+    second = first + len(condition.constants)
     carry, constants = inputs[:first], inputs[second:]
     float_carry = [k for k, v in enumerate(carry) if v.dtype.is_float]
     float_constants = [k for k, v in enumerate(constants) if v.dtype.is_float]
-    g_all = Packing(plan.kinds).unpack(g)
+    g_all = Packing(kinds).unpack(g)
     flow = [g_all[k] for k in float_carry] + [_zeros(constants[k]) for k in float_constants]
 
     def backward(*values: Any) -> Any:
         g_now, totals = values[: len(float_carry)], values[len(float_carry) : len(flow)]
-        outputs, variables = _step(plan.body, list(values[len(flow) : len(flow) + first]),
+        outputs, variables = _step(body, list(values[len(flow) : len(flow) + first]),
                                    list(values[len(flow) + first :]))  # fmt: skip
         targets = [variables[k] for k in float_carry]
         targets += [variables[first + k] for k in float_constants]
@@ -498,12 +520,12 @@ def _while_gradient(plan: _While, node: Escape, g: Node) -> tuple[Node | None, .
 
     given = (*flow, *carry, *constants)
     back = Body(Recorded("while_loop", backward, given, _kinds(given)))
-    whole = _While(plan.condition, plan.body, back)
+    whole = _While(condition, body, back)
     packing = Packing([(v.shape, v.dtype) for v in flow])
     result = Escape(
         "gradient of while_loop", whole.run_back, (packing.starts[-1],), packing.dtype,
         *node.inputs, *(v._node for v in flow), *back.constants,
-        key=_while_key("while gradient", plan.condition, plan.body, back),
+        key=_while_key("while gradient", condition, body, back),
     )  # fmt: skip
     found = packing.unpack(result)
     gradients: list[Node | None] = [None] * len(inputs)
@@ -521,20 +543,19 @@ class _Cond:
     """A branch to be run."""
 
     def __init__(self, yes: Body, no: Body):
-        self.yes, self.no = yes, no
-        self.kinds = [(n.shape, n.dtype) for n in yes.outputs]
+        self.yes, self.no, self.kinds = yes.runner, no.runner, yes.runner.kinds
         self.packing = Packing(self.kinds)
         self.operands = len(yes.recorded.inputs)
+        self.border = len(yes.constants)
 
     def run(self, predicate: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
         """The callback: one of the two."""
         values = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays]
         operands, rest = values[: self.operands], values[self.operands :]
-        border = len(self.yes.constants)
         if predicate:
-            found = self.yes.evaluate([*operands, *rest[:border]])
+            found = self.yes.evaluate([*operands, *rest[: self.border]])
         else:
-            found = self.no.evaluate([*operands, *rest[border:]])
+            found = self.no.evaluate([*operands, *rest[self.border :]])
         return self.packing.pack([_array(s, k) for s, k in zip(found, self.kinds)])
 
 
@@ -565,15 +586,17 @@ def cond(
         "cond", plan.run, (plan.packing.starts[-1],), plan.packing.dtype,
         cast(reshape(choice._node, ()), dt.bool_), *(v._node for v in given),
         *yes.constants, *no.constants,
-        gradient=functools.partial(_cond_gradient, plan), key=_while_key("cond", yes, no),
+        gradient=functools.partial(_cond_gradient, plan, yes, no), key=_while_key("cond", yes, no),
     )  # fmt: skip
     return rebuilt(yes.recorded.structure, plan.packing.unpack(node))
 
 
-def _cond_gradient(plan: _Cond, node: Escape, g: Node) -> tuple[Node | None, ...]:
+def _cond_gradient(
+    plan: _Cond, yes_body: Body, no_body: Body, node: Escape, g: Node
+) -> tuple[Node | None, ...]:
     inputs = [Var._of(i) for i in node.inputs]
     values = inputs[1:]
-    border = plan.operands + len(plan.yes.constants)
+    border = plan.operands + plan.border
     floats = [k for k, v in enumerate(values) if v.dtype.is_float]
     outputs_float = [k for k, (_, d) in enumerate(plan.kinds) if d.is_float]
     g_all = plan.packing.unpack(g)
@@ -592,8 +615,8 @@ def _cond_gradient(plan: _Cond, node: Escape, g: Node) -> tuple[Node | None, ...
         return gradient
 
     weights = [g_all[k] for k in outputs_float]
-    yes = gradient_of(plan.yes, plan.operands, border)
-    no = gradient_of(plan.no, border, len(values))
+    yes = gradient_of(yes_body, plan.operands, border)
+    no = gradient_of(no_body, border, len(values))
     found = cond(inputs[0], yes, no, values, weights)
     gradients: list[Node | None] = [None] * len(inputs)
     for k, v in zip(floats, found):

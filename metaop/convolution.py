@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import build
 from .errors import DTypeError, ShapeError, describe
-from .graph import size_of
+from .graph import Piece, Reindex, ReindexReduce, size_of
+from .index import Expr
 from .var import Var
 
 Sizes = int | Sequence[int]
@@ -32,9 +34,18 @@ class Window:
     before: int
     out: int
 
-    def source(self, position: Any, tap: Any) -> Any:
+    def source(self, position: Expr, tap: Expr) -> Expr:
         """The input coordinate that `tap` of the window at `position` reads."""
-        return position * self.stride + tap * self.dilation - self.before
+        e: Expr = ("add", _times(position, self.stride), _times(tap, self.dilation))
+        return ("sub", e, self.before) if self.before else e
+
+
+def _times(e: Expr, factor: int) -> Expr:
+    return e if factor == 1 else ("mul", e, factor)
+
+
+def _loops(first: int, count: int) -> list[Expr]:
+    return [("i", k) for k in range(first, first + count)]
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -149,23 +160,23 @@ def _convolve(
 def _sum_of_products(x: Var, w: Var, windows: list[Window]) -> Var:
     """`out[n,o,i…] = sum(x[n, c, i*s + r*d - p …] * w[o, c, r…] over c, r…)`."""
     rank = len(windows)
-    shape = (
-        x.shape[0],
-        w.shape[0],
-        *(window.out for window in windows),
-        x.shape[1],
-        *(window.size for window in windows),
+    taps = tuple(window.size for window in windows)
+    positions = tuple(window.out for window in windows)
+    shape = (x.shape[0], w.shape[0], *positions, x.shape[1], *taps)
+    channel, at_taps = ("i", rank + 2), _loops(rank + 3, rank)
+    image = (("i", 0), channel, *_sources(windows, _loops(2, rank), at_taps))
+    kernel = (("i", 1), channel, *at_taps)
+    return _multiplied(x, image, w, kernel, shape, rank + 2)
+
+
+def _multiplied(
+    x: Var, image: tuple[Expr, ...], w: Var, kernel: tuple[Expr, ...], shape: Any, kept: int
+) -> Var:
+    """The sum of x[image] * w[kernel] over all but the first loops."""
+    product = build.mul(
+        Reindex(shape, (Piece(0, image),), x._node), Reindex(shape, (Piece(0, kernel),), w._node)
     )
-
-    def image(n: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        positions, channel, taps = rest[:rank], rest[rank], rest[rank + 1 :]
-        return n, channel, *_sources(windows, positions, taps)
-
-    def kernel(n: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        return o, *rest[rank:]
-
-    product = x.reindex(shape, image) * w.reindex(shape, kernel)
-    return product.sum(axis=tuple(range(rank + 2, 2 * rank + 3)))
+    return Var._of(build.reduce("add", product, tuple(range(kept, len(shape)))))
 
 
 def _grouped_sum_of_products(x: Var, w: Var, windows: list[Window], groups: int) -> Var:
@@ -175,20 +186,15 @@ def _grouped_sum_of_products(x: Var, w: Var, windows: list[Window], groups: int)
     space = tuple(window.out for window in windows)
     taps = tuple(window.size for window in windows)
     shape = (x.shape[0], groups, outputs, *space, channels, *taps)
-
-    def image(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        positions, channel, taps = rest[:rank], rest[rank], rest[rank + 1 :]
-        return n, g * channels + channel, *_sources(windows, positions, taps)
-
-    def kernel(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        return g * outputs + o, *rest[rank:]
-
-    product = x.reindex(shape, image) * w.reindex(shape, kernel)
-    summed = product.sum(axis=tuple(range(rank + 3, 2 * rank + 4)))
+    group, channel, at_taps = ("i", 1), ("i", rank + 3), _loops(rank + 4, rank)
+    of_group = ("add", ("mul", group, channels), channel)
+    image = (("i", 0), of_group, *_sources(windows, _loops(3, rank), at_taps))
+    kernel = (("add", ("mul", group, outputs), ("i", 2)), channel, *at_taps)
+    summed = _multiplied(x, image, w, kernel, shape, rank + 3)
     return summed.reshape((x.shape[0], w.shape[0], *space))
 
 
-def _sources(windows: list[Window], positions: Any, taps: Any) -> list[Any]:
+def _sources(windows: list[Window], positions: Any, taps: Any) -> list[Expr]:
     return [w.source(i, r) for w, i, r in zip(windows, positions, taps, strict=True)]
 
 
@@ -297,22 +303,17 @@ def _spread_products(
     channels, outputs = x.shape[1] // groups, w.shape[1]
     taps = tuple(window.size for window in windows)
     shape = (x.shape[0], groups, outputs, *x.shape[2:], channels, *taps)
-
-    def image(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        channel = rest[rank] if groups == 1 else g * channels + rest[rank]
-        return n, channel, *rest[:rank]
-
-    def kernel(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        channel = rest[rank] if groups == 1 else g * channels + rest[rank]
-        return channel, o, *rest[rank + 1 :]
-
-    def target(n: Any, g: Any, o: Any, *rest: Any) -> tuple[Any, ...]:
-        positions, offsets = rest[:rank], rest[rank + 1 :]
-        return n, g, o, *_sources(windows, positions, offsets)
-
-    product = x.reindex(shape, image) * w.reindex(shape, kernel)
-    total = product.reindex_reduce("add", (x.shape[0], groups, outputs, *out), target)
-    return total.reshape((x.shape[0], groups * outputs, *out))
+    positions, at_taps = _loops(3, rank), _loops(rank + 4, rank)
+    channel: Expr = ("i", rank + 3)
+    if groups > 1:
+        channel = ("add", ("mul", ("i", 1), channels), channel)
+    product = build.mul(
+        Reindex(shape, (Piece(0, (("i", 0), channel, *positions)),), x._node),
+        Reindex(shape, (Piece(0, (channel, ("i", 2), *at_taps)),), w._node),
+    )
+    target = (*_loops(0, 3), *_sources(windows, positions, at_taps))
+    total = ReindexReduce("add", (x.shape[0], groups, outputs, *out), target, product)
+    return Var._of(build.reshape(total, (x.shape[0], groups * outputs, *out)))
 
 
 def conv_transpose1d(
@@ -399,11 +400,9 @@ def unfold(
     windows = _columns_of("unfold(x)", x.shape[2:], kernel_size, dilation, padding, stride)
     taps, positions = _taps_and_positions(windows)
     rank = len(windows)
-
-    def source(n: Any, c: Any, *rest: Any) -> tuple[Any, ...]:
-        return n, c, *_sources(windows, rest[rank:], rest[:rank])
-
-    seen = x.reindex((*x.shape[:2], *taps, *positions), source)
+    source = (*_loops(0, 2), *_sources(windows, _loops(rank + 2, rank), _loops(2, rank)))
+    shape = (*x.shape[:2], *taps, *positions)
+    seen = Var._of(Reindex(shape, (Piece(0, source),), x._node))
     return seen.reshape((x.shape[0], x.shape[1] * size_of(taps), size_of(positions)))
 
 
@@ -434,12 +433,9 @@ def fold(
             f"got {describe(x)}"
         )
     channels, rank = x.shape[1] // size_of(taps), len(windows)
-
-    def target(n: Any, c: Any, *rest: Any) -> tuple[Any, ...]:
-        return n, c, *_sources(windows, rest[rank:], rest[:rank])
-
-    columns = x.reshape((x.shape[0], channels, *taps, *positions))
-    return columns.reindex_reduce("add", (x.shape[0], channels, *space), target)
+    target = (*_loops(0, 2), *_sources(windows, _loops(rank + 2, rank), _loops(2, rank)))
+    columns = build.reshape(x._node, (x.shape[0], channels, *taps, *positions))
+    return Var._of(ReindexReduce("add", (x.shape[0], channels, *space), target, columns))
 
 
 def sliding_window_view(x: Var, window_shape: Sizes, axis: Any = None) -> Var:
@@ -454,15 +450,10 @@ def sliding_window_view(x: Var, window_shape: Sizes, axis: Any = None) -> Var:
         if size > shape[a]:
             raise ShapeError(f"sliding_window_view: a window of {size} on axis {a}, {describe(x)}")
         shape[a] = shape[a] - size + 1
-    rank = x.ndim
-
-    def source(*loops: Any) -> tuple[Any, ...]:
-        at = list(loops[:rank])
-        for a, tap in zip(axes, loops[rank:], strict=True):
-            at[a] = at[a] + tap
-        return tuple(at)
-
-    return x.reindex((*shape, *sizes), source)
+    at = _loops(0, x.ndim)
+    for a, tap in zip(axes, _loops(x.ndim, len(axes)), strict=True):
+        at[a] = ("add", at[a], tap)
+    return Var._of(Reindex((*shape, *sizes), (Piece(0, tuple(at)),), x._node))
 
 
 # --- pooling --------------------------------------------------------------------------------------
@@ -491,9 +482,9 @@ def _unfold(x: Var, windows: list[Window], fill: float | int) -> Var:
     """x seen through its windows: [batch, channels, *positions, *taps]."""
     rows, columns = windows
     shape = (*x.shape[:2], rows.out, columns.out, rows.size, columns.size)
-    return x.reindex(
-        shape, lambda n, c, i, j, r, q: (n, c, rows.source(i, r), columns.source(j, q)), fill=fill
-    )
+    i, j, r, q = _loops(2, 4)
+    source = (*_loops(0, 2), rows.source(i, r), columns.source(j, q))
+    return Var._of(Reindex(shape, (Piece(0, source),), x._node, fill=fill))
 
 
 def max_pool2d(

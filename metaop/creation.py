@@ -134,9 +134,12 @@ def empty_like(x: Any, dtype: Any = None, *, device: Any = None) -> Var:
     return zeros_like(x, dtype, device=device)
 
 
-def index(shape: Any, axis: int) -> Var:
-    """out[i] = i[axis]: every element's coordinate along an axis, int64."""
+def index(shape: Any, axis: int | None = None) -> Any:
+    """out[i] = i[axis]: every element's coordinate along an axis, int64; without an axis the tuple
+    of all of them."""
     target = extents_of("index", shape)
+    if axis is None:
+        return tuple(Var._of(IndexOf(target, k)) for k in range(len(target)))
     if not -len(target) <= axis < len(target):
         raise ShapeError(f"index(shape, axis): axis {axis} does not exist in {target}")
     return Var._of(IndexOf(target, axis % len(target)))

@@ -158,6 +158,8 @@ def path_of(
     compared, beyond that the cheapest product comes next.
     """
     terms = list(inputs)
+    if len(terms) <= 2:
+        return [(0, 1)] * (len(terms) - 1)
     if len(terms) <= EXHAUSTIVE:
         return _best_path(tuple(terms), output, extents)
     path = []

@@ -387,8 +387,17 @@ def pow(a: Any, b: Any) -> Var:
     return Var._of(Elementwise("pow", x, y))
 
 
-def where(condition: Any, a: Any, b: Any) -> Var:
-    """a where the condition holds, else b; the gradient goes to the chosen one only."""
+def where(condition: Any, a: Any = None, b: Any = None) -> Any:
+    """a where the condition holds, else b; the gradient goes to the chosen one only.
+
+    Without a and b: `nonzero(condition)`, computed at the call.
+    """
+    if a is None or b is None:
+        from .selection import nonzero  # which is built on this module
+
+        if a is not None or b is not None:
+            raise TypeError("where(condition, a, b): give both a and b, or neither")
+        return nonzero(condition)
     x, y = operands("where", a, b)
     chosen = same_shape("where", cast(node_of(condition), dt.bool_), x, y)
     return Var._of(Elementwise("where", *chosen))

@@ -39,6 +39,7 @@ from .graph import (
     RandomBits,
     Reindex,
     ReindexReduce,
+    Ruled,
     history_inputs,
     is_projection,
     recording,
@@ -149,8 +150,7 @@ _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 ELEMENTWISE: dict[str, ElementwiseRule] = {
     "neg": _one(lambda g, y, a: neg(g)),
-    "copy": _one(lambda g, y, a: g),
-    "barrier": _one(lambda g, y, a: g),
+    **dict.fromkeys(("copy", "again", "barrier"), _one(lambda g, y, a: g)),
     "abs": _one(lambda g, y, a: mul(g, unary("sign", a))),
     "sqrt": _one(lambda g, y, a: div(g, times(y, 2))),
     "exp": _one(lambda g, y, a: mul(g, y)),
@@ -364,11 +364,16 @@ def _escape(node: Escape, g: Node) -> Gradients:
     return tuple(node.gradient(node, g))
 
 
+def _ruled(node: Ruled, g: Node) -> Gradients:
+    return tuple(node.rule(node, g))
+
+
 TABLE: dict[type[Node], Callable[..., Gradients]] = {
     Elementwise: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
+    Ruled: _ruled,
     RandomBits: lambda node, g: (None, None),
 }
 
@@ -408,7 +413,7 @@ def gradients_of(
 
 def _check_history(loss: Node, wanted: set[Node]) -> None:
     """A loss that was computed while nothing required a gradient has forgotten how."""
-    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape)
+    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape | Custom | Ruled)
     if made and not loss.inputs and not loss.stop and loss not in wanted:
         raise StaleValueError(
             f"the loss {describe(loss)} made at {loss.site} was computed while nothing required a "

@@ -9,6 +9,7 @@
                                                  condition holds; fill outside x_k or if none does
            | ReindexReduce(op, shape, e; y, …)   out = identity; for i: out[e(i)] op= y[i]
            | Escape(call; a, …)                  a host callback, a boundary of native execution
+           | Ruled(rule; a, b, …)                a, with a gradient of its own in a, b, …
 
 Nodes have identity equality and are never changed after construction, with one exception that
 is the life of a value: a node acquires a storage when it is computed, and loses its inputs when
@@ -248,6 +249,7 @@ def _table() -> dict[str, Operator]:
     define("neg", 1, 1, "fiu")
     define("abs sign", 1, 1, "fiu")
     define("copy barrier", 1, 0, "fiub")  # a barrier is read from memory
+    define("again", 1, 0, "fiub")  # a copy that no rewrite removes: what reads it is recomputed
     define("floor ceil round trunc", 1, 1, "f")
     define("sqrt", 1, 6, "f")
     define("exp exp2 sigmoid tanh", 1, 12, "f")
@@ -317,6 +319,18 @@ class Custom(Elementwise):
         self.call, self.number = call, number
         super().__init__("copy", value)
         self.requires_grad = any(source.requires_grad for source in call.inputs)
+
+
+class Ruled(Node):
+    """The value of its first input, whose gradient a rule gives: (node, output gradient) -> the
+    gradients of all inputs.  The others are where gradients may go; the compiler drops them."""
+
+    __slots__ = ("rule",)
+    kind = "ruled"
+
+    def __init__(self, rule: Callable[..., Any], value: Node, *others: Node):
+        self.rule = rule
+        super().__init__(value.shape, value.dtype, (value, *others), ("ruled",))
 
 
 def history_inputs(node: Node) -> tuple[Node, ...]:

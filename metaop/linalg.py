@@ -305,8 +305,8 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     return QRResult(*(_restored(v, dtype) for v in found))
 
 
-def _qr(a: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    q, r = np.linalg.qr(a, mode)  # type: ignore[call-overload]
+def _qr(a: np.ndarray, mode: Any) -> tuple[np.ndarray, np.ndarray]:
+    q, r = np.linalg.qr(a, mode)
     return q, r
 
 

@@ -69,8 +69,8 @@ METHODS: dict[str, Callable[..., Any]] = {
         "argsort kthvalue median quantile searchsorted sort topk unique"
     ).split()},
     **{name: getattr(rearrange, name) for name in (
-        "chunk diag diag_embed diagonal expand fliplr flipud narrow ravel repeat_interleave rot90 "
-        "select t tensor_split trace unbind unflatten"
+        "broadcast chunk diag diag_embed diagonal expand fliplr flipud narrow ravel "
+        "repeat_interleave rot90 select t tensor_split trace unbind unflatten"
     ).split()},
     **{name: getattr(linalg, name) for name in (
         "cholesky det inv logdet matrix_power pinv qr slogdet svd"
@@ -91,7 +91,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "ne": el.not_equal, "lt": el.less, "le": el.less_equal, "gt": el.greater,
     "ge": el.greater_equal, "add": el.add, "sub": el.subtract, "mul": el.multiply,
     "div": el.divide, "clamp": el.clip, "matmul": linear.matmul, "dot": linear.dot,
-    "take": indexing.take, "reindex": notation.reindex, "reindex_reduce": notation.reindex_reduce,
+    "take": indexing.take, "reduce": reduction.reduce_by,
+    "reindex": notation.reindex, "reindex_reduce": notation.reindex_reduce,
 }  # fmt: skip
 
 
@@ -177,6 +178,24 @@ FILLERS: dict[str, Callable[..., Any]] = {
 }
 
 
+# In-place functions of torch that keep history, as `x += y` does.
+IN_PLACE: dict[str, Callable[..., Any]] = {
+    "sub_": el.subtract, "div_": el.divide, "pow_": el.pow, "neg_": el.negative, "exp_": el.exp,
+    "sqrt_": el.sqrt, "abs_": el.abs, "clamp_": el.clip, "masked_fill_": selection.masked_fill,
+    "scatter_": selection.scatter, "scatter_add_": selection.scatter_add,
+    "index_add_": selection.index_add, "index_copy_": selection.index_copy,
+    "index_fill_": selection.index_fill,
+}  # fmt: skip
+
+
+def _updated(function: Callable[..., Any]) -> Callable[..., Var]:
+    def method(self: Var, *args: Any, **options: Any) -> Var:
+        self._before_update()
+        return self._update(function(self, *args, **options))
+
+    return method
+
+
 def _converted(dtype: DType) -> Callable[[Var], Var]:
     return lambda self: self if self.dtype is dtype else el.astype(self, dtype)
 
@@ -209,6 +228,8 @@ def _install() -> None:
         setattr(kind, name, function)
     for name, function in FILLERS.items():
         setattr(kind, name, _filled(function))
+    for name, function in IN_PLACE.items():
+        setattr(kind, name, _updated(function))
     kind.__getitem__, kind.__setitem__ = _getitem, _setitem
     kind.to = _to
     conversions = {"float": float32, "double": float64, "half": float16_type, "long": int64,

@@ -277,16 +277,18 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Var:
 
 
 _PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
+_TORCH_MODES = {"replicate": "edge", "circular": "wrap"}
 
 
 def pad(x: Any, width: Any, mode: str = "constant", constant_values: float = 0) -> Var:
     """x with elements added before and after each axis.
 
     width: one int, one pair for all axes, or a pair per axis (as numpy.pad); mode: constant,
-    edge, reflect, symmetric or wrap.
+    edge (= replicate), reflect, symmetric or wrap (= circular).
     """
     node = node_of(x)
     pairs = _pad_pairs(width, node)
+    mode = _TORCH_MODES.get(mode, mode)
     if mode not in _PAD_MODES:
         raise ValueError(f"pad(x, width, mode): mode must be one of {_PAD_MODES}, not {mode!r}")
     shape = tuple(n + before + after for n, (before, after) in zip(node.shape, pairs))

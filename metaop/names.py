@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from . import (
+    build,
     creation,
     dtype,
     elementwise,
+    indexing,
     linalg,
     linear,
     movement,
     random,
     rearrange,
     reduction,
+    sorting,
     special,
 )
+from .errors import ShapeError
 from .notation import Indexed, reduce_over
 from .var import Var, node_of
 
@@ -40,7 +44,8 @@ expit, gammaln = elementwise.sigmoid, elementwise.lgamma
 invert = bitwise_not = elementwise.bitwise_invert
 left_shift, right_shift = elementwise.bitwise_left_shift, elementwise.bitwise_right_shift
 radians, degrees = special.deg2rad, special.rad2deg
-clone = elementwise.positive
+clone = copy = elementwise.positive
+conjugate = special.conj
 
 # movement and creation
 cat = concatenate = movement.concat
@@ -48,6 +53,8 @@ permute, unsqueeze = movement.permute_dims, movement.expand_dims
 movedim = movement.moveaxis
 row_stack = rearrange.vstack
 as_tensor, tensor = creation.asarray, creation.array
+ascontiguousarray = creation.asarray
+broadcast_tensors = rearrange.broadcast_arrays
 
 # linear algebra
 ger = linear.outer
@@ -59,6 +66,42 @@ seed = set_global_seed = random.manual_seed
 rand, randn, randint = random.rand, random.randn, random.randint
 randperm, bernoulli, multinomial = random.randperm, random.bernoulli, random.multinomial
 rand_like, randn_like = random.rand_like, random.randn_like
+
+
+def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Var:
+    """x at indices along an axis, of the flat x without one (torch's name of take_along_axis)."""
+    if dim is None:
+        flat = movement.reshape(x, (node_of(x).size,))
+        return indexing.take_along_axis(flat, movement.reshape(indices, (-1,)), 0)
+    return indexing.take_along_axis(x, indices, dim)
+
+
+def msort(x: Any) -> Var:
+    """x sorted along its first axis."""
+    return sorting.sort(x, 0)
+
+
+def chain_matmul(*matrices: Any) -> Var:
+    """The product of matrices in the cheapest order."""
+    return linalg.multi_dot(matrices)
+
+
+def matvec(a: Any, x: Any) -> Var:
+    """The products of matrices and vectors; leading axes broadcast."""
+    return linear.einsum("...ij,...j->...i", a, x)
+
+
+def vecmat(x: Any, a: Any) -> Var:
+    """The products of vectors and matrices; leading axes broadcast."""
+    return linear.einsum("...i,...ij->...j", x, a)
+
+
+def broadcast_shapes(*shapes: Any) -> Any:
+    """The common shape of some shapes.  Raises ShapeError."""
+    try:
+        return build.broadcast_shapes(*(movement.shape_of((s,)) for s in shapes))
+    except ValueError as error:
+        raise ShapeError(f"broadcast_shapes: {shapes} do not broadcast ({error})") from None
 
 
 def clamp_min(x: Any, low: Any) -> Var:
@@ -122,13 +165,15 @@ all, any = _reduction("all"), _reduction("any")
 
 __all__ = [
     "absolute", "all", "any", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "around", "as_tensor", "bernoulli", "bitwise_not", "bool", "cast", "cat", "clamp",
-    "clamp_max", "clamp_min", "clone", "concatenate", "degrees", "det", "div", "double", "eq",
-    "expit", "fabs", "fix", "float", "gammaln", "ge", "ger", "gt", "half", "int", "inverse",
-    "invert", "is_floating_point", "is_tensor", "le", "left_shift", "logdet", "long", "lt",
-    "matrix_power", "max", "min", "mod", "movedim", "mul", "multinomial", "ndim", "ne", "neg",
-    "newaxis", "numel", "permute", "pinverse", "power", "prod", "radians", "rand", "rand_like",
-    "randint", "randn", "randn_like", "randperm", "right_shift", "rint", "row_stack", "seed",
-    "set_global_seed", "sgn", "shape", "short", "size", "slogdet", "sub", "sum", "tensor",
-    "true_divide", "unsqueeze",
+    "arctanh", "around", "as_tensor", "ascontiguousarray", "bernoulli", "bitwise_not", "bool",
+    "broadcast_shapes", "broadcast_tensors", "cast", "cat", "chain_matmul", "clamp",
+    "clamp_max", "clamp_min", "clone", "concatenate", "conjugate", "copy", "degrees", "det",
+    "div", "double", "eq", "expit", "fabs", "fix", "float", "gammaln", "ge", "ger", "gt",
+    "half", "int", "inverse", "invert", "is_floating_point", "is_tensor", "le", "left_shift",
+    "logdet", "long", "lt", "matrix_power", "matvec", "max", "min", "mod", "movedim", "msort",
+    "mul", "multinomial", "ndim", "ne", "neg", "newaxis", "numel", "permute", "pinverse",
+    "power", "prod", "radians", "rand", "rand_like", "randint", "randn", "randn_like",
+    "randperm", "right_shift", "rint", "row_stack", "seed", "set_global_seed", "sgn", "shape",
+    "short", "size", "slogdet", "sub", "sum", "take_along_dim", "tensor", "true_divide",
+    "unsqueeze", "vecmat",
 ]  # fmt: skip

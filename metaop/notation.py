@@ -13,7 +13,7 @@ from typing import Any
 
 from . import dtype as dt
 from . import elementwise as el
-from .build import cast
+from .build import broadcast_shapes, broadcast_to, cast
 from .errors import DTypeError, IndexExpressionError, ShapeError, describe
 from .extent import keep_origin
 from .graph import REDUCTIONS, Node, Piece, Reindex, ReindexReduce, Shape
@@ -74,16 +74,25 @@ def _expressions(
 
 def _call(operation: str, index: Callable[..., Any], rank: int) -> list[Any]:
     try:
-        inspect.signature(index).bind(*range(rank))
+        result = index(*[Index(("i", k)) for k in range(rank)])
     except TypeError:
-        count = len(inspect.signature(index).parameters)
+        _check_arity(operation, index, rank)
+        raise
+    return list(result) if isinstance(result, tuple | list) else [result]
+
+
+def _check_arity(operation: str, index: Callable[..., Any], rank: int) -> None:
+    """Raises IndexExpressionError if the function cannot take as many indices as there are."""
+    try:
+        signature = inspect.signature(index)
+        signature.bind(*range(rank))
+    except TypeError:
         raise IndexExpressionError(
-            f"{operation}: the index function takes {count} indices, but there are {rank} loops"
+            f"{operation}: the index function takes {len(signature.parameters)} indices, but there "
+            f"are {rank} loops"
         ) from None
     except ValueError:
         pass
-    result = index(*(Index(("i", k)) for k in range(rank)))
-    return list(result) if isinstance(result, tuple | list) else [result]
 
 
 def _resolve(
@@ -168,7 +177,7 @@ def _extent_names(x: Node, shape: Shape) -> dict[str, int]:
 def reindex(
     x: Any,
     shape: Any,
-    index: Any,
+    index: Any = None,
     fill: float = 0,
     where: Any = None,
     extras: Sequence[Any] = (),
@@ -182,7 +191,9 @@ def reindex(
     x, or a list of strings in Jittor's notation; an integer Var inside is read at the loop
     indices (its mode is fill: a number outside x reads fill).  where: a condition on the indices.
     extras: Vars that strings read as @e0(…), @e1(…).  overflow_value and overflow_conditions are
-    Jittor's names of fill and of the negated where.
+    Jittor's names of fill and of the negated where, for which strings may stand in its place, too.
+    x.reindex([a, b, …]) reads x[a[i], b[i], …] at the integers of Vars, which broadcast: their
+    shape is that of the result.
 
         for i in np.ndindex(*shape):
             at = index(*i)
@@ -191,6 +202,9 @@ def reindex(
     Gradient: a reindex_reduce(add) with the same index.
     """
     node = node_of(x)
+    if index is None:
+        shape, index = _at_vars(shape)
+    where, overflow_conditions = _jittors_conditions(where, overflow_conditions)
     target = _checked_shape("reindex", shape)
     reads, names = _Reads(), _extent_names(node, target)
     expressions = _expressions("reindex", index, target, len(node.shape), extras, names, reads)
@@ -202,6 +216,27 @@ def reindex(
     _check_fill(number, node)
     piece = Piece(0, expressions, condition)
     return Var._of(Reindex(target, (piece,), node, *reads.nodes, fill=number))
+
+
+def _at_vars(places: Any) -> tuple[Any, Any]:
+    """The shape and the index function of `x.reindex([a, b, …])`."""
+    if not isinstance(places, list | tuple) or not any(isinstance(p, Var) for p in places):
+        raise IndexExpressionError("reindex(x, shape, index): the index is missing")
+    nodes = [cast(node_of(p), dt.int64) for p in places]
+    try:
+        shape = broadcast_shapes(*(n.shape for n in nodes))
+    except ValueError:
+        kinds = ", ".join(describe(n) for n in nodes)
+        raise ShapeError(f"reindex(x, [a, b, …]): {kinds} do not broadcast") from None
+    spread = [Var._of(broadcast_to(n, shape)) for n in nodes]
+    return shape, lambda *loops: tuple(index_read(v, loops) for v in spread)
+
+
+def _jittors_conditions(where: Any, overflow: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """Strings in the place of `where` are Jittor's overflow conditions: outside where one holds."""
+    if isinstance(where, list | tuple) and all(isinstance(w, str) for w in where):
+        return None, [*where, *overflow]
+    return where, overflow
 
 
 def _check_fill(fill: Any, node: Node) -> None:
@@ -251,6 +286,7 @@ def reindex_reduce(
         raise DTypeError(f"reindex_reduce {name}: not defined for {describe(node)}")
     if node.dtype is dt.bool_ and name in ("add", "multiply"):
         node = cast(node, dt.int64)
+    where, overflow_conditions = _jittors_conditions(where, overflow_conditions)
     target = _checked_shape("reindex_reduce", shape)
     reads, names = _Reads(), _extent_names(node, target)
     loops = node.shape
@@ -334,6 +370,9 @@ class Indexed:
 
     def __init__(self, node_for: Callable[[tuple[Axis, ...]], Node], axes: list[Axis]):
         self._node_for, self.axes = node_for, axes
+
+    def __bool__(self) -> bool:
+        raise TypeError("an expression over named axes has no truth value; write mo.where(c, a, b)")
 
     def array(self, *order: Axis) -> Var:
         """The Var with the given axes in this order (all axes of the expression, each once)."""

@@ -111,6 +111,16 @@ def expand(x: Any, *shape: Any) -> Var:
     return broadcast_to(x, tuple(target))
 
 
+def broadcast(x: Any, shape: Any, dims: Any = ()) -> Var:
+    """x repeated to a shape (or to that of a Var), `dims` being the axes of it that x lacks.
+
+    As Jittor's broadcast: `a.broadcast((n, m, k), dims=[2])[i, j, l] = a[i, j]`.
+    """
+    target = tuple(shape.shape) if hasattr(shape, "shape") else tuple(shape)
+    missing = normal_axes(dims, len(target), "broadcast") if dims or dims == 0 else ()
+    return broadcast_to(expand_dims(x, missing) if missing else x, target)
+
+
 # --------------------------------------------------------------------------------- joining
 
 

@@ -364,6 +364,18 @@ def average(x: Any, axis: Any = None, keepdims: bool = False, weights: Any = Non
     return el.divide(sum(el.multiply(x, factor), axis, keepdims), total)
 
 
+def reduce_by(
+    x: Any, op: str, axis: Any = None, keepdims: bool = False, *, dims: Any = None
+) -> Var:
+    """The reduction of a meta-operator's name over axes: add, multiply, maximum, minimum,
+    logical_and, logical_or (as Jittor's `x.reduce`)."""
+    named = {"add": sum, "multiply": prod, "maximum": amax, "minimum": amin,
+             "logical_and": all, "logical_or": any}  # fmt: skip
+    if op not in named:
+        raise ValueError(f"reduce(op): one of {', '.join(named)}, not {op!r}")
+    return named[op](x, axis if dims is None else dims, keepdims)
+
+
 def var_mean(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> tuple[Var, Var]:
     """(var(x), mean(x)); correction is 0 unless given."""
     return var(x, axis, keepdims, **options), mean(x, axis, keepdims)

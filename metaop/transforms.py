@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from . import elementwise as el
-from . import reduction
+from . import life, reduction
 from .batching import vmap
 from .build import full
 from .errors import DTypeError, ShapeError, UnreachedGradientWarning, describe
-from .graph import Elementwise, IndexOf
-from .placeholder import as_var, leaves_of, rebuilt
+from .grad import gradients_of
+from .graph import Elementwise, IndexOf, Node, Ruled, _sequence, recording, toposort
+from .placeholder import as_var, leaves_of, rebuilt, substitute
 from .var import Var, grad
 
 Function = Callable[..., Any]
@@ -163,6 +164,56 @@ def hvp(function: Function, primals: Any, tangents: Any) -> Any:
     slope = _grad(loss, variables)
     found = rebuilt(given, _grad(_weighted(slope, along), variables))
     return found[0] if single else found
+
+
+# ------------------------------------------------------------------------------------ checkpoint
+
+
+def checkpoint(function: Function, *arguments: Any) -> Any:
+    """function(*arguments), whose intermediate values are not kept for the gradient: they are
+    computed a second time by it.
+
+    The function is called once.  What it reads from outside (the parameters of a network) is
+    differentiated, too.  Source: Chen et al. 2016, "Training deep nets with sublinear memory cost".
+    """
+    leaves = [as_var(leaf) for leaf in leaves_of(arguments)]
+    inside = [v._node for v in leaves]
+    first = next(_sequence)
+    variables = [_variable(v) if v.dtype.is_float else v for v in leaves]
+    results = function(*rebuilt(arguments, variables))
+    outputs = [as_var(leaf)._node for leaf in leaves_of(results)]
+    given = [v._node for v in variables]
+    graph = toposort(outputs, lambda n: n.sequence < first)
+    outside = [n for n in graph if n.sequence < first and n.requires_grad]
+    with life.not_recording_gradients():
+        plain: dict[Node, Node] = dict(zip(given, (Elementwise("copy", n) for n in inside)))
+        plain |= {n: Elementwise("copy", n) for n in outside}
+        values = substitute(outputs, plain)
+    read_by = [*inside, *(n for n in outside if n not in inside)]
+
+    def made(output: Node, value: Node) -> Var:
+        return Var._of(Ruled(functools.partial(_recompute, output, given, inside), value, *read_by))
+
+    return rebuilt(results, [made(o, v) for o, v in zip(outputs, values)])
+
+
+def _recompute(
+    output: Node, given: list[Node], inside: list[Node], node: Ruled, g: Node
+) -> list[Node | None]:
+    """The output computed again from copies that no rewrite removes, and its gradient."""
+    again = {n: Elementwise("again", n) for n in node.inputs[1:] if n.dtype.is_float}
+    for copy in again.values():
+        copy.requires_grad, copy.stop = True, False
+    replace: dict[Node, Node] = {v: again.get(n, n) for v, n in zip(given, inside)}
+    replace |= {n: a for n, a in again.items() if n not in replace}
+    saved, recording.grad = recording.grad, True  # backward() records constants
+    try:
+        (repeated,) = substitute([output], replace)
+    finally:
+        recording.grad = saved
+    wanted = [again.get(n) for n in node.inputs[1:]]
+    found = iter(gradients_of(repeated, [n for n in wanted if n is not None], g))
+    return [None, *(None if n is None else next(found) for n in wanted)]
 
 
 # ------------------------------------------------------------------------------------ gradcheck

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,13 +191,17 @@ def test_the_table_names_every_array_function() -> None:
     """A function that is exported is compared here, or named with the test that has it."""
     elsewhere = set(
         """
-        Axis DType Generator Indexed Var array as_tensor asarray assign_all axes broadcast_to
-        can_cast config dump e enable_grad explain finfo from_dlpack from_numpy get_num_threads
-        grad iinfo index inf is_floating_point is_grad_enabled is_tensor isdtype load manual_seed
-        nan ndim newaxis no_grad numel optim pi reindex reindex_reduce result_type save seed
-        set_global_seed set_grad_enabled set_num_threads shape size stats sync tensor transaction
-        uninterrupted empty empty_like rand rand_like randint randn randn_like randperm bernoulli
-        multinomial clamp_min clamp_max inverse pinverse
+        cond scan while_loop vmap vjp jvp jacobian hessian hvp value_and_grad gradcheck checkpoint
+        kernel numpy_code take_along_dim msort chain_matmul matvec vecmat broadcast_shapes
+        ascontiguousarray Axis DType Generator Indexed Var array as_tensor asarray assign_all axes
+        broadcast broadcast_to can_cast config dump e enable_grad explain finfo from_dlpack
+        from_numpy
+        get_num_threads grad iinfo index inf is_floating_point is_grad_enabled is_tensor
+        isdtype load manual_seed nan ndim newaxis no_grad numel optim pi reindex
+        reindex_reduce result_type save seed set_global_seed set_grad_enabled
+        set_num_threads shape size stats sync tensor transaction uninterrupted empty
+        empty_like rand rand_like randint randn randn_like randperm bernoulli multinomial
+        clamp_min clamp_max inverse pinverse
         """.split()
     )
     known = {f.name.split(".")[-1] for f in TABLE} | elsewhere
@@ -217,3 +222,29 @@ def test_the_table_names_every_array_function() -> None:
 def test_functions_of_linalg_are_in_the_table() -> None:
     named = {f.name.split(".")[-1] for f in TABLE}
     assert set(mo.linalg.__all__) <= named, set(mo.linalg.__all__) - named
+
+
+def test_the_documentation_has_every_function_of_the_table() -> None:
+    """docs/api.md is generated: `python docs/generate_api.py`."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    for function in TABLE:
+        assert f"| `{function.name}`" in page, function.name
+
+
+def test_further_names_of_torch_and_numpy() -> None:
+    rng = np.random.default_rng(0)
+    x, m, v = rng.normal(size=(2, 3)), rng.normal(size=(4, 2, 3)), rng.normal(size=3)
+    close(mo.matvec(m, v).numpy(), m @ v)
+    close(mo.vecmat(x[:, 0], m).numpy(), x[:, 0] @ m)
+    close(mo.chain_matmul(x, x.T, x).numpy(), x @ x.T @ x)
+    close(mo.msort(mo.array(x)).numpy(), np.sort(x, 0))
+    at = np.argsort(x, 1)
+    close(mo.take_along_dim(x, at, 1).numpy(), np.sort(x, 1))
+    close(mo.take_along_dim(x, at).numpy(), x.ravel()[at.ravel()])
+    assert mo.broadcast_shapes((3, 1), (4,)) == (3, 4)
+    with pytest.raises(mo.ShapeError, match="do not broadcast"):
+        mo.broadcast_shapes((3,), (4,))
+    for got, want in zip(mo.where(x > 0), np.where(x > 0), strict=True):
+        np.testing.assert_array_equal(got.numpy(), want)
+    assert mo.clamp_min(x, 0).numpy().min() == 0 and mo.clamp_max(x, 0).numpy().max() == 0
+    assert (mo.numel(x), mo.shape(x), mo.ndim(x)) == (6, (2, 3), 2)

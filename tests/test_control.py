@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,21 @@ def test_a_second_scan_of_the_same_structure_compiles_nothing() -> None:
     assert total(0.21) == pytest.approx(((0 * 0.21 + 1) * 0.21 + 2) * 0.21 + 3)
     # the body of a new recording is put together anew, but found by its structure
     assert pipeline.statistics.programs == programs
+
+
+def test_a_cached_loop_keeps_no_value_of_its_first_call() -> None:
+    """The program of a scan held the weights and inputs of the call that it was compiled in."""
+
+    def run() -> list[weakref.ref]:
+        w = mo.array(RNG.normal(size=(3, 3)), requires_grad=True)
+        xs = mo.array(RNG.normal(size=(4, 3)))
+        last, ys = mo.scan(lambda c, x: (mo.tanh(c @ w + x), c), np.zeros(3), xs)
+        mo.grad(ys.sum() + last.sum(), w).sync()
+        return [weakref.ref(w._node.storage), weakref.ref(xs._node.storage)]
+
+    held = run()
+    gc.collect()
+    assert [reference() for reference in held] == [None, None]
 
 
 def nested(w: mo.Var, start: mo.Var) -> mo.Var:

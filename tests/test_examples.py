@@ -45,7 +45,9 @@ def figures(text: str, pattern: str) -> list[float]:
 
 
 def test_every_example_has_a_test_here():
-    assert EXAMPLES == ["batch_norm.py", "convolution.py", "lenet_bn.py", "two_layer.py"]
+    assert EXAMPLES == [
+        "batch_norm.py", "convolution.py", "four_operators.py", "lenet_bn.py", "two_layer.py",
+    ]  # fmt: skip
 
 
 # --- lenet_bn.py ----------------------------------------------------------------------------------
@@ -142,3 +144,18 @@ def test_convolution_is_the_same_in_three_notations(tmp_path):
     differences = figures(text, r"(?:y|dx|dw) (\d\.\de[+-]\d\d)")
     assert len(differences) == 4 * 3 and max(differences) < 2e-6
     assert "reindex_reduce.add" in text and "def k0(" in text and "flops" in text
+
+
+def test_four_operators_agree_with_loops(tmp_path):
+    """Their gradients are those of central differences in a smaller size."""
+    text = run("four_operators.py", tmp_path)
+    errors = figures(text, r"differs from loops by (\S+)")
+    assert len(errors) == 4 and max(errors) < 1e-4
+    spec = importlib.util.spec_from_file_location("four", ROOT / "examples" / "four_operators.py")
+    four = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(four)
+    four.N, four.C, four.K, four.H, four.W = 1, 1, 2, 4, 4
+    four.OH = four.OW = 2
+    for function, _, arrays in four.operands().values():
+        doubled = [np.asarray(a, np.float64) for a in arrays]
+        assert mo.gradcheck(function, doubled)

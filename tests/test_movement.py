@@ -440,3 +440,9 @@ def test_chains_of_movements(shape, kinds, data):
     assert x.shape == y.shape
     np.testing.assert_array_equal(python_value(x) if x._node.storage is None else x.numpy(), y)
     np.testing.assert_array_equal(x.numpy(), y)
+
+
+def test_pad_takes_torchs_names_of_modes() -> None:
+    x = mo.array(numbers((2, 3)))
+    check(mo.pad(x, 2, "replicate"), np.pad(numbers((2, 3)), 2, "edge"))
+    check(mo.pad(x, 2, "circular"), np.pad(numbers((2, 3)), 2, "wrap"))

@@ -304,3 +304,70 @@ def test_a_bad_shape_raises():
         random.uniform((2.5,))
     with pytest.raises(mo.ShapeError, match="must not be negative"):
         random.normal((-1,))
+
+
+# --------------------------------------------------------------- distributions made of the others
+
+COUNT = 20_000
+
+
+def moments(x: mo.Var) -> tuple[float, float]:
+    values = x.numpy().astype(np.float64)
+    return float(values.mean()), float(values.var())
+
+
+def test_exponential_has_its_mean_and_variance() -> None:
+    mo.manual_seed(1)
+    mean, variance = moments(mo.random.exponential((COUNT,), 2.5))
+    assert abs(mean - 2.5) < 0.1 and abs(variance - 6.25) < 0.6
+    assert (mo.random.exponential((100,)).numpy() >= 0).all()
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 2.5, 40.0])
+def test_gamma_has_its_mean_variance_and_third_moment(alpha: float) -> None:
+    mo.manual_seed(2)
+    x = mo.random.gamma(alpha, (COUNT,), dtype="float64")
+    mean, variance = moments(x)
+    spread = 5 / np.sqrt(COUNT)
+    assert abs(mean - alpha) < spread * np.sqrt(alpha)
+    assert abs(variance - alpha) < 3 * spread * (alpha + np.sqrt(alpha))
+    third = ((x.numpy() - alpha) ** 3).mean()
+    assert abs(third - 2 * alpha) < 0.15 * (2 * alpha + alpha**1.5 * 2)
+    assert (x.numpy() > 0).all()
+
+
+def test_gamma_broadcasts_alpha_and_takes_no_gradient() -> None:
+    alpha = mo.array([0.5, 5.0], requires_grad=True)
+    x = mo.random.gamma(alpha, (3000, 2))
+    assert not x.requires_grad
+    np.testing.assert_allclose(x.numpy().mean(0), [0.5, 5.0], rtol=0.12)
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_multinomial_draws_with_the_given_probabilities(replacement: bool) -> None:
+    mo.manual_seed(3)
+    p = np.array([0.0, 1.0, 3.0, 6.0])
+    drawn = mo.random.multinomial(mo.array(np.tile(p, (COUNT, 1))), 2, replacement).numpy()
+    assert drawn.shape == (COUNT, 2) and drawn.dtype == np.int64
+    first = np.bincount(drawn[:, 0], minlength=4) / COUNT
+    np.testing.assert_allclose(first, p / 10, atol=0.015)
+    if not replacement:
+        assert (drawn[:, 0] != drawn[:, 1]).all()
+        after_3 = np.bincount(drawn[drawn[:, 0] == 3, 1], minlength=4)
+        np.testing.assert_allclose(after_3 / after_3.sum(), [0, 0.25, 0.75, 0], atol=0.02)
+    with pytest.raises(mo.ShapeError, match="multinomial"):
+        mo.random.multinomial(mo.array([0.5, 0.5]), 3)
+
+
+def test_choice_shuffle_and_names_of_torch() -> None:
+    x = mo.array(np.arange(10) * 10)
+    assert set(mo.random.choice(x, (5, 4)).numpy().ravel()) <= set(range(0, 100, 10))
+    without = mo.random.choice(10, (10,), replace=False).numpy()
+    assert sorted(without) == list(range(10))
+    assert sorted(mo.random.shuffle(x).numpy()) == x.tolist()
+    weighted = mo.random.choice(3, (500,), p=np.array([0.0, 0.0, 1.0]))
+    assert (weighted.numpy() == 2).all()
+    assert mo.rand(2, 3).shape == mo.randn((2, 3)).shape == (2, 3)
+    assert sorted(mo.randperm(7).numpy()) == list(range(7))
+    assert mo.rand_like(mo.zeros(4, dtype="float64")).dtype is mo.float64
+    assert mo.randn_like(mo.zeros(4)).shape == (4,)

@@ -9,6 +9,7 @@ import pytest
 
 import metaop as mo
 from metaop import nn
+from metaop.graph import toposort
 from tests.helpers import python_value
 
 RNG = np.random.default_rng(0)
@@ -214,6 +215,63 @@ def test_nothing_of_a_recorded_function_is_left_pending() -> None:
     last, ys = mo.scan(lambda c, v: (_assigned(c + v), v), x[0], x)
     mo.sync()
     assert all(v._node.storage is not None for v in (y, last, ys))
+
+
+# ------------------------------------------------------------------------------------- checkpoint
+
+
+def deep(x: mo.Var, w: mo.Var) -> mo.Var:
+    for _ in range(3):
+        x = mo.tanh(x @ w)
+    return x
+
+
+def test_checkpoint_changes_no_value_and_no_gradient() -> None:
+    x, w = RNG.normal(size=(4, 5)), RNG.normal(size=(5, 5))
+    vx, vw = mo.array(x, requires_grad=True), mo.array(w, requires_grad=True)
+    plain = deep(vx, vw)
+    kept = mo.checkpoint(lambda v: deep(v, vw), vx)  # w is read from outside
+    same(kept, python_value(plain))
+    weights = RNG.normal(size=(4, 5))
+    for got, want in zip(
+        mo.grad((kept * weights).sum(), [vx, vw]), mo.grad((plain * weights).sum(), [vx, vw])
+    ):
+        same(got, python_value(want))
+    assert mo.gradcheck(lambda a, b: mo.checkpoint(deep, a, b), (x, w), order=2)
+
+
+def test_a_checkpoint_of_integers_and_nested_results() -> None:
+    x, k = mo.array(X, requires_grad=True), np.array([2, 0])
+
+    def pick(v: mo.Var, k: mo.Var, scale: float) -> Any:
+        return {"a": v[k] * scale, "b": (k + 1, v.sum())}
+
+    found = mo.checkpoint(pick, x, k, 3.0)
+    assert found["b"][0].numpy().tolist() == [3, 1]
+    same(mo.grad(found["a"].sum() + found["b"][1], x), np.array([4.0, 1.0, 4.0, 1.0]))
+
+
+def test_a_checkpoint_is_computed_again_and_keeps_nothing() -> None:
+    x = mo.array(RNG.normal(size=(4, 5)), requires_grad=True).sync()
+    w = mo.array(RNG.normal(size=(5, 5))).sync()
+    plain, kept = deep(x, w).sum(), mo.checkpoint(deep, x, w).sum()
+    forward = len(mo.explain(plain).kernels)
+    both = len(mo.explain(plain, mo.grad(plain, x)).kernels)
+    assert len(mo.explain(kept).kernels) == forward
+    assert len(mo.explain(kept, mo.grad(kept, x)).kernels) > both
+    middle = [n for n in toposort([kept._node]) if n.kind == "reindex_reduce"][:3]
+    kept.item()
+    assert all(n.storage is None for n in middle)
+
+
+def test_backward_through_a_checkpoint_fills_grad() -> None:
+    layer = nn.Linear(5, 5)
+    x = mo.array(RNG.normal(size=(4, 5)).astype(np.float32))
+    (layer(x) ** 2).sum().backward()
+    want = layer.weight.grad.numpy()
+    layer.weight.grad = None
+    (mo.checkpoint(layer, x) ** 2).sum().backward()
+    np.testing.assert_allclose(layer.weight.grad.numpy(), want, rtol=1e-5)
 
 
 # -------------------------------------------------------------------------------------- gradcheck

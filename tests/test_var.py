@@ -407,6 +407,17 @@ def test_a_gradient_has_the_shape_of_its_var() -> None:
         w.grad = mo.zeros(3)
 
 
+def test_in_place_functions_of_torch_keep_history() -> None:
+    x = mo.array(np.arange(6.0).reshape(2, 3), requires_grad=True)
+    y = x * 1
+    assert y.masked_fill_(x > 4, 0.0) is y
+    y.scatter_add_(0, mo.array([[1, 0, 1]]), x[:1] * 2)
+    assert y.numpy().tolist() == [[0, 3, 2], [3, 4, 4]]
+    slope = mo.grad(y.sum(), x)
+    assert slope.numpy().tolist() == [[3, 3, 3], [1, 1, 0]]
+    assert mo.array([1.0, 9.0]).clamp_(max=7.0).sub_(1).numpy().tolist() == [0, 6]
+
+
 # ------------------------------------------------------------------------------------- attributes
 
 
