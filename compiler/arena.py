@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
 from metaop.storage import ALIGNMENT
 
-from .nest import Buffer
+
+class Lifetime(Protocol):
+    """A buffer's size and the first and the last phase that touches it."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
 
 
-def plan_arena(lifetimes: list[tuple[Buffer, int, int]]) -> tuple[dict[Buffer, int], int]:
-    """Offsets of the buffers and the size of the arena, given first and last phase of each.
+T = TypeVar("T", bound=Lifetime)
+
+
+def plan_arena(lifetimes: Sequence[T]) -> tuple[dict[T, int], int]:
+    """Offsets of the buffers and the size of the arena.
 
     Largest first, each at the lowest offset that is free for its whole life.
     """
     placed: list[tuple[int, int, int, int]] = []  # offset, end, first phase, last phase
-    offsets: dict[Buffer, int] = {}
-    for buffer, first, last in sorted(lifetimes, key=lambda item: -item[0].nbytes):
+    offsets: dict[T, int] = {}
+    for buffer in sorted(lifetimes, key=lambda item: -item.nbytes):
+        first, last = buffer.first, buffer.last
         size = max(-(-buffer.nbytes // ALIGNMENT), 1) * ALIGNMENT
         offset = 0
         for start, end, born, died in sorted(placed):

@@ -1,5 +1,11 @@
 """Machine code for kernels: one Numba function each, whose body is one intrinsic that writes the
-scheduled nest; Numba's optimiser rounds are replaced by one short pipeline.
+scheduled nest as LLVM assembly; LLVM makes object code of it in one short pipeline.
+
+    kernel --Numba--> LLVM assembly --machine.object_code--> object code
+
+The function is the same for every kernel but for what its intrinsic writes, so Numba reads and
+types it once; each kernel is one lowering of it.  Numba gets contexts of our own that hold nothing
+but this function: it registers nothing per kernel, and loads no implementation of anything else.
 
 Numba is imported by the first compilation, not before: it takes longer to import than most
 programs take to run from the cache.
@@ -8,102 +14,74 @@ programs take to run from the cache.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from typing import Any
 
-import llvmlite.binding as llvm
-
-from metaop.config import config
 from metaop.errors import CompilerBug
 
+from . import machine
 from .emit_llvm import emit_llvm
-from .loops import Kernel
+from .loops import Kernel, show_kernel
 
-PASSES = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "loop_simplify", "loop_rotate",
-          "instruction_combine", "simplify_cfg")  # fmt: skip
+NAMES = "table, args, chunk, chunks, scratch"
 
 
 class CompiledKernel:
-    """Machine code: `address` of int32 kernel(ret, exc, table, args, chunk, chunks)."""
+    """Object code that defines int32 `name`(ret, exc, table, args, chunk, chunks, scratch)."""
 
-    def __init__(self, address: int, library: Any, seconds: float):
-        self.address, self.library, self.seconds = address, library, seconds
+    def __init__(self, kernel: Kernel, name: str, code: bytes, seconds: float):
+        self.kernel, self.name, self.code, self.seconds = kernel, name, code, seconds
 
     def llvm(self) -> str:
-        """The optimised LLVM IR."""
-        return self.library.get_llvm_str()
+        """The optimised LLVM assembly."""
+        return str(machine.optimised(assembly_of(self.kernel), self.name))
 
     def assembly(self) -> str:
         """The machine code as text."""
-        return self.library.get_asm_str()
+        module = machine.optimised(assembly_of(self.kernel), self.name)
+        return str(machine.target_machine().emit_assembly(module))
 
 
-def compile_kernel(kernel: Kernel) -> CompiledKernel:
-    """Compiles one kernel, about 50 ms."""
+def compile_kernel(kernel: Kernel, name: str = "kernel") -> CompiledKernel:
+    """Compiles one kernel, about 20 ms."""
     started = time.perf_counter()
-    target = _target()
-    function = _function_around(kernel)
+    assembly = assembly_of(kernel)
     try:
-        result = target.compile(function)
-        address = result.library.get_pointer_to_function(result.fndesc.mangled_name)
+        code = machine.object_code(assembly, name)
     except Exception as error:
-        from .loops import show_kernel
-
-        raise CompilerBug(f"code generation: {error}\n{show_kernel(kernel)}") from error
-    return CompiledKernel(address, result.library, time.perf_counter() - started)
+        raise _bug(kernel, error) from error
+    return CompiledKernel(kernel, name, code, time.perf_counter() - started)
 
 
-def _function_around(kernel: Kernel) -> Any:
-    """def kernel(table, args, chunk, chunks): nest(table, args, chunk, chunks)"""
-    from numba import types
-    from numba.extending import intrinsic
+def assembly_of(kernel: Kernel) -> str:
+    """The LLVM assembly that Numba makes of a kernel, before any optimisation."""
+    try:
+        return _target().assembly_of(kernel)
+    except Exception as error:
+        raise _bug(kernel, error) from error
 
-    def nest(typing_context: Any, table: Any, args: Any, chunk: Any, chunks: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit_llvm(kernel, builder, list(values))
-            return context.get_dummy_value()
 
-        return types.void(table, args, chunk, chunks), generate
-
-    namespace: dict[str, Any] = {"nest": intrinsic(nest), "__name__": "metaop.kernels"}
-    source = "def kernel(table, args, chunk, chunks):\n    nest(table, args, chunk, chunks)\n"
-    exec(source, namespace)
-    return namespace["kernel"]
+def _bug(kernel: Kernel, error: Exception) -> CompilerBug:
+    return CompilerBug(f"code generation: {error}\n{show_kernel(kernel)}")
 
 
 class _Target:
-    """Numba's CPU target with our optimiser pipeline and the host's full vector width."""
+    """Numba for one function: its contexts, what it found out, and the kernel it lowers now."""
 
     def __init__(self) -> None:
         from numba import types
-        from numba.core import codegen
-        from numba.core.compiler import Flags, compile_extra
-        from numba.core.cpu import CPUContext
-        from numba.core.registry import cpu_target
+        from numba.core.compiler import Flags
 
-        class Library(codegen.JITCodeLibrary):
-            def _optimize_functions(self, module: Any) -> None:
-                module.data_layout = self._codegen._data_layout
-
-            def _optimize_final_module(self) -> None:
-                _optimise(self._final_module, self._codegen._tm)
-
-        class Codegen(codegen.JITCPUCodegen):
-            _library_class = Library
-
-            def _customize_tm_options(self, options: dict[str, Any]) -> None:
-                super()._customize_tm_options(options)
-                options["cpu"], options["features"] = cpu_name(), cpu_features()
-
-        class Context(CPUContext):
-            def init(self) -> None:
-                super().init()
-                self._internal_codegen = Codegen("metaop")
-
-        self._typing = cpu_target.typing_context
-        self._context = Context(self._typing)
-        pointer = types.CPointer(types.int64)
-        self._signature = types.void(pointer, pointer, types.int64, types.int64)
+        self._lock = threading.RLock()
+        self._kernel: Kernel | None = None
+        pointer, memory = types.CPointer(types.int64), types.CPointer(types.uint8)
+        self._arguments = (pointer, pointer, types.int64, types.int64, memory)
+        self._typing, self._context = _contexts()
+        nest = _intrinsic(self._typing, self._context, self._arguments, self._generate)
+        namespace: dict[str, Any] = {"nest": nest, "__name__": "metaop.kernels"}
+        exec(f"def kernel({NAMES}):\n    nest({NAMES})\n", namespace)
+        self._function = namespace["kernel"]
         flags: Any = Flags()
         flags.nrt = False
         flags.no_cpython_wrapper = True
@@ -111,14 +89,36 @@ class _Target:
         flags.error_model = "numpy"
         flags.release_gil = True
         self._flags = flags
-        self._compile_extra = compile_extra
+        self._front, self._back = _pipelines()
+        self._typed: Any = None
 
-    def compile(self, function: Any) -> Any:
-        signature = self._signature
-        return self._compile_extra(
-            self._typing, self._context, function, signature.args, signature.return_type,
-            self._flags.copy(), {},
-        )  # fmt: skip
+    def assembly_of(self, kernel: Kernel) -> str:
+        from numba.core import event
+
+        data = {"dispatcher": self._function, "args": self._arguments, "return_type": None}
+        with self._lock, event.trigger_event("numba:compile", data=data):
+            self._kernel = kernel
+            try:
+                return self._lowered()
+            finally:
+                self._kernel = None
+
+    def _lowered(self) -> str:
+        from numba import types
+        from numba.core.compiler_lock import global_compiler_lock
+
+        made = (self._typing, self._context, None, self._arguments, types.void)
+        with global_compiler_lock:
+            if self._typed is None:
+                pipeline = self._front(*made, self._flags.copy(), {})
+                self._typed = pipeline.typed(self._function)
+            result = self._back(*made, self._flags.copy(), {}).lowered(self._typed)
+        return str(result.library.assembly)
+
+    def _generate(self, context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        assert self._kernel is not None
+        emit_llvm(self._kernel, builder, list(values))
+        return context.get_dummy_value()
 
 
 @functools.cache
@@ -126,26 +126,112 @@ def _target() -> _Target:
     return _Target()
 
 
-def _optimise(module: Any, machine: Any) -> None:
-    """One short pipeline: the nest is already vectorised, tiled and free of redundant loads."""
-    manager = llvm.create_new_function_pass_manager()
-    for name in PASSES:
-        getattr(manager, f"add_{name}_pass")()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
-    for function in module.functions:
-        if not function.is_declaration:
-            manager.run(function, builder)
+def _contexts() -> tuple[Any, Any]:
+    """A typing context and a target context that know the builtins, our library and no more."""
+    from numba.core import codegen
+    from numba.core.cpu import CPUContext
+    from numba.core.typing.context import BaseContext
+
+    class Library(codegen.JITCodeLibrary):
+        """Keeps the assembly that Numba wrote."""
+
+        assembly = ""
+
+        def add_ir_module(self, module: Any) -> None:
+            self.assembly = str(module)
+
+    class Codegen(codegen.JITCPUCodegen):
+        _library_class = Library
+
+    class Context(CPUContext):
+        def init(self) -> None:
+            super().init()
+            self._internal_codegen = Codegen("metaop")
+
+        def load_additional_registries(self) -> None:
+            from numba.cpython import builtins  # noqa: F401 - None is one of its constants
+
+        def declare_env_global(self, module: Any, name: str) -> None:
+            """A kernel has no Python objects to keep."""
+
+        def post_lowering(self, module: Any, library: Any) -> None:
+            """A kernel needs nothing of Numba's runtime."""
+
+        def get_executable(self, library: Any, descriptor: Any, environment: Any) -> Any:
+            return None
+
+        def insert_user_function(self, *arguments: Any, **options: Any) -> None:
+            """Nothing calls a kernel from Numba."""
+
+    typing = BaseContext()
+    return typing, Context(typing)
 
 
-def cpu_name() -> str:
-    """The CPU that code is made for: the host's, or LLVM's generic one with METAOP_CPU=generic."""
-    return "generic" if config.cpu == "generic" else llvm.get_host_cpu_name()
+def _intrinsic(typing: Any, context: Any, arguments: Any, generate: Any) -> Any:
+    """A function without a body, known to two contexts only, whose calls `generate` writes.
+
+    numba.extending.intrinsic does the same for all of Numba, and first loads all of it.
+    """
+    from numba import types
+    from numba.core.typing.templates import ConcreteTemplate, signature
+
+    def nest() -> None: ...
+
+    class Template(ConcreteTemplate):
+        key = nest
+        cases = [signature(types.void, *arguments)]
+
+    typing.insert_global(nest, types.Function(Template))
+    context.insert_func_defn([(generate, nest, arguments)])
+    return nest
 
 
-def cpu_features() -> str:
-    """Its features.  Whole 512-bit vectors are wanted where the CPU has them."""
-    if config.cpu == "generic":
-        return ""
-    features = llvm.get_host_cpu_features()
-    text = features.flatten()
-    return text + ",-prefer-256-bit" if features.get("avx512f") else text
+def _pipelines() -> tuple[Any, Any]:
+    """Numba's passes before lowering, and those from lowering on, as two compilers."""
+    from numba.core import typed_passes, untyped_passes
+    from numba.core.compiler import CompilerBase, _EarlyPipelineCompletion
+    from numba.core.compiler_machinery import AnalysisPass, PassManager, register_pass
+
+    @register_pass(mutates_CFG=False, analysis_only=True)
+    class Typed(AnalysisPass):
+        _name = "metaop_typed"
+
+        def __init__(self) -> None:
+            AnalysisPass.__init__(self)
+
+        def run_pass(self, state: Any) -> bool:
+            raise _EarlyPipelineCompletion(
+                (state.func_ir, state.typemap, state.calltypes, state.return_type)
+            )
+
+    class Front(CompilerBase):
+        def define_pipelines(self) -> list[Any]:
+            passes = PassManager("metaop_front")
+            passes.add_pass(untyped_passes.TranslateByteCode, "bytecode to IR")
+            passes.add_pass(untyped_passes.FixupArgs, "arguments")
+            passes.add_pass(untyped_passes.IRProcessing, "IR processing")
+            passes.add_pass(typed_passes.NopythonTypeInference, "types")
+            passes.add_pass(Typed, "stop here")
+            passes.finalize()
+            return [passes]
+
+        def typed(self, function: Any) -> Any:
+            return self.compile_extra(function)
+
+    class Back(CompilerBase):
+        def define_pipelines(self) -> list[Any]:
+            passes = PassManager("metaop_back")
+            passes.add_pass(typed_passes.NativeLowering, "lowering")
+            passes.add_pass(typed_passes.NoPythonBackend, "result")
+            passes.finalize()
+            return [passes]
+
+        def lowered(self, typed: Any) -> Any:
+            state = self.state
+            state.func_ir, state.typemap, state.calltypes, state.return_type = typed
+            state.func_id = state.func_ir.func_id
+            state.nargs = state.func_ir.arg_count
+            state.lifted = ()
+            return self._compile_ir()
+
+    return Front, Back

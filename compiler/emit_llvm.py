@@ -16,11 +16,12 @@ from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.graph import identity_of
-from metaop.index import TRUE, Expr, interval
+from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of
 
 from . import llvm_ops
 from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
+    SCRATCH_ALIGNMENT,
     Check,
     Condition,
     Const,
@@ -29,6 +30,7 @@ from .loops import (
     IndexValue,
     Init,
     Kernel,
+    Last,
     Let,
     Load,
     Op,
@@ -37,10 +39,13 @@ from .loops import (
     Store,
     Update,
     Value,
+    integers_of,
     statements,
+    values_of,
+    walk,
 )
 
-MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
+LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 
 
 class Affine(NamedTuple):
@@ -67,19 +72,26 @@ class _Unbounded:
 
 
 def emit_llvm(kernel: Kernel, builder: Any, args: list[Any]) -> None:
-    """Writes the body of `kernel(table, args, chunk, chunks)` at the builder's position."""
+    """Writes the body of `kernel(table, args, chunk, chunks, scratch)` where the builder is."""
     _Emitter(kernel, builder, *args).run()
 
 
 class _Emitter:
     def __init__(
-        self, kernel: Kernel, builder: Any, table: Any, args: Any, chunk: Any, chunks: Any
+        self,
+        kernel: Kernel,
+        builder: Any,
+        table: Any,
+        args: Any,
+        chunk: Any,
+        chunks: Any,
+        scratch: Any,
     ):
         self.kernel = kernel
         self.b = Builder(builder)
         self.raw = builder
         self.table, self.args = table, args
-        self.chunk, self.chunks = chunk, chunks
+        self.chunk, self.chunks, self.scratch = chunk, chunks, scratch
         self.loops: dict[int, Any] = {}
         self.integers: dict[str, Any] = {}
         self.lets: dict[tuple, Any] = {}
@@ -88,6 +100,9 @@ class _Emitter:
         self.mask: Any = None  # active lanes of the last step of a vector loop
         self.copy = 0  # which copy of the lane accumulators this step updates
         self.lane_names = _lane_accumulators(kernel)
+        inits = [stmt for stmt in statements(kernel.body) if isinstance(stmt, Init)]
+        self.copies_of = {stmt.name: stmt.copies for stmt in inits}
+        self.hoisted: dict[Expr, Any] = {}  # what does not vary in the vector loop around
 
     def run(self) -> None:
         self.dtypes = {p.name: p.dtype for p in self.kernel.buffers}
@@ -102,7 +117,20 @@ class _Emitter:
         for position, name in enumerate(self.kernel.integers):
             place = self.raw.gep(self.args, [constant(I64, first + position)])
             self.integers[name] = self.raw.load(place)
+        self.scratch_arrays()
         self.body(self.kernel.body)
+
+    def scratch_arrays(self) -> None:
+        """Where each array of the thread's own memory begins."""
+        b = self.raw
+        offset: Any = constant(I64, 0)
+        for array in self.kernel.scratch:
+            self.dtypes[array.name] = array.dtype
+            kind = memory_type(array.dtype).as_pointer()
+            self.pointers[array.name] = b.bitcast(b.gep(self.scratch, [offset]), kind)
+            nbytes = b.mul(self.scalar_index(array.elements), constant(I64, array.dtype.itemsize))
+            padded = b.add(nbytes, constant(I64, SCRATCH_ALIGNMENT - 1))
+            offset = b.add(offset, b.and_(padded, constant(I64, -SCRATCH_ALIGNMENT)))
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -111,6 +139,8 @@ class _Emitter:
             match stmt:
                 case Grid():
                     self.grid(stmt)
+                case Last():
+                    self.last(stmt)
                 case For(how="unroll"):
                     self.unroll(stmt)
                 case For(how="vector"):
@@ -185,6 +215,19 @@ class _Emitter:
 
         self.counted(low, high, 1, one)
 
+    def last(self, stmt: Last) -> None:
+        """The chunk that finds all others counted runs the body, and zeroes the count."""
+        b = self.raw
+        counter = self.pointers[stmt.counter]
+        before = b.atomic_rmw("add", counter, constant(I64, 1), "acq_rel")
+        after = b.add(before, constant(I64, 1))
+
+        def body() -> None:
+            b.store(constant(I64, 0), counter)
+            self.body(stmt.body)
+
+        self.when(b.icmp_signed("==", after, self.chunks), body)
+
     def vector_loop(self, stmt: For) -> None:
         """Full steps of 16 lanes (several at once for lane accumulators), then a masked one."""
         b = self.raw
@@ -192,6 +235,7 @@ class _Emitter:
         known = stmt.stop if stmt.start == 0 and isinstance(stmt.stop, int) else None
         copies = self.copies_in(stmt)
         wide = LANES * copies
+        self.hoist(stmt)
         self.vector = stmt.loop
         at = start
         if known is None or known >= wide:
@@ -206,9 +250,37 @@ class _Emitter:
                 self.copy = 0
 
             self.counted(start, at, wide, full)
-        if known is None or known % wide:
+        if not _is_multiple(stmt, wide):
             self.counted(at, stop, LANES, lambda i: self.step(stmt, i, self.tail_mask(i, stop)))
         self.vector = None
+        self.hoisted = {}
+
+    def hoist(self, stmt: For) -> None:
+        """Evaluates before a vector loop the parts of its index expressions that it repeats."""
+        inside = {stmt.loop}
+        named = set()
+        found: list[Expr] = []
+        for inner in statements(stmt.body):
+            if isinstance(inner, For):
+                inside.add(inner.loop)
+            elif isinstance(inner, Let):
+                named.add(inner.name)
+            found += [e for v in values_of(inner) for part in walk(v) for e in part.indices]
+            if isinstance(inner, Store):
+                found += [inner.offset, inner.guard]
+            elif isinstance(inner, Update):
+                found.append(inner.guard)
+        for e in found:
+            self.hoist_parts(e, inside, named)
+
+    def hoist_parts(self, e: Expr, inside: set[int], named: set[str]) -> None:
+        if not children(e) or e in self.hoisted:
+            return
+        if not loops_of(e) & inside and not integers_of(e) & named:
+            self.hoisted[e] = self.condition(e) if is_condition(e) else self.index(e)
+            return
+        for part in children(e):
+            self.hoist_parts(part, inside, named)
 
     def tail_mask(self, i: Any, stop: Any) -> Any:
         left = self.raw.trunc(
@@ -228,15 +300,16 @@ class _Emitter:
         self.mask = None
 
     def copies_in(self, stmt: For) -> int:
-        """Lane accumulators are copied until there are enough independent updates."""
-        count = 0
-        for inner in statements(stmt.body):
-            if isinstance(inner, Update) and inner.name in self.lane_names:
-                width = 1
-                for k in inner.dims:
-                    width *= self.kernel.extents[k]
-                count += width
-        return max(1, MOST_COPIES // count) if count else 1
+        """How many vectors a step adds: one to each copy of the lane accumulators."""
+        updated = {
+            inner.name
+            for inner in statements(stmt.body)
+            if isinstance(inner, Update) and inner.name in self.lane_names
+        }
+        copies = {self.copies_of[name] for name in updated}
+        if len(copies) > 1:
+            raise CompilerBug(f"accumulators of {copies} copies share a loop")
+        return copies.pop() if copies else 1
 
     # -- names and accumulators ---------------------------------------------------------------
 
@@ -255,7 +328,7 @@ class _Emitter:
         number = identity_of(stmt.op, stmt.dtype)
         identity = self.b.const(stmt.dtype, number, isinstance(register, ir.VectorType))
         places = []
-        for _ in range(MOST_COPIES if lanes else 1):
+        for _ in range(stmt.copies if lanes else 1):
             with self.raw.goto_entry_block():
                 place = self.raw.alloca(register)
             self.raw.store(identity, place)
@@ -330,10 +403,48 @@ class _Emitter:
                 loaded = self.raw.load(place, align=align)
             else:
                 loaded = self.b.masked_load(place, align, mask, fill)
+        elif self.is_short_step(offset):
+            loaded = self.load_apart(value, offset, mask)
+            if guard is not None and value.fill != 0:
+                loaded = self.raw.select(mask, loaded, fill)
         else:
             addresses = self.addresses(value.buffer, offset)
             loaded = self.b.gather(addresses, element, align, mask, fill)
         return self.b.to_register(loaded, value.dtype)
+
+    @staticmethod
+    def is_short_step(offset: Any) -> bool:
+        """True where 16 elements lie so close that whole vectors around them cost less than 16
+        addresses."""
+        return isinstance(offset, Affine) and 2 <= offset.step <= LONGEST_STEP
+
+    def wide_mask(self, mask: Any, step: int) -> Any:
+        """The lanes of a mask, `step` apart; no lane between them."""
+        kind = ir.VectorType(BOOL, LANES)
+        mask = constant(kind, 1) if mask is None else mask
+        lanes = [k // step if k % step == 0 else LANES for k in range(LANES * step)]
+        return self.raw.shuffle_vector(mask, constant(kind, 0), _lane_numbers(lanes))
+
+    def load_apart(self, value: Load, offset: Affine, mask: Any) -> Any:
+        """16 elements that lie 2 to 4 apart, cut out of as many whole vectors."""
+        step = offset.step
+        wide = ir.VectorType(memory_type(value.dtype), LANES * step)
+        place = self.raw.bitcast(self.pointer(value.buffer, offset.base), wide.as_pointer())
+        nothing = constant(wide, 0)
+        size = value.dtype.itemsize
+        loaded = self.b.masked_load(place, size, self.wide_mask(mask, step), nothing)
+        lanes = [k * step for k in range(LANES)]
+        return self.raw.shuffle_vector(loaded, nothing, _lane_numbers(lanes))
+
+    def store_apart(self, stmt: Store, offset: Affine, value: Any, mask: Any) -> None:
+        """Writes 16 elements that lie 2 to 4 apart, and nothing between them."""
+        step = offset.step
+        wide = ir.VectorType(value.type.element, LANES * step)
+        place = self.raw.bitcast(self.pointer(stmt.buffer, offset.base), wide.as_pointer())
+        lanes = [k // step for k in range(LANES * step)]
+        spread = self.raw.shuffle_vector(value, constant(value.type, 0), _lane_numbers(lanes))
+        size = self.dtypes[stmt.buffer].itemsize
+        self.b.masked_store(spread, place, size, self.wide_mask(mask, step))
 
     def addresses(self, buffer: str, offset: Any) -> Any:
         """The 16 addresses of an access with a stride or through an index."""
@@ -382,6 +493,9 @@ class _Emitter:
     def store_lanes(self, stmt: Store, offset: Any, guard: Any, value: Any, dtype: DType) -> None:
         mask = self.active(guard)
         align = dtype.itemsize
+        if self.is_short_step(offset):
+            self.store_apart(stmt, offset, self.b.to_memory(value, dtype), mask)
+            return
         if not (isinstance(offset, Affine) and offset.step == 1):
             addresses = self.addresses(stmt.buffer, offset)
             self.b.scatter(self.b.to_memory(value, dtype), addresses, align, mask)
@@ -449,8 +563,12 @@ class _Emitter:
         dtype = value.value.dtype
         signed = dtype.kind == "i"
 
-        def compare(sign: str, bound: int) -> Any:
-            limit = self.b.const(dtype, bound, vector)
+        def compare(sign: str, bound: Expr) -> Any:
+            if isinstance(bound, int):
+                limit = self.b.const(dtype, bound, vector)
+            else:
+                limit = self.b.cast(self.scalar_index(bound), dt.int64, dtype)
+                limit = self.b.as_vector(limit) if vector else limit
             return (
                 b.icmp_signed(sign, inner, limit) if signed else b.icmp_unsigned(sign, inner, limit)
             )
@@ -497,6 +615,9 @@ class _Emitter:
         """An index expression: an i64, an Affine, or a vector of i64."""
         if isinstance(e, int):
             return constant(I64, e)
+        known = self.hoisted.get(e)
+        if known is not None:
+            return known
         kind = e[0]
         if kind == "i":
             index = self.loops[e[1]]
@@ -569,6 +690,9 @@ class _Emitter:
 
     def condition(self, c: Expr) -> Any:
         """A condition: an i1 or a vector of them."""
+        known = self.hoisted.get(c)
+        if known is not None:
+            return known
         b = self.raw
         kind = c[0]
         if kind == "true":
@@ -590,6 +714,20 @@ class _Emitter:
         return b.icmp_signed(sign, left, right)
 
 
+def _is_multiple(stmt: For, wide: int) -> bool:
+    """True if a loop surely has a multiple of `wide` iterations."""
+    if stmt.start != 0:
+        return False
+    if isinstance(stmt.stop, int):
+        return stmt.stop % wide == 0
+    factor = stmt.stop[2] if stmt.stop[0] == "mul" else None
+    return isinstance(factor, int) and factor % wide == 0
+
+
+def _lane_numbers(lanes: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
+
+
 def _zeros(kind: Any) -> Any:
     return [0] * LANES if isinstance(kind, ir.VectorType) else 0
 
@@ -605,7 +743,7 @@ def _lane_accumulators(kernel: Kernel) -> set[str]:
                 outside.add(stmt.name)
             elif isinstance(stmt, Update) and in_vector and stmt.name in outside:
                 found.add(stmt.name)
-            elif isinstance(stmt, Grid | For):
+            elif isinstance(stmt, Grid | For | Last):
                 visit(stmt.body, in_vector or (isinstance(stmt, For) and stmt.how == "vector"))
 
     visit(kernel.body, False)

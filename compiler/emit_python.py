@@ -24,6 +24,7 @@ from .loops import (
     IndexValue,
     Init,
     Kernel,
+    Last,
     Let,
     Load,
     Op,
@@ -48,7 +49,10 @@ _COMBINE = {
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}",
     "fma": "fma({1}, {2}, {0})",
 }  # fmt: skip
-_PREFIX = {"neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}", "again": "{0}"}
+_PREFIX = {
+    "neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}", "again": "{0}",
+    "barrier": "{0}",
+}  # fmt: skip
 
 
 def emit_python(kernel: Kernel, comment: str = "") -> str:
@@ -73,6 +77,10 @@ class _Printer:
         types = ", ".join(f"{p.name}: {p.dtype.short}" for p in self.kernel.buffers)
         lines.append(f"    # {types}")
         lines += [f"    # {line}" for line in comment.splitlines()]
+        lines += [
+            f"    {a.name} = scratch({type_name(a.dtype)}, {show(a.elements)})"
+            for a in self.kernel.scratch
+        ]
         lines += self.body(self.kernel.body, "    ")
         return "\n".join(lines) + "\n"
 
@@ -86,6 +94,9 @@ class _Printer:
                 loops = ", ".join(f"i{k}" for k in stmt.loops) or "_"
                 extents = "".join(f", {show(e)}" for e in stmt.extents)
                 yield f"{indent}for {loops} in grid(chunk, chunks{extents}):  # parallel"
+                yield from self.body(stmt.body, indent + "    ")
+            case Last():
+                yield f"{indent}if last({stmt.counter}, chunks):"
                 yield from self.body(stmt.body, indent + "    ")
             case For():
                 yield from self.loop(stmt, indent)
@@ -151,8 +162,8 @@ class _Printer:
             case Ref():
                 return self.subscripted(value)
             case Check():
-                parts = (value.low, value.high, show(value.number), show(value.guard))
-                return f"check({self.value(value.value)}, {', '.join(map(str, parts))})"
+                parts = map(show, (value.low, value.high, value.number, value.guard))
+                return f"check({self.value(value.value)}, {', '.join(parts)})"
             case Op():
                 return self.operator(value)
         raise CompilerBug(f"cannot print {value!r}")

@@ -7,11 +7,12 @@
 A kernel has Numba's calling convention:
 
     int32_t kernel(void **ret, void **exc, int64_t *table, int64_t *args,
-                   int64_t chunk, int64_t chunks)
+                   int64_t chunk, int64_t chunks, void *scratch)
 
 `table` holds the addresses of the run's buffers; its first entry is the address of the status
 word, `int64_t status[8]`, which the caller zeroes.  `args` are the launch's own integers, fixed in
-the program.
+the program.  `scratch` is memory of the calling thread alone, as many bytes as the program asks
+for, 64-byte aligned; what it holds at the start of a call is undefined.
 
 Every thread of the region runs the same *worker*.  The items of a phase are the chunks of all its
 launches, numbered through.  Each thread owns an equal run of them, the same in every phase, so that
@@ -38,7 +39,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from metaop.compiler.threading_layer import (
@@ -51,6 +51,7 @@ from metaop.compiler.threading_layer import (
     usable_cpus,
     wanted_layer,
 )
+from metaop.storage import aligned_bytes
 
 KERNEL_RAISED = -1
 
@@ -62,6 +63,8 @@ NEVER = 2**63 - 1
 
 # How often it looks before it searches the other threads' items: the balanced phase ends sooner.
 SPINS_BEFORE_STEALING = 16
+
+SCRATCH_ALIGNMENT = 4096  # so that no two threads share a page of scratch memory
 
 LINE = 16  # int64s in 128 bytes: two cache lines on x86, one on Apple's arm64
 
@@ -78,9 +81,11 @@ class NativeProgram:
     """Phases of launches laid out in memory as the worker reads them.
 
     `widest` is the number of items in the largest phase, beyond which threads find no work.
+    `scratch` is how many bytes of memory of its own each thread needs.
     """
 
-    def __init__(self, phases: Sequence[Sequence[Launch]]) -> None:
+    def __init__(self, phases: Sequence[Sequence[Launch]], scratch: int = 0) -> None:
+        self.scratch = -(-scratch // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
         self.launches = sum(len(phase) for phase in phases)
         self.widest = max((sum(launch.chunks for launch in phase) for phase in phases), default=0)
         self._args = _integers([value for phase in phases for la in phase for value in la.args])
@@ -130,6 +135,23 @@ def _integers(values: list[int]) -> np.ndarray:
     return np.array(values or [0], np.int64)
 
 
+class _Scratch:
+    """Memory that kernels use and nothing outlives, grown when a program needs more."""
+
+    def __init__(self) -> None:
+        self._block: Any = None
+        self._nbytes = 0
+        self.address = 0
+
+    def reserve(self, nbytes: int) -> int:
+        if nbytes > self._nbytes:
+            self._block = None  # give the old one back first
+            self._block, start = aligned_bytes(nbytes + SCRATCH_ALIGNMENT)
+            self.address = -(-start // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
+            self._nbytes = nbytes
+        return self.address
+
+
 class Executor:
     """The one place in a process where programs run: the worker, the pool, the lock.
 
@@ -148,7 +170,8 @@ class Executor:
         self._yield = yield_address()
         self._counters = np.zeros((MOST_THREADS + 3) * LINE, np.int64)
         counters = -(-self._counters.ctypes.data // (8 * LINE)) * (8 * LINE)  # the next whole line
-        self._pool = _integers([0, 0, 0, NEVER, 0, counters])  # as %Pool below
+        self._pool = _integers([0, 0, 0, NEVER, 0, counters, 0, 0])  # as %Pool below
+        self._scratch = _Scratch()
         self._pool_address: int = self._pool.ctypes.data
         self._code, enter = compile_worker()
         self._enter = ctypes.CFUNCTYPE(
@@ -199,6 +222,8 @@ class Executor:
             count = min(wanted, program.widest)
             if count > 1:
                 count = self._prepare(count)
+            self._pool[6] = self._scratch.reserve(program.scratch * count)
+            self._pool[7] = program.scratch
             self._enter(program.address, table_address, count, self._pool_address)
             self.launch_count += program.launches
 
@@ -251,7 +276,8 @@ WORKER = """
 %Counters = type { %Line, %Line, [0 x %Line] }    ; threads arrived, items done, slots
 %Pool = type {
   ptr, ptr, ptr,                           ; parallel_for, get and set threads
-  i64, ptr, ptr                            ; spins, yield, counters
+  i64, ptr, ptr,                           ; spins, yield, counters
+  ptr, i64                                 ; scratch memory, bytes of it for each thread
 }
 %Program = type {
   i64, ptr, ptr,                           ; phase count, phases, launches
@@ -335,7 +361,13 @@ entry:
   %done = getelementptr %Counters, ptr %counters, i64 0, i32 1
   %status = load ptr, ptr %table
   %threads.less = sub i64 %threads, 1
+  %scratch.slot = getelementptr %Pool, ptr %pool, i64 0, i32 6
+  %stride.slot = getelementptr %Pool, ptr %pool, i64 0, i32 7
+  %scratches = load ptr, ptr %scratch.slot
+  %stride = load i64, ptr %stride.slot
   %rank = atomicrmw add ptr %counters, i64 1 monotonic
+  %scratch.offset = mul i64 %rank, %stride
+  %scratch = getelementptr i8, ptr %scratches, i64 %scratch.offset
   br label %next
 
 next:                                    ; is there another phase, and no error so far?
@@ -421,7 +453,7 @@ call:
   %kernel = load ptr, ptr %kernel.slot
   %kernel.args = load ptr, ptr %args.slot
   %returned = call i32 %kernel(ptr %ret, ptr %exc, ptr %table, ptr %kernel.args,
-                               i64 %chunk, i64 %chunks)
+                               i64 %chunk, i64 %chunks, ptr %scratch)
   %is.exception = icmp eq i32 %returned, -1
   %is.user.exception = icmp sgt i32 %returned, 0
   %raised = or i1 %is.exception, %is.user.exception
@@ -517,6 +549,8 @@ def worker_assembly(triple: str) -> str:
 
 def compile_worker() -> tuple[object, int]:
     """The owner of the worker's machine code, to be kept with it, and the address of `enter`."""
+    import llvmlite.binding as llvm  # not at the start: 30 ms of `import metaop`
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()
@@ -538,6 +572,8 @@ def compile_worker() -> tuple[object, int]:
 
 def _host_features() -> str:
     """The CPU's features as LLVM writes them; empty where LLVM cannot tell."""
+    import llvmlite.binding as llvm
+
     try:
         return str(llvm.get_host_cpu_features().flatten())
     except RuntimeError:

@@ -7,10 +7,13 @@ a reindex of several pieces fills one buffer box by box.  A reshape of a stored 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from metaop import dtype as dt
 from metaop.errors import CompilerBug
+from metaop.extent import hint
 from metaop.graph import (
     OPERATORS,
     Elementwise,
@@ -37,15 +40,19 @@ from metaop.index import (
     simplify,
     substitute,
     transform,
+    unflatten,
     within,
 )
 
 from .loops import Load, Op, Value
-from .nest import Buffer, CheckSite, Nest, Values
+from .nest import Buffer, CheckSite, Nest, Part, Values
 from .rewrite import Graph, Input
+from .schedule import adds_in_lanes
 
 LOAD_COST = 2
+RANDOM_COST = 16  # 75 integer operations, several of which run side by side
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
+MOST_SPLITS = 4  # loops of a result that are cut in two
 
 
 @dataclass(eq=False)
@@ -56,12 +63,21 @@ class Fused:
     place: dict[Node, Buffer]
     buffers: list[Buffer]
     names: dict[Node, str] = field(default_factory=dict)
+    dear: dict[Node, float] = field(default_factory=dict)  # stored to save so much work a time
 
 
-def fuse(graph: Graph) -> Fused:
-    """The nests that compute the graph's outputs."""
-    stored = choose_stores(graph)
-    return _Builder(graph, stored).run()
+def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
+    """The nests that compute the graph's outputs; `inlined` values are computed where they are read
+    though that is more work."""
+    stored, dear = choose_stores(graph, inlined)
+    fused = _Builder(graph, stored).run()
+    fused.dear = dear
+    return fused
+
+
+def is_barrier(node: Node) -> bool:
+    """True for a value that the user wants in memory."""
+    return isinstance(node, Elementwise) and node.op == "barrier"
 
 
 def reshape_base(node: Node) -> Node:
@@ -95,24 +111,41 @@ def _is_reshape(node: Reindex) -> bool:
 # ------------------------------------------------------------------------------- what is stored
 
 
-def choose_stores(graph: Graph) -> set[Node]:
-    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated."""
+def choose_stores(
+    graph: Graph, inlined: frozenset[Node] = frozenset()
+) -> tuple[set[Node], dict[Node, float]]:
+    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; of
+    the latter what one more evaluation of an element would cost."""
     stored = {reshape_base(n) for n in graph.outputs}
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
+    stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
     cost = _costs(graph, stored)
     footprint = _footprints(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
+    dear: dict[Node, float] = {}
     for node in reversed(graph.nodes):
-        worth = 2 * footprint[node] >= node.size  # else store what it is spread from
+        worth = 2 * int(footprint[node]) >= hint(node.size)  # else store what it is spread from
         if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
-            stored.add(node)
-        count = evaluations[node] if node not in stored else float(node.size)
+            if node not in inlined:
+                stored.add(node)
+                dear[node] = cost[node] - LOAD_COST
+        # the cost of an inlined value holds that of its inputs: they are not dear once more
+        once = node in stored or node in inlined
+        count = float(node.size) if once else evaluations[node]
         for source, times in _demand(node, count):
             evaluations[source] += times
-    return stored
+    return stored, dear
+
+
+def memory_cost(nbytes: int, reads: float) -> float:
+    """What it costs to write an element to memory (twice what a read does) and to read it so many
+    times, in simple instructions."""
+    size = int(nbytes)
+    one = 5.0 if size <= 1 << 18 else 16.0 if size <= 1 << 24 else 25.0
+    return (2 + reads) * one
 
 
 def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
@@ -131,7 +164,7 @@ def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
         elif isinstance(node, Elementwise):
             own = OPERATORS[node.op].cost if node.op in OPERATORS else 1
         elif isinstance(node, RandomBits):
-            own = 80
+            own = RANDOM_COST
         cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
@@ -147,10 +180,10 @@ def _footprints(graph: Graph, stored: set[Node]) -> dict[Node, float]:
     footprint: dict[Node, float] = {}
     for node in graph.nodes:
         if isinstance(node, Input | RandomBits) or node in stored:
-            footprint[node] = node.size
+            footprint[node] = hint(node.size)
         elif isinstance(node, Reindex):
             sources = {node.inputs[piece.source] for piece in node.pieces}
-            footprint[node] = sum(min(s.size, footprint[s]) for s in sources)
+            footprint[node] = sum(min(hint(s.size), footprint[s]) for s in sources)
         else:
             footprint[node] = min(sum(footprint[i] for i in set(node.inputs)), 1e15)
     return footprint
@@ -228,6 +261,7 @@ class Lowering:
         self.extents = extents
         self.values = Values(extents)
         self.nodes: list[Node] = []
+        self.reads_at: list[tuple[str, tuple[Expr, ...]]] = []
         self._memo: dict[tuple, Value] = {}
 
     def value(self, node: Node, indices: tuple[Expr, ...], guard: Expr) -> Value:
@@ -242,6 +276,7 @@ class Lowering:
         buffer = self.place.get(node)
         if buffer is not None:
             offset = simplify(flatten(indices, node.shape), self.extents)
+            self.reads_at.append((buffer.name, self._at_base(node, buffer, indices, offset)))
             if guard != TRUE and simplify(within(indices, node.shape), self.extents) == TRUE:
                 guard = TRUE  # nothing can go wrong by reading it anyway
             return self.values.load(buffer, offset, guard)
@@ -258,6 +293,14 @@ class Lowering:
             case Reindex():
                 return self._reindex(node, indices, guard)
         raise CompilerBug(f"{node!r} has no place in memory")
+
+    def _at_base(
+        self, node: Node, buffer: Buffer, indices: tuple[Expr, ...], offset: Expr
+    ) -> tuple[Expr, ...]:
+        """The indices of an element in the array whose memory a reshaped one shares."""
+        if node.shape == buffer.shape:
+            return tuple(simplify(e, self.extents) for e in indices)
+        return tuple(simplify(e, self.extents) for e in unflatten(offset, buffer.shape))
 
     def _elementwise(self, node: Elementwise, indices: tuple[Expr, ...], guard: Expr) -> Value:
         args = tuple(self.value(i, indices, guard) for i in node.inputs)
@@ -381,6 +424,7 @@ class _Builder:
         self.buffers: list[Buffer] = []
         self.nests: list[Nest | Escape] = []
         self.names = graph.names
+        self.reduced: set[str] = set()  # buffers that hold the result of a reduction
 
     def run(self) -> Fused:
         for given in self.graph.inputs:
@@ -399,7 +443,7 @@ class _Builder:
         return Fused(self.nests, self.place, self.buffers, self.names)
 
     def _new_buffer(self, node: Node, role: str, position: int = -1) -> Buffer:
-        buffer = Buffer(self.names[node], node.dtype, node.size, role, position)
+        buffer = Buffer(self.names[node], node.dtype, node.size, role, position, node.shape)
         self.place[node] = buffer
         self.buffers.append(buffer)
         return buffer
@@ -411,6 +455,8 @@ class _Builder:
             return
         nests = self._nests(node)
         buffer = self._new_buffer(node, "tmp")
+        if isinstance(node, ReindexReduce):
+            self.reduced.add(buffer.name)
         for nest in nests:
             nest.target = buffer
         self.nests.extend(n for n in nests if n.iterations)
@@ -434,6 +480,7 @@ class _Builder:
             buffers=values.buffers,
             checks=values.checks,
             nodes=[n for n in lowering.nodes if n is not node] + [node],
+            reads_at=lowering.reads_at,
             **fields,  # type: ignore[arg-type]
         )
 
@@ -453,31 +500,77 @@ class _Builder:
         return lowering.values.op("cast", (value,), node.dtype)
 
     def _map(self, node: Node) -> Nest:
-        extents = list(node.shape)
+        return self._over_parts(self._map_over, node, node.shape)
+
+    def _reduction(self, node: ReindexReduce) -> Nest:
+        """Loops of the result first, in order, then the reduced ones."""
+        return self._over_parts(self._reduction_over, node, node.shape)
+
+    def _over_parts(
+        self, build: Callable[[Any, Sequence[Part]], Nest], node: Node, shape: tuple[int, ...]
+    ) -> Nest:
+        """The nest over the dimensions of the result, or over parts of them where a reduction is
+        read at i // k: so what is read and what reads it can share loops."""
+        parts = [Part(d, 1, n) for d, n in enumerate(shape)]
+        nest = build(node, parts)
+        for _ in range(MOST_SPLITS):
+            cut = self._cut(nest)
+            if cut is None:
+                break
+            at, k = cut
+            dim, divisor, n = parts[at]
+            parts[at : at + 1] = [Part(dim, divisor * k, n // k), Part(dim, divisor, k)]
+            nest = build(node, parts)
+        nest.parts = tuple(parts)
+        nest.lanes = adds_in_lanes(nest)
+        return nest
+
+    def _cut(self, nest: Nest) -> tuple[int, int] | None:
+        """A loop of the result and the divisor by which the index of a reduction's result divides
+        it."""
+        for name, at in nest.reads_at:
+            if name not in self.reduced:
+                continue
+            for e in at:
+                match e:
+                    case ("floordiv", ("i", loop), int() as k) if loop < nest.rank:
+                        if nest.extents[loop] % k == 0 and 1 < k < nest.extents[loop]:
+                            return loop, k
+        return None
+
+    def _map_over(self, node: Node, parts: Sequence[Part]) -> Nest:
+        extents = [part.modulus for part in parts]
         lowering = Lowering(self.place, extents)
-        indices = identity_range(len(extents))
+        indices = _joined(parts, len(node.shape))
         value = self._stored(lowering, lowering.value(node, indices, TRUE), node)
         offset = simplify(flatten(indices, node.shape), extents)
         return self._finish(
             node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
         )
 
-    def _reduction(self, node: ReindexReduce) -> Nest:
-        """Loops of the result first, in order, then the reduced ones."""
+    def _reduction_over(self, node: ReindexReduce, parts: Sequence[Part]) -> Nest:
         y = node.inputs[0]
         kept = [e[1] for e in node.indices]
-        reduced = [k for k in range(len(y.shape)) if k not in kept]
-        order = kept + reduced
-        extents = [y.shape[k] for k in order]
-        indices: list[Expr] = [0] * len(order)
-        for position, k in enumerate(order):
+        reduced = [k for k in range(len(y.shape)) if k not in kept and y.shape[k] != 1]
+        extents = [part.modulus for part in parts] + [y.shape[k] for k in reduced]
+        at_result = _joined(parts, len(kept))
+        indices: list[Expr] = [0] * len(y.shape)
+        for k, e in zip(kept, at_result):
+            indices[k] = e
+        for position, k in enumerate(reduced, start=len(parts)):
             indices[k] = ("i", position)
         lowering = Lowering(self.place, extents)
         inner, at, guard = self._unguarded(lowering, node, y, tuple(indices))
         value = lowering.value(inner, at, guard)
-        offset = simplify(flatten(identity_range(len(kept)), node.shape), extents)
+        offset = simplify(flatten(at_result, node.shape), extents)
+        if not reduced and guard == TRUE:  # a sum of one term
+            value = self._stored(lowering, value, node)
+            return self._finish(
+                node, lowering, extents=extents, rank=len(parts), value=value, offset=offset
+            )
         nest = self._finish(
-            node, lowering, extents=extents, rank=len(kept), value=value, offset=offset, op=node.op,
+            node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
+            op=node.op,
             contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
@@ -549,6 +642,16 @@ class _Builder:
         return nests
 
 
+def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
+    """The index of every dimension of the result from the loops over its parts."""
+    indices: list[Expr] = [0] * rank
+    for loop, (dim, divisor, _) in enumerate(parts):
+        index: Expr = ("i", loop)
+        index = ("mul", index, divisor) if divisor != 1 else index
+        indices[dim] = index if indices[dim] == 0 else ("add", indices[dim], index)
+    return tuple(indices)
+
+
 def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
     """True if the boxes surely fill the shape: one of them is everything, or they are disjoint
     and their sizes add up."""
@@ -578,7 +681,8 @@ def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
 
 
 def _is_contraction(y: Node, size: int) -> bool:
-    """A product of two factors that are both smaller than the space that is summed over."""
+    """A product of two factors that are both smaller than the space that is summed over, by half
+    at least: rounding up to whole pieces makes the space larger too."""
     if not isinstance(y, Elementwise) or y.op != "mul":
         return False
     return all(_repeats(factor, size) for factor in y.inputs)
@@ -587,6 +691,6 @@ def _is_contraction(y: Node, size: int) -> bool:
 def _repeats(factor: Node, size: int) -> bool:
     while isinstance(factor, Reindex) and len(factor.pieces) == 1:
         factor = factor.inputs[factor.pieces[0].source]
-        if factor.size < size:
+        if 2 * hint(factor.size) <= hint(size):
             return True
-    return factor.size < size
+    return 2 * hint(factor.size) <= hint(size)

@@ -272,7 +272,7 @@ class Builder:
             return self.threefry(*args)
         if op == "where":
             return self.raw.select(*args)
-        if op in ("copy", "again"):
+        if op in ("copy", "again", "barrier"):
             return args[0]
         table = _FLOAT if dtype.is_float else _BOOL if dtype is dt.bool_ else _INTEGER
         rule = table.get(op)

@@ -1,6 +1,7 @@
 """The loop IR: one kernel is one scheduled nest of loops, printed by two printers.
 
-    kernel ::= Kernel(name, buffers, integers, body)
+    kernel ::= Kernel(name, buffers, integers, body, scratch)
+                                                 scratch: arrays of one thread, undefined at first
     stmt   ::= Grid(loops, extents, body)         the iterations that chunks of work share out
              | For(loop, start, stop, how, body)  how: serial | vector | unroll
              | Let(name, dims, value)             a name; one per element of the unrolled dims
@@ -8,6 +9,7 @@
              | Update(name, dims, op, value, guard)   accumulator op= value if guard
                                                  (op fma: value is (a, b))
              | Store(buffer, offset, value, op)   buffer[offset] = value, or op= value
+             | Last(counter, body)                once, after the grid, when all chunks are done
     value  ::= Load(buffer, offset, guard, fill)  buffer[offset] if guard else fill
              | Const(value) | Op(name, args) | IndexValue(e) | Condition(c) | Ref(name, dims)
              | Check(value, low, high, number, guard)   reports a value outside low <= v < high
@@ -20,15 +22,16 @@ inside it has one lane per iteration, which are combined in a fixed tree when it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
-from metaop.index import TRUE, Expr, children, contains, loops_of, show
+from metaop.index import TRUE, Expr, children, contains, evaluate, loops_of, show, transform
 
 LANES = 16
+MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
 
 
 class Value:
@@ -131,7 +134,7 @@ class Check(Value):
 
     __slots__ = ("value", "low", "high", "number", "guard")
 
-    def __init__(self, value: Value, low: int, high: int, number: Expr, guard: Expr):
+    def __init__(self, value: Value, low: Expr, high: Expr, number: Expr, guard: Expr):
         self.value, self.low, self.high = value, low, high
         self.number, self.guard, self.dtype = number, guard, value.dtype
 
@@ -144,7 +147,8 @@ class Check(Value):
         return (self.guard,)
 
     def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
-        return Check(args[0], self.low, self.high, self.number, index(self.guard))
+        low, high = index(self.low), index(self.high)
+        return Check(args[0], low, high, self.number, index(self.guard))
 
 
 class Ref(Value):
@@ -202,12 +206,15 @@ class Let(Stmt):
 
 
 class Init(Stmt):
-    """accumulator name[dims] = identity of op."""
+    """accumulator name[dims] = identity of op; one that is updated in lanes has so many copies, to
+    which whole vectors are added in turn."""
 
-    __slots__ = ("name", "dims", "op", "dtype")
+    __slots__ = ("name", "dims", "op", "dtype", "copies")
 
-    def __init__(self, name: str, dims: tuple[int, ...], op: str, dtype: DType):
+    def __init__(self, name: str, dims: tuple[int, ...], op: str, dtype: DType,
+                 copies: int = MOST_COPIES):  # fmt: skip
         self.name, self.dims, self.op, self.dtype = name, dims, op, dtype
+        self.copies = copies
 
 
 class Update(Stmt):
@@ -233,6 +240,31 @@ class Store(Stmt):
         self.guard = guard
 
 
+class Last(Stmt):
+    """What runs once when every chunk of the kernel is done, in whichever thread was last.
+
+    counter: an int64 buffer, 0 before the run, that counts chunks.
+    """
+
+    __slots__ = ("counter", "body")
+
+    def __init__(self, counter: str, body: list[Stmt]):
+        self.counter, self.body = counter, body
+
+
+class Scratch:
+    """An array in memory of the calling thread; stores to it are seen by later loads of the same
+    call.  elements: an index expression over the kernel's integers."""
+
+    __slots__ = ("name", "dtype", "elements")
+
+    def __init__(self, name: str, dtype: DType, elements: Expr):
+        self.name, self.dtype, self.elements = name, dtype, elements
+
+
+SCRATCH_ALIGNMENT = 64
+
+
 class Parameter:
     """A buffer argument of a kernel."""
 
@@ -243,9 +275,9 @@ class Parameter:
 
 
 class Kernel:
-    """One function: buffers, integer arguments (extents, offsets), a body."""
+    """One function: buffers, integer arguments (extents, offsets), a body, scratch arrays."""
 
-    __slots__ = ("name", "buffers", "integers", "extents", "body", "narrow")
+    __slots__ = ("name", "buffers", "integers", "extents", "body", "narrow", "scratch")
 
     def __init__(
         self,
@@ -255,17 +287,33 @@ class Kernel:
         extents: dict[int, int],
         body: list[Stmt],
         narrow: bool = False,
+        scratch: list[Scratch] | None = None,
     ):
         self.name, self.buffers, self.integers = name, buffers, integers
         self.extents, self.body = extents, body  # extents: the unrolled loops' sizes
         self.narrow = narrow  # every index fits 32 bits
+        self.scratch = scratch or []
+
+    def scratch_bytes(self, integers: Sequence[int]) -> int:
+        """Bytes of scratch memory of one call with these integers."""
+        known = dict(zip(self.integers, integers))
+        total = 0
+        for array in self.scratch:
+            elements = transform(array.elements, lambda e: _known_integer(e, known))
+            size = evaluate(elements, ()) * array.dtype.itemsize
+            total += -(-size // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
+        return total
+
+
+def _known_integer(e: Expr, known: dict[str, int]) -> Expr | None:
+    return known[e[1]] if isinstance(e, tuple) and e[0] == "val" else None
 
 
 def statements(body: list[Stmt]) -> Iterator[Stmt]:
     """Every statement, outer ones first."""
     for stmt in body:
         yield stmt
-        if isinstance(stmt, Grid | For):
+        if isinstance(stmt, Grid | For | Last):
             yield from statements(stmt.body)
 
 
@@ -306,7 +354,8 @@ def verify(kernel: Kernel) -> None:
 class _Verifier:
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
-        self.buffers = {p.name: p for p in kernel.buffers}
+        arrays = [Parameter(a.name, a.dtype, True) for a in kernel.scratch]
+        self.buffers = {p.name: p for p in [*kernel.buffers, *arrays]}
         self.names: dict[str, Stmt | None] = dict.fromkeys(kernel.integers)
 
     def fail(self, what: str) -> NoReturn:
@@ -329,6 +378,8 @@ class _Verifier:
                 self.grid(stmt, loops)
             case For():
                 self.loop(stmt, loops, vector)
+            case Last():
+                self.last(stmt, loops)
             case Let() | Init():
                 self.dims(stmt.name, stmt.dims, loops)
                 for value in values_of(stmt):
@@ -345,6 +396,13 @@ class _Verifier:
         for extent in stmt.extents:
             self.index(extent, loops)
         self.scope(stmt.body, loops | set(stmt.loops), None)
+
+    def last(self, stmt: Last, loops: frozenset[int]) -> None:
+        self.require(not loops, "last inside a loop")
+        counter = self.buffers.get(stmt.counter)
+        kind = counter.dtype if counter is not None and counter.written else None
+        self.require(kind is dt.int64, f"{stmt.counter} is no counter")
+        self.scope(stmt.body, loops, None)
 
     def loop(self, stmt: For, loops: frozenset[int], vector: int | None) -> None:
         name = f"{stmt.how} loop i{stmt.loop}"
@@ -470,7 +528,7 @@ def show_value(value: Value) -> str:
             return f"({show(value.expr)})"
         case Check():
             return (
-                f"check({show_value(value.value)}, {value.low}, {value.high}, "
+                f"check({show_value(value.value)}, {show(value.low)}, {show(value.high)}, "
                 f"{show(value.number)}, {show(value.guard)})"
             )
         case Ref():
@@ -492,6 +550,8 @@ def show_kernel(kernel: Kernel) -> str:
     integers = ", ".join(kernel.integers)
     width = " narrow" if kernel.narrow else ""
     head = f"kernel {kernel.name}({buffers}; {integers}){width}\n"
+    for array in kernel.scratch:
+        head += f"  scratch {array.name}: {array.dtype.short}[{show(array.elements)}]\n"
     return head + "".join(_show_lines(kernel.body, "  ", kernel))
 
 
@@ -503,6 +563,9 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
                 extents = ", ".join(show(e) for e in stmt.extents)
                 yield f"{indent}grid {loops or '()'} in ({extents}):\n"
                 yield from _show_lines(stmt.body, indent + "  ", kernel)
+            case Last():
+                yield f"{indent}last {stmt.counter}:\n"
+                yield from _show_lines(stmt.body, indent + "  ", kernel)
             case For():
                 bounds = f"range({show(stmt.start)}, {show(stmt.stop)})"
                 yield f"{indent}{stmt.how} i{stmt.loop} in {bounds}:\n"
@@ -512,7 +575,8 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
                 yield f"{indent}{name}: {stmt.value.dtype.short} = {show_value(stmt.value)}\n"
             case Init():
                 name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
-                yield f"{indent}{name}: {stmt.dtype.short} = identity({stmt.op})\n"
+                copies = "" if stmt.copies == MOST_COPIES else f", {stmt.copies} copies"
+                yield f"{indent}{name}: {stmt.dtype.short} = identity({stmt.op}){copies}\n"
             case Update():
                 name = stmt.name + "".join(f"[i{d}]" for d in stmt.dims)
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"

@@ -53,7 +53,7 @@ def merge_copies(fused: Fused) -> Fused:
             owner(buffer).role = "out"
     place = {n: owner(b) for n, b in fused.place.items() if b not in overwritten}
     buffers = [b for b in fused.buffers if b not in same]
-    return Fused(kept, place, buffers, fused.names)
+    return Fused(kept, place, buffers, fused.names, fused.dear)
 
 
 def _inputs(nest: Nest | Escape, fused: Fused) -> list[Buffer]:
@@ -68,7 +68,7 @@ def _copied(nest: Nest | Escape) -> Buffer | None:
         return None
     load = nest.value
     source = nest.buffers[load.buffer]
-    whole = nest.iterations == source.size == nest.target.size
+    whole = nest.iterations == source.size and source.shape == nest.target.shape
     plain = load.guard == TRUE and load.offset == nest.offset and source.dtype is nest.target.dtype
     return source if whole and plain else None
 

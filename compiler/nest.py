@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
@@ -33,13 +33,18 @@ from .loops import (
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory that kernels read and write: role "in", "out" or "tmp"; elements of one dtype."""
+    """Memory that kernels read and write; elements of one dtype.
+
+    role: "in", "out", "tmp" (in the arena), "counter" (one integer of a kernel), "local" (an array
+    or, of one element, a number that lives within one iteration of a kernel's root loops).
+    """
 
     name: str
     dtype: DType
     size: int
     role: str = "tmp"
     position: int = -1  # of an input
+    shape: tuple[int, ...] = ()  # of the value that it was made for
 
     @property
     def nbytes(self) -> int:
@@ -54,6 +59,74 @@ class CheckSite:
     node: Node
     low: int
     high: int
+
+
+class Part(NamedTuple):
+    """Loop = (index // divisor) % modulus of dimension `dim` of the result."""
+
+    dim: int
+    divisor: int
+    modulus: int
+
+
+@dataclass(eq=False)
+class Tree:
+    """What becomes one kernel: nests that share their first `root` loops.
+
+    Every iteration of the root loops runs the nests one after the other; iterations do not depend
+    on each other.  When all have been run, `last` runs once.
+    """
+
+    root: int
+    nests: list[Nest]
+    last: list[Nest] = field(default_factory=list)
+    across: bool | None = None  # whether a root loop is the vector loop; None: not decided yet
+
+    @property
+    def all_nests(self) -> list[Nest]:
+        """The nests of every iteration and the last ones."""
+        return [*self.nests, *self.last]
+
+    @property
+    def writes(self) -> list[Buffer]:
+        """The buffers in memory that the tree writes, each once."""
+        return list(dict.fromkeys(n.target for n in self.all_nests if n.target.role != "local"))
+
+    @property
+    def reads(self) -> list[Buffer]:
+        """The buffers in memory that the tree reads and has not made before, each once."""
+        made: set[Buffer] = set()
+        found: dict[Buffer, None] = {}
+        for nest in self.all_nests:
+            for buffer in nest.reads:
+                if buffer not in made and buffer.role != "local":
+                    found[buffer] = None
+            made.add(nest.target)
+        return list(found)
+
+    @property
+    def iterations(self) -> int:
+        """Evaluations of all values."""
+        return sum(nest.iterations for nest in self.all_nests)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that are computed, in order."""
+        return [node for nest in self.all_nests for node in nest.nodes]
+
+    @property
+    def checks(self) -> dict[str, CheckSite]:
+        """Every check by the name of its number."""
+        return {name: site for nest in self.all_nests for name, site in nest.checks.items()}
+
+    def show(self) -> str:
+        """The tree as text."""
+        lines = [f"tree of {self.root} root loops"]
+        lines += ["  " + line for nest in self.nests for line in nest.show().splitlines()]
+        if self.last:
+            lines.append("last")
+            lines += ["  " + line for nest in self.last for line in nest.show().splitlines()]
+        return "\n".join(lines)
 
 
 @dataclass(eq=False)
@@ -75,6 +148,10 @@ class Nest:
     nodes: list[Node] = field(default_factory=list)
     guard: Expr = TRUE
     order: tuple[Expr, ...] = ()  # of a reduction: the accesses that decide how it adds up
+    lanes: bool = False  # a reduction that adds up in lanes over a reduced loop, not one by one
+    parts: tuple[Part, ...] | None = None  # how loops 0 … rank-1 follow from the result's indices
+    reads_at: list[tuple[str, tuple[Expr, ...]]] = field(default_factory=list)
+    carried: tuple[Expr, ...] = ()  # what the loops it was made with are in the loops it has now
 
     @property
     def reads(self) -> list[Buffer]:

@@ -9,32 +9,55 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from metaop.dtype import DType
+from metaop.extent import Polynomial, evaluate, evaluate_polynomial
 from metaop.graph import Node, Scalar
 from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 
+from .arena import plan_arena
 from .executor import Launch, NativeProgram, executor
-from .loops import Kernel
-from .nest import Nest
+from .kernels import LoadedKernel
+
+if TYPE_CHECKING:
+    from .loops import Kernel
+    from .nest import Tree
 
 
 @dataclass(eq=False)
 class KernelLaunch:
-    """One launch: the kernel, its buffers' slots, its integers, in how many chunks."""
+    """One launch: the kernel, its buffers' slots, its integers, in how many chunks.
+
+    In a program, integers, chunks and scratch may be formulas over the sizes.
+    """
 
     key: str
-    kernel: Kernel
-    address: int
+    kernel: Kernel | None  # None in a program from disk, as is the tree
+    code: LoadedKernel
     slots: list[int]
     integers: list[int]
     chunks: int
-    nest: Nest
+    scratch: int  # bytes for each thread
+    tree: Tree | None
+
+    @property
+    def address(self) -> int:
+        """Where the machine code is, for as long as `code` is held."""
+        return self.code.address
+
+
+class Temporary(NamedTuple):
+    """A buffer of the arena: its slot, its size, the first and the last phase that touches it."""
+
+    slot: int
+    nbytes: int
+    first: int
+    last: int
 
 
 @dataclass(eq=False)
@@ -55,54 +78,112 @@ class FailedCheck:
     high: int
 
 
+Segment = list[list[KernelLaunch]] | HostCall
+
+
 @dataclass(eq=False)
 class Program:
-    """Everything that running needs."""
+    """Everything that running needs but the sizes: `bind` gives it those."""
 
     inputs: list[tuple[int, DType, bool]]  # slot, dtype, is a Python number
     outputs: list[tuple[int, int]]  # slot, bytes
-    temporaries: list[tuple[int, int]]  # slot, offset in the arena
-    arena_bytes: int
+    temporaries: list[Temporary]
     results: list[tuple[str, int]]  # per asked value: ("in", input) or ("out", output)
     kept: list[tuple[int, int]]  # (position in the graph, output) of values that history needs
-    segments: list[list[list[KernelLaunch]] | HostCall]
+    segments: list[Segment]
     checks: list[FailedCheck]
+    counters: list[int]  # slots of integers that are 0 before a run
     slots: int
-    runs: int = 0
-    _native: list[Any] = field(default_factory=list)
-    _table: Any = None
-    _numbers: Any = None
-    _numbers_address: int = 0
-    _threads: int | None = None  # 1 for a program without enough work for two
-    _arena_address: int = -1
+    guards: list[Polynomial] = field(default_factory=list)  # at least 0 for sizes that may be bound
+
+    @property
+    def launches(self) -> list[KernelLaunch]:
+        """Every kernel launch, in order, with formulas for what depends on sizes."""
+        return list(_launches_of(self.segments))
+
+    def admits(self, sizes: Sequence[int]) -> bool:
+        """True if the program is right for these sizes of its dynamic axes."""
+        return all(evaluate_polynomial(guard, sizes) >= 0 for guard in self.guards)
+
+    def bind(self, sizes: Sequence[int] = ()) -> Bound:
+        """The program ready to run with certain sizes of its dynamic axes."""
+        return Bound(self, sizes)
+
+
+class Bound:
+    """A program for inputs of certain sizes: places in the arena, native code to call."""
+
+    def __init__(self, program: Program, sizes: Sequence[int] = ()):
+        self.program, self.sizes = program, tuple(sizes)
+        self.inputs, self.results, self.kept = program.inputs, program.results, program.kept
+        self.outputs = [(slot, evaluate(nbytes, sizes)) for slot, nbytes in program.outputs]
+        self.checks = [
+            replace(c, low=evaluate(c.low, sizes), high=evaluate(c.high, sizes))
+            for c in program.checks
+        ]
+        self.runs = 0
+        offsets, self.arena_bytes = plan_arena(
+            [t._replace(nbytes=evaluate(t.nbytes, sizes)) for t in program.temporaries]
+        )
+        self.temporaries = [(t.slot, offset) for t, offset in offsets.items()]
+        segments = self.segments
+        self.native = [_native(segment) for segment in segments]
+        # a program without enough work for two threads runs on one
+        alone = all(n.chunks == 1 for n in _launches_of(segments))
+        self.threads = 1 if alone else None
+        self.table = np.zeros(program.slots, np.int64)
+        self.table_address: int = self.table.ctypes.data
+        self._counters, start = aligned_bytes(ALIGNMENT * max(len(program.counters), 1))
+        self._counters[:] = 0
+        for position, slot in enumerate(program.counters):
+            self.table[slot] = start + ALIGNMENT * position
+        self._numbers, self.numbers_address = aligned_bytes(8 * max(len(self.inputs), 1))
+        self.arena_address = -1
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The program's segments for these sizes."""
+        return [_sized(segment, self.sizes) for segment in self.program.segments]
 
     @property
     def launches(self) -> list[KernelLaunch]:
         """Every kernel launch, in order."""
-        return [
-            launch
-            for segment in self.segments
-            if not isinstance(segment, HostCall)
-            for phase in segment
+        return list(_launches_of(self.segments))
+
+
+def _launches_of(segments: list[Segment]) -> Iterator[KernelLaunch]:
+    for segment in segments:
+        if not isinstance(segment, HostCall):
+            for phase in segment:
+                yield from phase
+
+
+def _native(segment: Segment) -> NativeProgram | HostCall:
+    if isinstance(segment, HostCall):
+        return segment
+    phases = [
+        [Launch(n.address, [*n.slots, *n.integers], n.chunks) for n in phase] for phase in segment
+    ]
+    scratch = max((n.scratch for phase in segment for n in phase), default=0)
+    return NativeProgram(phases, scratch)
+
+
+def _sized(segment: Segment, sizes: Sequence[int]) -> Segment:
+    """A segment with formulas evaluated."""
+    if isinstance(segment, HostCall):
+        return segment
+    return [
+        [
+            replace(
+                launch,
+                integers=[evaluate(n, sizes) for n in launch.integers],
+                chunks=evaluate(launch.chunks, sizes),
+                scratch=evaluate(launch.scratch, sizes),
+            )
             for launch in phase
         ]
-
-    def prepare(self) -> None:
-        """Builds what native calls need, once."""
-        for segment in self.segments:
-            if isinstance(segment, HostCall):
-                self._native.append(segment)
-            else:
-                phases = [
-                    [Launch(n.address, [*n.slots, *n.integers], n.chunks) for n in phase]
-                    for phase in segment
-                ]
-                self._native.append(NativeProgram(phases))
-        if all(launch.chunks == 1 for launch in self.launches):
-            self._threads = 1
-        self._table = np.zeros(self.slots, np.int64)
-        self._numbers, start = aligned_bytes(8 * max(len(self.inputs), 1))
-        self._numbers_address = start
+        for phase in segment
+    ]
 
 
 class KernelError(Exception):
@@ -137,49 +218,53 @@ _CODES = {"float32": "<f", "float64": "<d", "float16": "<e", "bool": "<?",
           "uint8": "<B", "uint16": "<H", "uint32": "<I", "uint64": "<Q"}  # fmt: skip
 
 
-def run(program: Program, leaves: list[Node]) -> list[Storage]:
+def run(program: Bound, leaves: list[Node]) -> list[Storage]:
     """Computes the program's outputs from its leaves; KernelError if a check failed.
 
     Nothing that a user can see is written: the caller binds the returned storages.
     """
     runner = executor()
     with runner.lock:
-        if program._table is None:
-            program.prepare()
         storages = [Storage(nbytes) for _, nbytes in program.outputs]
         _fill_table(program, leaves, storages)
-        _status[0] = 0
-        program.runs += 1
-        for native in program._native:
-            if isinstance(native, HostCall):
-                _call_host(native, program._table)
-            else:
-                runner.run(native, program._table.__array_interface__["data"][0], program._threads)
-            if _status[0]:
-                code, value = int(_status[0]), int(_status[1])
-                raise KernelError(program.checks[code - 1], value)
+        launch(program)
     return storages
 
 
-def _fill_table(program: Program, leaves: list[Node], storages: list[Storage]) -> None:
-    table = program._table
+def launch(program: Bound) -> None:
+    """Runs a program whose table is filled but for the temporaries; the caller holds the lock."""
+    base = arena.reserve(program.arena_bytes)
+    if base != program.arena_address:
+        for slot, offset in program.temporaries:
+            program.table[slot] = base + offset
+        program.arena_address = base
+    _status[0] = 0
+    program.runs += 1
+    runner = executor()
+    for native in program.native:
+        if isinstance(native, HostCall):
+            _call_host(native, program.table)
+        else:
+            runner.run(native, program.table_address, program.threads)
+        if _status[0]:
+            code, value = int(_status[0]), int(_status[1])
+            raise KernelError(program.checks[code - 1], value)
+
+
+def _fill_table(program: Bound, leaves: list[Node], storages: list[Storage]) -> None:
+    table = program.table
     table[0] = _STATUS_ADDRESS
     for position, ((slot, dtype, is_number), leaf) in enumerate(zip(program.inputs, leaves)):
         if is_number:
             assert isinstance(leaf, Scalar)
             content = number_bytes(leaf.value, dtype)
-            ctypes.memmove(program._numbers_address + 8 * position, content, len(content))
-            table[slot] = program._numbers_address + 8 * position
+            ctypes.memmove(program.numbers_address + 8 * position, content, len(content))
+            table[slot] = program.numbers_address + 8 * position
         else:
             assert leaf.storage is not None
             table[slot] = leaf.storage.address
     for (slot, _), storage in zip(program.outputs, storages):
         table[slot] = storage.address
-    base = arena.reserve(program.arena_bytes)
-    if base != program._arena_address:
-        for slot, offset in program.temporaries:
-            table[slot] = base + offset
-        program._arena_address = base
 
 
 def number_bytes(value: Any, dtype: DType) -> bytes:

@@ -42,6 +42,17 @@ def grid(chunk: int, chunks: int, *extents: int) -> Iterator[Any]:
         yield index[0] if len(extents) == 1 else tuple(reversed(index))
 
 
+def last(counter: Any, chunks: int) -> bool:
+    """True in the call that is the last of all chunks to end."""
+    counter[0] = (counter[0] + 1) % chunks
+    return bool(counter[0] == 0)
+
+
+def scratch(dtype: Any, elements: int) -> Any:
+    """An array of this thread, undefined at first: filled with what a wrong use would show."""
+    return np.frombuffer(b"\xa5" * (elements * np.dtype(dtype).itemsize), dtype).copy()
+
+
 def check(value: Any, low: int, high: int, number: int, guard: bool) -> Any:
     """value if it lies in [low, high) (low == high: if it is not low), else CheckFailed."""
     good = value != low if low == high else low <= value < high

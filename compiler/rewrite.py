@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from metaop.dtype import DType
 from metaop.errors import CompilerBug, origin
 from metaop.graph import (
-    Custom,
     Elementwise,
     Escape,
     IndexOf,
@@ -85,12 +85,35 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
             )  # fmt: skip
         case RandomBits():
             new = RandomBits(node.shape, *inputs)
-        case Custom():
-            return inputs[0]
         case Escape():
             new = Escape(node.name, node.call, node.shape, node.dtype, *inputs, key=node.key)
         case _:
             raise CompilerBug(f"{node!r} has no inputs to replace")
+    new.backward = node.backward
+    return new
+
+
+def imported(node: Node, inputs: tuple[Node, ...], extents: Callable[[Any], Any]) -> Node:
+    """A recorded node over a program's nodes, its extents mapped."""
+    match node:
+        case Elementwise():
+            new: Node = Elementwise(node.op, *inputs, dtype=node.dtype)
+        case Reindex():
+            shape, pieces = extents(node.shape), extents(node.pieces)
+            new = Reindex(shape, pieces, *inputs, fill=node.fill)
+        case ReindexReduce():
+            new = ReindexReduce(
+                node.op, extents(node.shape), extents(node.indices), *inputs,
+                condition=extents(node.condition), ties=node.ties,
+            )  # fmt: skip
+        case IndexOf():
+            new = IndexOf(extents(node.shape), node.axis)
+        case RandomBits():
+            new = RandomBits(extents(node.shape), *inputs)
+        case Escape():
+            new = Escape(node.name, node.call, extents(node.shape), node.dtype, *inputs)
+        case _:
+            return node
     new.backward = node.backward
     return new
 

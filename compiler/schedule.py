@@ -1,4 +1,4 @@
-"""schedule: from a nest to a kernel: loop order, collapsing, tiles, the vector loop, the grid.
+"""schedule: from a tree of nests to a kernel: order of loops, tiles, the vector loops, the grid.
 
     out[i0, i1] = sum over i2 of a[i0*K + i2] * b[i2*N + i1]
  -> grid i0 tile, i1 block:
@@ -8,16 +8,26 @@
           unroll tile: acc += a[…] * b[…]
         unroll tile: out[…] = acc
 
-The order in which a reduction adds up depends on the nest alone, never on threads.
+    m[i0] = max over i1 of x[i0*N + i1];  y[i0, i1] = x[i0*N + i1] - m[i0]     (one root loop)
+ -> grid i0:
+      acc = -inf;  vector i1: acc max= x[i0*N + i1];  m = acc
+      vector i1: y[i0*N + i1] = x[i0*N + i1] - m
+
+The order in which a reduction adds up depends on its nest alone, never on threads or on what
+shares its kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from metaop import dtype as dt
+from metaop.extent import Extent, hint, maximum, minimum, require
 from metaop.index import (
+    TRUE,
     Expr,
     Terms,
     children,
@@ -28,11 +38,15 @@ from metaop.index import (
     simplify,
     substitute,
     terms_of,
+    transform,
     unflatten,
 )
 
+from .arguments import name_extents
 from .loops import (
     LANES,
+    MOST_COPIES,
+    Check,
     Condition,
     Const,
     For,
@@ -40,19 +54,24 @@ from .loops import (
     IndexValue,
     Init,
     Kernel,
+    Last,
     Let,
     Load,
     Op,
     Parameter,
     Ref,
+    Scratch,
     Stmt,
     Store,
     Update,
     Value,
     integers_of,
     rewrite,
+    statements,
+    values_of,
+    walk,
 )
-from .nest import Buffer, Nest, dependencies
+from .nest import Buffer, Nest, Tree, dependencies
 
 MOST_CHUNKS = 64
 SMALL_WORK = 16_384  # evaluations that are not worth waking a second thread for
@@ -61,6 +80,15 @@ MOST_ACCUMULATORS = 16
 LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
+ITERATION = -1  # stands for all root loops among the loops that a value varies with
+
+
+class Argument(int):
+    """A number that is an argument of the kernel however small it is."""
+
+
+def _argument(n: int) -> int:
+    return n if isinstance(n, Extent) else Argument(n)
 
 
 @dataclass(eq=False)
@@ -71,26 +99,125 @@ class Scheduled:
     buffers: list[Buffer]
     integers: dict[str, int]
     chunks: int
-    nest: Nest
+    tree: Tree
 
 
-def schedule(nest: Nest, name: str = "k0") -> Scheduled:
-    """The kernel for a nest."""
-    return _Scheduler(collapse(nest)).run(name)
+def schedule(work: Tree | Nest, name: str = "k0") -> Scheduled:
+    """The kernel for a tree, or for a nest by itself."""
+    tree = work if isinstance(work, Tree) else tree_of(work)
+    return _Scheduler(collapse_tree(distinct_names(tree))).run(name)
 
 
-# --------------------------------------------------------------------------------- collapse loops
+def tree_of(nest: Nest) -> Tree:
+    """The tree of one nest: iterations that write different results share nothing."""
+    if not nest.scatter:
+        return Tree(nest.rank, [nest])
+    inner = [k for k in range(nest.rank) if k not in nest.parallel]
+    order = [*nest.parallel, *inner]
+    nest = permuted(nest, [*order, *range(nest.rank, len(nest.extents))])
+    nest.parallel = tuple(range(len(nest.parallel)))
+    return Tree(len(nest.parallel), [nest])
+
+
+# ------------------------------------------------------------------------------- rewriting nests
 
 
 def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
     """The nest with every index expression mapped."""
     memo: dict[int, Value] = {}
-    named = {n: rewrite(v, index, memo) for n, v in nest.named.items()}
-    return Nest(
-        nest.target, nest.extents, nest.rank, rewrite(nest.value, index, memo), index(nest.offset),
-        nest.op, nest.scatter, nest.parallel, nest.contraction, named, nest.buffers, nest.checks,
-        nest.nodes, index(nest.guard), tuple(map(index, nest.order)),
-    )  # fmt: skip
+    return dataclasses.replace(
+        nest,
+        named={n: rewrite(v, index, memo) for n, v in nest.named.items()},
+        value=rewrite(nest.value, index, memo),
+        offset=index(nest.offset),
+        guard=index(nest.guard),
+        order=tuple(map(index, nest.order)),
+        carried=tuple(map(index, nest.carried)),
+    )
+
+
+def permuted(nest: Nest, order: Sequence[int]) -> Nest:
+    """The nest with its loops in another order: new loop p is loop order[p]."""
+    at: list[Expr] = [0] * len(order)
+    for position, k in enumerate(order):
+        at[k] = ("i", position)
+    new = map_nest(nest, lambda e: substitute(e, at))
+    new.extents = [nest.extents[k] for k in order]
+    if nest.parts is not None:
+        new.parts = tuple(nest.parts[k] for k in order[: nest.rank])
+    new.reads_at = [(n, tuple(substitute(e, at) for e in place)) for n, place in nest.reads_at]
+    return new
+
+
+def map_values(nest: Nest, change: Callable[[Value], Value]) -> Nest:
+    """The nest with `change` applied to every value after its arguments."""
+    memo: dict[int, Value] = {}
+
+    def visit(value: Value) -> Value:
+        known = memo.get(id(value))
+        if known is None:
+            args = tuple(visit(a) for a in value.args)
+            known = memo[id(value)] = change(value.rebuild(args, lambda e: e))
+        return known
+
+    named = {name: visit(value) for name, value in nest.named.items()}
+    return dataclasses.replace(nest, named=named, value=visit(nest.value))
+
+
+def runs_across(tree: Tree) -> bool:
+    """True if a root loop is the vector loop, so that 16 iterations of it run side by side."""
+    return _Scheduler(collapse_tree(tree)).choose_root_vector() is not None
+
+
+def distinct_names(tree: Tree) -> Tree:
+    """The tree with the names of integers and checks numbered through its nests."""
+    count = checks = 0
+    nests: list[Nest] = []
+    for nest in tree.all_nests:
+        names = {name: f"t{count + k}" for k, name in enumerate(nest.named)}
+        names |= {name: f"check{checks + k}" for k, name in enumerate(nest.checks)}
+        count += len(nest.named)
+        checks += len(nest.checks)
+        nests.append(_renamed(nest, names))
+    count_of_nests = len(tree.nests)
+    return Tree(tree.root, nests[:count_of_nests], nests[count_of_nests:], tree.across)
+
+
+def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
+    called = {name: buffer.name for name, buffer in nest.buffers.items()}
+    if all(old == new for old, new in (names | called).items()):
+        return nest
+
+    def leaf(e: Expr) -> Expr | None:
+        if isinstance(e, tuple) and e[0] == "val":
+            return ("val", names.get(e[1], e[1]), *e[2:])
+        return None
+
+    def change(value: Value) -> Value:
+        value = value.rebuild(value.args, lambda e: transform(e, leaf))
+        match value:
+            case Load():
+                return Load(
+                    called[value.buffer], value.offset, value.guard, value.fill, value.dtype
+                )
+            case Check():
+                number = transform(value.number, leaf)
+                return Check(value.value, value.low, value.high, number, value.guard)
+        return value
+
+    new = map_values(nest, change)
+    return dataclasses.replace(
+        new,
+        named={names[n]: v for n, v in new.named.items()},
+        checks={names[n]: site for n, site in nest.checks.items()},
+        buffers={b.name: b for b in nest.buffers.values()},
+        reads_at=[(called[n], at) for n, at in nest.reads_at],
+        offset=transform(nest.offset, leaf),
+        guard=transform(nest.guard, leaf),
+    )
+
+
+# --------------------------------------------------------------------------------- collapse loops
 
 
 def accesses(nest: Nest) -> list[Expr]:
@@ -125,68 +252,173 @@ def opaque_loops(nest: Nest, forms: list[Terms]) -> set[int]:
 
 
 def collapse(nest: Nest) -> Nest:
+    """A nest by itself with its loops collapsed."""
+    return collapse_tree(tree_of(nest)).nests[0]
+
+
+def collapse_tree(tree: Tree) -> Tree:
     """Merges adjacent loops that every access walks as one, and drops loops of extent one.
 
     for i0 < 256: for i1 < 576: y[i0*576 + i1]   ->   for i1 < 147456: y[i1]
 
-    For a reduction the accesses are those that decide its order; another access may then need the
-    parts of the merged loop, i1 // 576 and i1 % 576.
+    Root loops are merged in all nests alike.  For a reduction the accesses are those that decide
+    its order; another access may then need the parts of the merged loop, i1 // 576 and i1 % 576.
     """
-    if nest.order:
-        forms = [terms_of(e, nest.extents) for e in (nest.offset, *nest.order)]
-        opaque = _opaque_terms(forms)
-    else:
-        forms = [terms_of(e, nest.extents) for e in accesses(nest)]
-        opaque = opaque_loops(nest, forms)
-    extents = list(nest.extents)
-    live = [k for k, n in enumerate(extents) if n != 1]
-    owner: dict[int, int] = {}  # of a merged loop: the one that it became part of
-    for group in ([k for k in live if k < nest.rank], [k for k in live if k >= nest.rank]):
-        for outer, inner in reversed(list(pairwise(group))):
-            if outer in opaque or inner in opaque or nest.scatter:
-                continue
-            if all(_walks_as_one(terms, outer, inner, extents[inner]) for terms in forms):
-                for terms in forms:
-                    coefficient = terms.pop(("i", inner), 0)
-                    terms.pop(("i", outer), None)
-                    if coefficient:
-                        terms[("i", outer)] = coefficient
-                extents[outer] *= extents[inner]
-                extents[inner] = 1
-                owner[inner] = outer
-    return _renumbered(nest, extents, owner)
+    each = [_Collapse(nest, tree.root) for nest in tree.nests]
+    roots = [k for k in range(tree.root) if tree.nests[0].extents[k] != 1]
+    for outer, inner in reversed(list(pairwise(roots))):
+        if all(one.walks_as_one(outer, inner) for one in each):
+            for one in each:
+                one.merge(outer, inner)
+    last = [_Collapse(nest, 0) for nest in tree.last]
+    nests = [one.finished() for one in each]
+    root = sum(n != 1 for n in each[0].extents[: tree.root])
+    return Tree(root, nests, [one.finished() for one in last], tree.across)
 
 
-def _walks_as_one(terms: Terms, outer: int, inner: int, extent: int) -> bool:
-    return terms.get(("i", outer), 0) == terms.get(("i", inner), 0) * extent
+class _Collapse:
+    """The loops of one nest while they are merged."""
+
+    def __init__(self, nest: Nest, root: int):
+        self.nest = nest
+        self.extents = list(nest.extents)
+        if nest.order:
+            self.forms = [terms_of(e, nest.extents) for e in (nest.offset, *nest.order)]
+            self.opaque = _opaque_terms(self.forms)
+        else:
+            self.forms = [terms_of(e, nest.extents) for e in accesses(nest)]
+            self.opaque = opaque_loops(nest, self.forms)
+        self.owner: dict[int, int] = {}  # of a merged loop: the one that it became part of
+        live = [k for k, n in enumerate(nest.extents) if n != 1]
+        inner = [k for k in live if root <= k < nest.rank]
+        for group in (inner, [k for k in live if k >= nest.rank]):
+            for outer, second in reversed(list(pairwise(group))):
+                if self.walks_as_one(outer, second):
+                    self.merge(outer, second)
+
+    def walks_as_one(self, outer: int, inner: int) -> bool:
+        if outer in self.opaque or inner in self.opaque or self.nest.scatter:
+            return False
+        n = self.extents[inner]
+        return all(
+            terms.get(("i", outer), 0) == terms.get(("i", inner), 0) * n for terms in self.forms
+        )
+
+    def merge(self, outer: int, inner: int) -> None:
+        for terms in self.forms:
+            coefficient = terms.pop(("i", inner), 0)
+            terms.pop(("i", outer), None)
+            if coefficient != 0:
+                terms[("i", outer)] = coefficient
+        self.extents[outer] *= self.extents[inner]
+        self.extents[inner] = 1
+        self.owner[inner] = outer
+
+    def first_of(self, loop: int) -> int:
+        while loop in self.owner:
+            loop = self.owner[loop]
+        return loop
+
+    def finished(self) -> Nest:
+        """The nest over the loops that are left, numbered from 0."""
+        nest, extents = self.nest, self.extents
+        live = [k for k, n in enumerate(extents) if n != 1]
+        number = {k: position for position, k in enumerate(live)}
+        new_extents = [extents[k] for k in live]
+        at: list[Expr] = [("i", number[k]) if k in number else 0 for k in range(len(extents))]
+        for first in set(self.owner.values()) - set(self.owner):
+            parts = [k for k in range(len(extents)) if self.first_of(k) == first]
+            merged = unflatten(at[first], [nest.extents[k] for k in parts])
+            for k, part in zip(parts, merged):
+                at[k] = part
+
+        def index(e: Expr) -> Expr:
+            return simplify(substitute(e, at), new_extents)
+
+        new = map_nest(nest, index)
+        new.extents = new_extents
+        new.rank = sum(k < nest.rank for k in live)
+        new.parallel = tuple(number[k] for k in nest.parallel if k in number)
+        new.parts = None
+        return new
 
 
-def _renumbered(nest: Nest, extents: list[int], owner: dict[int, int]) -> Nest:
-    """The nest over the loops that are left, numbered from 0."""
-    live = [k for k, n in enumerate(extents) if n != 1]
-    number = {k: position for position, k in enumerate(live)}
-    new_extents = [extents[k] for k in live]
-    at: list[Expr] = [("i", number[k]) if k in number else 0 for k in range(len(extents))]
-    for first in set(owner.values()) - set(owner):
-        parts = [k for k in range(len(extents)) if _merged_into(k, owner) == first]
-        merged = unflatten(at[first], [nest.extents[k] for k in parts])
-        for k, part in zip(parts, merged):
-            at[k] = part
-
-    def index(e: Expr) -> Expr:
-        return simplify(substitute(e, at), new_extents)
-
-    new = map_nest(nest, index)
-    new.extents = new_extents
-    new.rank = sum(k < nest.rank for k in live)
-    new.parallel = tuple(number[k] for k in nest.parallel if k in number)
-    return new
+# ------------------------------------------------------------------------- costs of vector loops
 
 
-def _merged_into(loop: int, owner: dict[int, int]) -> int:
-    while loop in owner:
-        loop = owner[loop]
-    return loop
+class VectorCost:
+    """What one evaluation of a nest costs if a loop runs 16 lanes wide."""
+
+    def __init__(self, nest: Nest):
+        self.nest = nest
+        self.value_loops = list(dependencies(nest))
+        order = nest.order or tuple(accesses(nest)[1:])
+        self.loads = [terms_of(e, nest.extents) for e in order]
+        self.store = terms_of(nest.offset, nest.extents)
+        self.reduced = range(nest.rank, len(nest.extents))
+        self.repeats = max(1, hint(_size(nest.extents[nest.rank :])))
+
+    def depends(self, e: Expr, loop: int) -> bool:
+        """True if an index expression varies with a loop, also through integer values."""
+        if loop in loops_of(e):
+            return True
+        return any(
+            loop in loops
+            for name in integers_of(e)
+            for value, loops in self.value_loops
+            if name in self.nest.named and value is self.nest.named[name]
+        )
+
+    def stride(self, terms: Terms, loop: int) -> int | None:
+        """How far one step of a loop moves an access; None if not by a fixed distance."""
+        for atom in terms:
+            if atom is not None and atom[0] != "i" and self.depends(atom, loop):
+                return None
+        return terms.get(("i", loop), 0)
+
+    def __call__(self, loop: int) -> float:
+        cost = sum(_access_cost(self.stride(t, loop)) for t in self.loads) + 0.5
+        if loop in self.reduced:
+            cost += 8.0 / self.repeats
+        else:
+            cost += _access_cost(self.stride(self.store, loop)) / self.repeats
+        n = int(self.nest.extents[loop])
+        return cost / (n / (LANES * -(-n // LANES)))
+
+    def scalar(self) -> float:
+        """The cost with no vector loop."""
+        return (len(self.loads) + 1) * LANES
+
+    def best(self, loops: Iterable[int]) -> tuple[float, int] | None:
+        """The cheapest of some loops, inner ones first among equals."""
+        found: tuple[float, int] | None = None
+        for loop in sorted(loops, reverse=True):
+            cost = self(loop)
+            if found is None or cost < found[0] - 1e-9:
+                found = (cost, loop)
+        return found
+
+
+def _access_cost(stride: int | None) -> float:
+    return BROADCAST_COST if stride == 0 else 1.0 if stride == 1 else GATHER_COST
+
+
+def adds_in_lanes(nest: Nest) -> bool:
+    """Whether a reduction adds up in lanes over a reduced loop, by what the nest is by itself."""
+    if nest.op is None or nest.scatter:
+        return False
+    alone = collapse(nest)
+    cost = VectorCost(alone)
+    reduced = cost.best(cost.reduced)
+    kept = cost.best(range(alone.rank))
+    return reduced is not None and (kept is None or kept[0] >= reduced[0] - 1e-9)
+
+
+def _size(extents: Sequence[int]) -> int:
+    total = 1
+    for n in extents:
+        total *= n
+    return total
 
 
 # ----------------------------------------------------------------------------------- scheduling
@@ -208,78 +440,178 @@ class Level:
 
     loops: tuple[int, ...]
     make: Callable[[list[Stmt]], Stmt]
+    kind: tuple = ()  # equal kinds can share a loop
     before: list[Stmt] = field(default_factory=list)
     after: list[Stmt] = field(default_factory=list)
 
 
+@dataclass(eq=False)
+class Stage:
+    """Nests that share the loops inside one iteration of the root loops."""
+
+    levels: list[Level]
+    nests: list[Nest]
+    before: list[Stmt] = field(default_factory=list)
+    after: list[Stmt] = field(default_factory=list)
+    made: dict[tuple[str, Expr], Value] = field(default_factory=dict)  # in this iteration
+
+    def statements(self) -> list[Stmt]:
+        """The stage as it runs."""
+        return [*self.before, *_nested(self.levels, []), *self.after]
+
+
+def _nested(levels: Sequence[Level], inner: list[Stmt]) -> list[Stmt]:
+    for level in reversed(levels):
+        inner = [level.make([*level.before, *inner, *level.after])]
+    return inner
+
+
 class _Scheduler:
-    def __init__(self, nest: Nest):
-        self.nest = nest
-        self.extents = list(nest.extents)
-        self.outer = list(range(nest.rank))
-        self.reduced = list(range(nest.rank, len(nest.extents)))
-        self.integers: dict[str, int] = {}
+    """Schedules one tree.  Loops are renumbered: root loops first, then those of each nest."""
+
+    def __init__(self, tree: Tree):
+        self.tree = tree
+        self.root = tree.root
+        self.extents: list[int] = list(tree.nests[0].extents)  # of the first nest's loops at first
         self.unrolled: dict[int, int] = {}
-        self.order = nest.order or tuple(accesses(nest)[1:])
-        self.offsets = [terms_of(e, self.extents) for e in (nest.offset, *self.order)]
+        self.costs = [VectorCost(nest) for nest in tree.nests]
+
+    def run(self, name: str) -> Scheduled:
+        tree = self.tree
+        lone = tree.nests[0] if tree.nests[0].scatter else None
+        vector = self.choose_scatter_vector(lone) if lone else self.choose_root_vector()
+        tiles = self.choose_tiles(vector)
+        names: dict[str, Value] = {}
+        start = self.apply_tiles(tiles, names)
+        shared, items = self.shared_levels(None if lone else vector, tiles)
+        body = _Body(self, shared, [t.lane for t in tiles], names)
+        for nest, cost in zip(tree.nests, self.costs):
+            if lone is not None:
+                order = self.scatter_order(nest, vector)
+            else:
+                order = self.inner_order(nest, cost, vector)
+            body.add(nest, order, start)
+        inner = [stmt for stage in body.stages for stmt in stage.statements()]
+        whole = [*body.top, *_nested(shared, inner), *self.last_statements(body)]
+        return self.finish(name, whole, body, items)
+
+    def finish(self, name: str, body_of_kernel: list[Stmt], body: _Body, items: int) -> Scheduled:
+        """The kernel with its arguments: what is read, what is written, integers."""
+        tree = self.tree
+        arrays = [n.target for n in tree.nests if n.target in body.arrays]
+        read = {
+            part.buffer
+            for stmt in statements(body_of_kernel)
+            for value in values_of(stmt)
+            for part in walk(value)
+            if isinstance(part, Load)
+        }
+        written = {b.name for b in tree.writes}
+        arguments = {b.name: b for b in tree.reads if b.name in read and b.name not in written}
+        arguments |= {b.name: b for b in tree.writes}
+        if tree.last:
+            counter = Buffer("counter", dt.int64, 1, "counter")
+            arguments["counter"] = counter
+            written.add("counter")
+        integers: dict[str, int] = dict.fromkeys(tree.checks, 0)  # numbered by the program
+        kernel = Kernel(
+            name,
+            [Parameter(n, b.dtype, n in written) for n, b in arguments.items()],
+            [],
+            self.unrolled,
+            body_of_kernel,
+            scratch=[Scratch(b.name, b.dtype, b.size) for b in arrays],
+        )
+        name_extents(kernel, integers)
+        _name_integers(kernel, integers)
+        kernel.integers = list(integers)
+        kernel.narrow = all(self.fits_32_bits(n) for n in body.scheduled)
+        enough = maximum(1, tree.iterations // SMALL_WORK * MOST_CHUNKS)
+        chunks = minimum(minimum(items, MOST_CHUNKS), enough)
+        return Scheduled(kernel, list(arguments.values()), integers, chunks, tree)
 
     # -- choices ------------------------------------------------------------------------------
 
-    def stride(self, terms: Terms, loop: int) -> int | None:
-        """How far one step of a loop moves an access; None if not by a fixed distance."""
-        for atom in terms:
-            if atom is not None and atom[0] != "i" and self.depends(atom, loop):
-                return None
-        return terms.get(("i", loop), 0)
-
-    def depends(self, e: Expr, loop: int) -> bool:
-        """True if an index expression varies with a loop, also through integer values."""
-        if loop in loops_of(e):
-            return True
-        return any(
-            loop in loops
-            for name in integers_of(e)
-            for value, loops in self.value_loops
-            if name in self.nest.named and value is self.nest.named[name]
-        )
-
-    def access_cost(self, stride: int | None) -> float:
-        return BROADCAST_COST if stride == 0 else 1.0 if stride == 1 else GATHER_COST
-
-    def choose_vector(self) -> int | None:
-        """The loop that costs least per element when it runs 16 lanes wide."""
-        store, loads = self.offsets[0], self.offsets[1:]
-        candidates = self.outer if not self.nest.scatter else [
-            k for k in self.nest.parallel if self.stride(store, k) == 1
-        ]  # fmt: skip
-        repeats = max(1, self.size(self.reduced))
+    def choose_root_vector(self) -> int | None:
+        """The root loop that runs 16 lanes wide around everything, None if each nest has a vector
+        loop of its own."""
+        if self.tree.across is False or any(nest.lanes for nest in self.tree.nests):
+            return None
+        pairs = list(zip(self.tree.nests, self.costs))
+        inside = sum(self.inner_cost(nest, cost) * nest.iterations for nest, cost in pairs)
         best: tuple[float, int] | None = None
-        for loop in [*self.reduced[::-1], *candidates[::-1]]:
-            n = self.extents[loop]
-            cost = sum(self.access_cost(self.stride(t, loop)) for t in loads) + 0.5
-            if loop in self.outer:
-                cost += self.access_cost(self.stride(store, loop)) / repeats
-            else:
-                cost += 8.0 / repeats
-            cost /= n / (LANES * -(-n // LANES))
-            if best is None or cost < best[0] - 1e-9:
-                best = (cost, loop)
-        return best[1] if best else None
+        for loop in reversed(range(self.root)):
+            total = sum(cost(loop) * nest.iterations for nest, cost in pairs)
+            if best is None or total < best[0] * (1 - 1e-9):
+                best = (total, loop)
+        return best[1] if best is not None and (self.tree.across or best[0] <= inside) else None
+
+    def inner_cost(self, nest: Nest, cost: VectorCost) -> float:
+        found = self.inner_vector(nest, cost)
+        return cost.scalar() if found is None else cost(found)
+
+    def inner_vector(self, nest: Nest, cost: VectorCost) -> int | None:
+        """The vector loop of a nest inside the root loops."""
+        if nest.lanes:
+            best = cost.best(cost.reduced)
+        else:
+            best = cost.best(range(self.root, nest.rank))
+        if best is None or (not nest.lanes and best[0] > cost.scalar()):
+            return None
+        return best[1]
+
+    def choose_scatter_vector(self, nest: Nest) -> int | None:
+        cost = self.costs[0]
+        candidates = [k for k in nest.parallel if cost.stride(cost.store, k) == 1]
+        best = cost.best(candidates)
+        return None if best is None else best[1]
+
+    def scatter_order(self, nest: Nest, vector: int | None) -> list[tuple[int, str]]:
+        """Elements that may collide are combined one after the other."""
+        order = [(k, "serial") for k in range(self.root, len(nest.extents))]
+        return order if vector is None else [*order, (vector, "vector")]
+
+    def inner_order(
+        self, nest: Nest, cost: VectorCost, root_vector: int | None
+    ) -> list[tuple[int, str]]:
+        """The loops inside the root loops from the outside in, and how each runs."""
+        vector = None if root_vector is not None else self.inner_vector(nest, cost)
+        kept = [k for k in range(self.root, nest.rank) if k != vector]
+        reduced = [k for k in range(nest.rank, len(nest.extents)) if k != vector]
+        order = [(k, "serial") for k in kept]
+        if vector is not None and vector < nest.rank:
+            order.append((vector, "vector"))
+        order += [(k, "serial") for k in reduced]
+        if vector is not None and vector >= nest.rank:
+            order.append((vector, "vector"))
+        return order
 
     def size(self, loops: Sequence[int]) -> int:
-        total = 1
-        for k in loops:
-            total *= self.extents[k]
-        return total
+        return _size([self.extents[k] for k in loops])
+
+    def root_size(self) -> int:
+        return _size(self.tree.nests[0].extents[: self.root])
 
     def choose_tiles(self, vector: int | None) -> list[Tile]:
-        """Up to two output loops to unroll, so that loads are shared between accumulators."""
-        if self.nest.op is None or self.nest.scatter or self.size(self.reduced) < 4:
+        """Up to two root loops to unroll, so that loads are shared between accumulators."""
+        nest, cost = self.tree.nests[0], self.costs[0]
+        if nest.op is None or nest.scatter or cost.repeats < 4 or nest.rank != self.root:
             return []
-        named = {id(value) for value in self.nest.named.values()}  # one integer, not one per lane
-        held = {k for value, loops in self.value_loops if id(value) in named for k in loops}
-        free = [k for k in self.outer if k not in (vector, *held) and self.extents[k] > 1]
-        loads = [frozenset(loops_of(e)) for e in self.order]
+        if nest.lanes and not nest.contraction:
+            return []  # copies of the lanes hide the latency
+        if any(len(other.extents) != self.root for other in self.tree.nests[1:]):
+            return []
+        held = {  # one integer, not one per lane
+            k
+            for n, c in zip(self.tree.nests, self.costs)
+            for value, loops in c.value_loops
+            if any(value is v for v in n.named.values())
+            for k in loops
+        }
+        if nest.lanes:
+            vector = self.inner_vector(nest, cost)
+        free = [k for k in range(self.root) if k not in (vector, *held) and self.extents[k] != 1]
+        loads = [frozenset(loops_of(e)) for e in nest.order or tuple(accesses(nest)[1:])]
         options: list[list[Tile]] = [[]]
         for position, k in enumerate(free):
             options += [[Tile(k, n)] for n in self.tile_sizes(k)]
@@ -290,11 +622,10 @@ class _Scheduler:
                     for m in self.tile_sizes(other)
                     if n * m <= MOST_ACCUMULATORS
                 ]
-        best = min(options, key=lambda tiles: (self.tile_cost(tiles, loads, vector), len(tiles)))
-        return best
+        return min(options, key=lambda tiles: (self.tile_cost(tiles, loads, vector), len(tiles)))
 
     def tile_sizes(self, loop: int) -> list[int]:
-        return [n for n in range(2, LARGEST_TILE + 1) if n <= self.extents[loop]]
+        return [n for n in range(2, LARGEST_TILE + 1) if n <= hint(self.extents[loop])]
 
     def tile_cost(
         self, tiles: list[Tile], loads: list[frozenset[int]], vector: int | None
@@ -302,7 +633,7 @@ class _Scheduler:
         """Loads per update, with the waste of tiles that do not divide their loop."""
         count, waste = 1, 1.0
         for tile in tiles:
-            n = self.extents[tile.loop]
+            n = int(self.extents[tile.loop])
             count *= tile.size
             waste *= -(-n // tile.size) * tile.size / n
         loaded = 0.0
@@ -314,34 +645,7 @@ class _Scheduler:
         latency = 4 / min(count, 8)  # independent chains hide the latency of an update
         return (loaded / count + 0.5 + 0.1 * latency) * waste
 
-    # -- building -----------------------------------------------------------------------------
-
-    def run(self, name: str) -> Scheduled:
-        self.value_loops = list(dependencies(self.nest))
-        vector = self.choose_vector()
-        tiles = self.choose_tiles(vector)
-        names: dict[str, Value] = {}
-        nest = self.apply_tiles(tiles, names)
-        levels, items = self.chain(vector, tiles)
-        body = _Body(nest, levels, [t.lane for t in tiles], names, self.depth_of_result(levels))
-        statements = body.build()
-        arguments = {n: b for n, b in nest.buffers.items() if n != nest.target.name}
-        arguments[nest.target.name] = nest.target
-        buffers = list(arguments.values())
-        self.integers |= dict.fromkeys(nest.checks, 0)  # numbered by the program
-        kernel = Kernel(
-            name,
-            [Parameter(n, b.dtype, n == nest.target.name) for n, b in arguments.items()],
-            [],
-            self.unrolled,
-            statements,
-        )
-        _name_integers(kernel, self.integers)
-        kernel.integers = list(self.integers)
-        kernel.narrow = self.fits_32_bits(nest)
-        work = self.nest.iterations
-        chunks = 1 if work < SMALL_WORK else min(items, MOST_CHUNKS)
-        return Scheduled(kernel, buffers, self.integers, chunks, nest)
+    # -- loops --------------------------------------------------------------------------------
 
     def fits_32_bits(self, nest: Nest) -> bool:
         """True if no index expression, nor any part of one, can leave 32 bits."""
@@ -361,66 +665,44 @@ class _Scheduler:
         self.extents.append(extent)
         return len(self.extents) - 1
 
-    def apply_tiles(self, tiles: list[Tile], names: dict[str, Value]) -> Nest:
-        """i -> block*size + lane; the last tile moves back to stay inside, computing some
-        results twice rather than needing code for a remainder."""
-        at: list[Expr] = [("i", k) for k in range(len(self.extents))]
+    def apply_tiles(self, tiles: list[Tile], names: dict[str, Value]) -> list[Expr]:
+        """What each root loop is: block*size + lane for a tiled one.  The last tile moves back to
+        stay inside, computing some results twice rather than needing code for a remainder."""
+        at: list[Expr] = [("i", k) for k in range(self.root)]
         for number, tile in enumerate(tiles):
             n = self.extents[tile.loop]
             tile.block = self.new_loop(-(-n // tile.size))
             tile.lane = self.new_loop(tile.size)
             self.unrolled[tile.lane] = tile.size
             start: Expr = ("mul", ("i", tile.block), tile.size)
-            if n % tile.size:
+            require(n, tile.size)
+            if n % tile.size != 0:
                 names[f"s{number}"] = IndexValue(("min", start, n - tile.size))
                 start = ("val", f"s{number}", (0, n - tile.size + 1))
             at[tile.loop] = ("add", start, ("i", tile.lane))
-        if not tiles:
-            return self.nest
-        extents = self.extents
+        return at
 
-        def index(e: Expr) -> Expr:
-            full = [*at, *(("i", k) for k in range(len(at), len(extents)))]
-            if is_condition(e):
-                return substitute(e, full)
-            return from_terms(terms_of(substitute(e, full), extents))
-
-        return map_nest(self.nest, index)
-
-    def chain(self, vector: int | None, tiles: list[Tile]) -> tuple[list[Level], int]:
-        """The loops from the outside in, and the number of grid items."""
+    def shared_levels(self, vector: int | None, tiles: list[Tile]) -> tuple[list[Level], int]:
+        """The root loops from the outside in, and the number of grid items."""
         blocks = {tile.loop: tile.block for tile in tiles}
-        outer = [blocks.get(k, k) for k in self.outer if k != vector]
-        if self.nest.scatter:
-            plain = [k for k in outer if k in self.nest.parallel]
-            grid, serial = plain, [k for k in outer if k not in self.nest.parallel]
-        else:
-            cut = self.grid_length(outer)
-            grid, serial = outer[:cut], outer[cut:]
-        levels: list[Level] = []
+        outer = [blocks.get(k, k) for k in range(self.root) if k != vector]
+        if self.tree.nests[0].scatter:
+            scattered = self.choose_scatter_vector(self.tree.nests[0])
+            outer = [k for k in outer if k != scattered]
+        cut = self.grid_length(outer)
+        grid, serial = outer[:cut], outer[cut:]
         block = None
-        if vector is not None and vector < self.nest.rank:
+        if vector is not None:
             block = self.vector_block(vector, self.size(grid))
-        if block is not None:
-            grid = [*grid, block[0]]
+            if block is not None:
+                grid = [*grid, block[0]]
         items = self.size(grid)
         loops, extents = tuple(grid), tuple(self.extents[k] for k in grid)
-        levels.append(Level(loops, lambda body: Grid(loops, extents, body)))
-        for k in serial:
-            levels.append(self.serial_level(k, "serial"))
-        if vector is not None and vector < self.nest.rank:
+        levels = [Level(loops, lambda body: Grid(loops, extents, body))]
+        levels += [self.serial_level(k, "serial") for k in serial]
+        if vector is not None:
             levels.append(self.vector_level(vector, block))
-        for k in self.reduced:
-            if k != vector:
-                levels.append(self.serial_level(k, "serial"))
-        if vector is not None and vector >= self.nest.rank:
-            levels.append(self.vector_level(vector, None))
         return levels, items
-
-    def depth_of_result(self, levels: list[Level]) -> int:
-        """How many levels surround one result (for a map: all of them)."""
-        reduced = set(self.reduced)
-        return sum(not (set(level.loops) & reduced) for level in levels)
 
     def grid_length(self, outer: list[int]) -> int:
         """How many of the outermost loops the grid takes: enough for all chunks."""
@@ -428,22 +710,37 @@ class _Scheduler:
         for position, k in enumerate(outer):
             if total >= MOST_CHUNKS:
                 return position
-            total *= self.extents[k]
+            total *= int(self.extents[k])
         return len(outer)
 
     def vector_block(self, vector: int, items: int) -> tuple[int, int] | None:
         """Cuts the vector loop into grid items when the other loops are too few for that."""
-        n = self.extents[vector]
-        shortest = LANES if self.size(self.reduced) >= 16 else 512
-        size = max(shortest, -(-n * items // MOST_CHUNKS // LANES) * LANES)
+        n = int(self.extents[vector])
+        if self.is_flat():
+            length = self.extents[vector]
+            shared = -(-length // MOST_CHUNKS // LANES) * LANES
+            size = minimum(maximum(512, shared), 65_536)
+            self.extents[vector] = _argument(length)
+            return self.new_loop(_argument(-(-length // size))), _argument(size)
+        reduced = max(
+            hint(nest.iterations) // max(hint(_size(nest.extents[: self.root])), 1)
+            for nest in self.tree.nests
+        )
+        shortest = LANES if reduced >= 16 else 512
+        size = max(shortest, -(-n * int(items) // MOST_CHUNKS // LANES) * LANES)
         size = min(size, 65_536)
-        if items >= MOST_CHUNKS // 2 or n <= size:
+        if hint(items) >= MOST_CHUNKS // 2 or n <= size:
             return None
-        return self.new_loop(-(-n // size)), size
+        return self.new_loop(-(-self.extents[vector] // size)), size
+
+    def is_flat(self) -> bool:
+        """True if there is but one loop and no reduction: one kernel serves all its lengths."""
+        nests = [*self.tree.nests, *self.tree.last]
+        return self.root == 1 and all(len(n.extents) == 1 and n.op is None for n in nests)
 
     def serial_level(self, loop: int, how: str) -> Level:
         n = self.extents[loop]
-        return Level((loop,), lambda body: For(loop, 0, n, how, body))
+        return Level((loop,), lambda body: For(loop, 0, n, how, body), (how, n))
 
     def vector_level(self, vector: int, block: tuple[int, int] | None) -> Level:
         n = self.extents[vector]
@@ -454,72 +751,267 @@ class _Scheduler:
         stop: Expr = ("min", ("add", start, size), n)
         return Level((vector,), lambda body: For(vector, start, stop, "vector", body))
 
+    def last_statements(self, body: _Body) -> list[Stmt]:
+        """What runs once at the end: the nests of `last`, without a grid."""
+        if not self.tree.last:
+            return []
+        ending = _Body(self, [], [], {}, body)
+        for nest in self.tree.last:
+            cost = VectorCost(nest)
+            best = cost.best(cost.reduced if nest.lanes else range(nest.rank))
+            vector = None if best is None else best[1]
+            kept = [(k, "serial") for k in range(nest.rank) if k != vector]
+            reduced = [(k, "serial") for k in cost.reduced if k != vector]
+            wide = [] if vector is None else [(vector, "vector")]
+            order = [*kept, *reduced, *wide] if nest.lanes else [*kept, *wide, *reduced]
+            ending.add(nest, order, [])
+        stages = [s for stage in ending.stages for s in stage.statements()]
+        return [Last("counter", [*ending.top, *stages])]
+
 
 class _Body:
-    """Places every value at the outermost level where it can be computed."""
+    """Places every value at the outermost level where it can be computed, nest after nest."""
 
     def __init__(
         self,
-        nest: Nest,
-        levels: list[Level],
+        scheduler: _Scheduler,
+        shared: list[Level],
         lanes: list[int],
         names: dict[str, Value],
-        result_depth: int,
+        earlier: _Body | None = None,
     ):
-        self.nest, self.levels, self.lanes = nest, levels, lanes
-        self.result_depth = result_depth
+        self.scheduler, self.shared, self.lanes = scheduler, shared, lanes
+        self.root = scheduler.root if earlier is None else 0
+        self.names = names
         self.top: list[Stmt] = []
-        self.level_of_loop = {k: d + 1 for d, level in enumerate(levels) for k in level.loops}
-        self.named = {**names, **nest.named}
-        self.loops: dict[int, frozenset[int]] = {}
-        self.replaced: dict[int, Value] = {}
-        self.count = 0
+        self.stages: list[Stage] = []
+        self.stage_of: dict[Buffer, int] = {}
+        self.registers: dict[str, str] = {}  # buffer -> the name of its value in this iteration
+        self.arrays: set[Buffer] = set() if earlier is None else earlier.arrays
+        self.scheduled: list[Nest] = [] if earlier is None else earlier.scheduled
+        self.interned: dict[tuple, tuple[Value, int]] = {}  # and the stage where they are named
+        self.count: int = 0 if earlier is None else earlier.count
+        self.results: int = 0 if earlier is None else earlier.results
+        self.level_of_loop = {k: d + 1 for d, level in enumerate(shared) for k in level.loops}
+        self.level_of_loop[ITERATION] = len(shared)
+        self.named_loops: dict[str, frozenset[int]] = {}
+        for name, value in names.items():
+            loops = frozenset(k for e in value.indices for k in loops_of(e))
+            self.named_loops[name] = loops
+            self.let_outside(name, loops, value)
 
-    def build(self) -> list[Stmt]:
-        nest = self.nest
-        shadow = Nest(nest.target, nest.extents, nest.rank, nest.value, nest.offset,
-                      named=self.named)  # fmt: skip
-        order = list(dependencies(shadow))
-        names = {id(v): n for n, v in self.named.items()}
-        self.loops = {id(v): loops for v, loops in order}
-        shared = self.shared_values([v for v, _ in order])
-        for value, loops in order:
-            new = value.rebuild(tuple(self.replaced[id(a)] for a in value.args), lambda e: e)
-            self.replaced[id(value)] = new
-            if id(value) in names:
-                self.let(names[id(value)], loops, new)
-            elif id(value) in shared and not isinstance(value, Const | IndexValue | Condition):
-                self.replaced[id(value)] = self.let(self.fresh(), loops, new)
-        self.result(self.replaced[id(nest.value)])
-        return self.assemble()
+    # -- one nest -----------------------------------------------------------------------------
+
+    def add(self, nest: Nest, order: list[tuple[int, str]], start: list[Expr]) -> None:
+        """Schedules a nest after those added before, into the loops of one of them if it can."""
+        stage, nest = self.place_loops(nest, order, start)
+        _Placement(self, stage, nest).run()
+
+    def place_loops(
+        self, nest: Nest, order: list[tuple[int, str]], start: list[Expr]
+    ) -> tuple[Stage, Nest]:
+        scheduler = self.scheduler
+        kinds = [(how, nest.extents[k]) for k, how in order]
+        number = self.find_stage(nest, order, kinds, start)
+        if number is None:
+            if self.scheduled or not self.shared:
+                loops = [scheduler.new_loop(nest.extents[k]) for k, _ in order]
+            else:
+                loops = [k for k, _ in order]
+            levels = [scheduler.serial_level(new, how) for new, (_, how) in zip(loops, order)]
+            self.stages.append(Stage(levels, []))
+            number = len(self.stages) - 1
+        stage = self.stages[number]
+        nest = self.renumbered(nest, order, stage, start)
+        stage.nests.append(nest)
+        self.stage_of[nest.target] = number
+        self.scheduled.append(nest)
+        return stage, nest
+
+    def renumbered(
+        self, nest: Nest, order: list[tuple[int, str]], stage: Stage, start: list[Expr]
+    ) -> Nest:
+        """The nest in the loops of the kernel."""
+        at: list[Expr] = [0] * len(nest.extents)
+        at[: self.root] = start[: self.root]
+        for (k, _), level in zip(order, stage.levels):
+            at[k] = ("i", level.loops[0])
+        extents = self.scheduler.extents
+        plain = all(isinstance(e, tuple) and e[0] == "i" for e in at)
+
+        def index(e: Expr) -> Expr:
+            if plain or is_condition(e):
+                return substitute(e, at)
+            return from_terms(terms_of(substitute(e, at), extents))
+
+        return map_nest(nest, index)
+
+    def find_stage(
+        self, nest: Nest, order: list[tuple[int, str]], kinds: list[tuple], start: list[Expr]
+    ) -> int | None:
+        """The stage whose loops the nest can share: same loops, data in common, and nothing it
+        needs from a later iteration."""
+        if not order or not self.stages:
+            return None
+        first = 0
+        for buffer in nest.reads:
+            if buffer in self.stage_of:
+                first = max(first, self.stage_of[buffer])
+        if any(self.stage_of.get(nest.target, -1) >= s for s in range(len(self.stages))):
+            return None
+        for number in range(first, len(self.stages)):
+            stage = self.stages[number]
+            if [level.kind for level in stage.levels] != kinds:
+                continue
+            if self.shares(self.renumbered(nest, order, stage, start), stage):
+                return number
+        return None
+
+    def shares(self, nest: Nest, stage: Stage) -> bool:
+        """True if the nest reads what the stage reads or writes, and what is written only where it
+        has been written in the same iteration."""
+        reads = {(v.buffer, v.offset) for v, _ in dependencies(nest) if isinstance(v, Load)}
+        common = False
+        for other in stage.nests:
+            mine = [offset for name, offset in reads if nest.buffers[name] is other.target]
+            if mine and (other.op is not None or any(offset != other.offset for offset in mine)):
+                return False
+            common = common or bool(mine)
+            theirs = {(v.buffer, v.offset) for v, _ in dependencies(other) if isinstance(v, Load)}
+            common = common or not reads.isdisjoint(theirs)
+            if nest.target in other.reads:
+                return False
+        return common
+
+    # -- names --------------------------------------------------------------------------------
 
     def fresh(self) -> str:
         self.count += 1
         return f"x{self.count - 1}"
 
-    def depth(self, loops: frozenset[int]) -> int:
-        return max((self.level_of_loop[k] for k in loops if k in self.level_of_loop), default=0)
+    def accumulator(self) -> str:
+        """acc, acc1, acc2, …"""
+        count = sum(nest.op is not None for nest in self.scheduled)
+        return "acc" if count == 1 else f"acc{count - 1}"
+
+    def depth(self, loops: frozenset[int], inner: dict[int, int]) -> int:
+        return max(
+            (d for k in loops if (d := self.level_of_loop.get(k, inner.get(k, 0)))), default=0
+        )
 
     def dims(self, loops: frozenset[int]) -> tuple[int, ...]:
         return tuple(k for k in self.lanes if k in loops)
 
+    def unroll(self, dims: tuple[int, ...], stmt: Stmt) -> Stmt:
+        for k in reversed(dims):
+            stmt = For(k, 0, ("val", f"unroll{k}"), "unroll", [stmt])
+        return stmt
+
+    def let_outside(self, name: str, loops: frozenset[int], value: Value) -> None:
+        depth = self.depth(loops, {})
+        target = self.shared[depth - 1].before if depth else self.top
+        dims = self.dims(loops)
+        target.append(self.unroll(dims, Let(name, dims, value)))
+
+
+class _Placement:
+    """Places the values of one nest, and its result."""
+
+    def __init__(self, body: _Body, stage: Stage, nest: Nest):
+        self.body, self.stage, self.nest = body, stage, nest
+        count = len(body.shared)
+        self.inner = {k: count + d + 1 for d, level in enumerate(stage.levels) for k in level.loops}
+        self.bottom = count + len(stage.levels)
+        self.loops: dict[int, frozenset[int]] = {}
+        self.replaced: dict[int, Value] = {}
+
+    def depth(self, loops: frozenset[int]) -> int:
+        return self.body.depth(loops, self.inner)
+
+    def run(self) -> None:
+        nest = self.nest
+        order = list(self.values())
+        names = {id(v): n for n, v in nest.named.items()}
+        shared = self.shared_values([v for v, _ in order])
+        for value, loops in order:
+            new = self.rebuilt(value)
+            self.replaced[id(value)] = new
+            if isinstance(new, Ref) and not isinstance(value, Ref):
+                continue
+            if id(value) in names:
+                self.let(names[id(value)], loops, new)
+                self.body.named_loops[names[id(value)]] = loops
+            elif id(value) in shared and not isinstance(value, Const | IndexValue | Condition):
+                self.replaced[id(value)] = self.shared_let(loops, new)
+        self.result(self.replaced[id(nest.value)])
+
+    def values(self) -> Iterable[tuple[Value, frozenset[int]]]:
+        """Every value with the loops that it varies with, arguments first."""
+        body = self.body
+        root = frozenset((ITERATION, *body.lanes))
+        known = self.loops
+
+        def visit(value: Value) -> Iterable[tuple[Value, frozenset[int]]]:
+            if id(value) in known:
+                return
+            for arg in value.args:
+                yield from visit(arg)
+            loops: frozenset[int] = frozenset()
+            if self.register(value) is not None:
+                loops = root
+            for arg in value.args:
+                loops |= known[id(arg)]
+            for e in value.indices:
+                loops |= frozenset(loops_of(e))
+                for name in integers_of(e):
+                    loops |= body.named_loops.get(name, frozenset())
+            known[id(value)] = loops
+            yield value, loops
+
+        for name, value in self.nest.named.items():
+            yield from visit(value)
+            body.named_loops[name] = known[id(value)]
+        yield from visit(self.nest.value)
+
+    def register(self, value: Value) -> str | None:
+        """The name that holds what a load of a result of this iteration reads."""
+        if not isinstance(value, Load):
+            return None
+        return self.body.registers.get(self.nest.buffers[value.buffer].name)
+
+    def rebuilt(self, value: Value) -> Value:
+        if isinstance(value, Load) and value.guard == TRUE:
+            made = self.stage.made.get((self.nest.buffers[value.buffer].name, value.offset))
+            if made is not None:
+                return made
+        name = self.register(value)
+        if name is not None:
+            assert isinstance(value, Load)
+            dims = self.body.dims(frozenset(self.body.lanes))
+            found: Value = Ref(name, dims, value.dtype)
+            if value.guard != TRUE:
+                where = (Condition(value.guard), found, Const(value.fill, value.dtype))
+                found = Op("where", where, value.dtype)
+            return found
+        return value.rebuild(tuple(self.replaced[id(a)] for a in value.args), lambda e: e)
+
     def shared_values(self, order: list[Value]) -> set[int]:
         """Values used twice, or by a value at a deeper level or with more unrolled loops."""
+        body, nest = self.body, self.nest
         uses: dict[int, int] = {}
         shared: set[int] = set()
-        result_loops = frozenset(self.lanes) if self.nest.op else self.loops[id(self.nest.value)]
+        own = self.loops[id(nest.value)]
+        result_loops = frozenset(body.lanes) if nest.op else own
         for value in order:
             here = self.loops[id(value)]
             for arg in value.args:
                 uses[id(arg)] = uses.get(id(arg), 0) + 1
                 there = self.loops[id(arg)]
-                if self.depth(there) < self.depth(here) or self.dims(there) != self.dims(here):
+                if self.depth(there) < self.depth(here) or body.dims(there) != body.dims(here):
                     shared.add(id(arg))
-        top = self.nest.value
-        operands = self.operands(top)
-        for value in operands:
+        for value in self.operands(nest.value):
             there = self.loops[id(value)]
-            if self.depth(there) < len(self.levels) or self.dims(there) != self.dims(result_loops):
+            if self.depth(there) < self.bottom or body.dims(there) != body.dims(result_loops):
                 shared.add(id(value))
         return shared | {key for key, count in uses.items() if count > 1}
 
@@ -529,47 +1021,147 @@ class _Body:
             return value.args
         return (value,)
 
+    def before(self, depth: int) -> list[Stmt]:
+        """Where statements of a depth stand, before the next level."""
+        count = len(self.body.shared)
+        if depth == 0 and count:
+            return self.body.top
+        if depth == self.bottom > count:
+            return self.after(depth)  # in the order of the nests that share the loop
+        if depth < count:
+            return self.body.shared[depth - 1].before
+        return self.stage.before if depth == count else self.stage.levels[depth - count - 1].before
+
+    def after(self, depth: int) -> list[Stmt]:
+        count = len(self.body.shared)
+        return self.stage.after if depth == count else self.stage.levels[depth - count - 1].after
+
     def let(self, name: str, loops: frozenset[int], value: Value) -> Ref:
-        dims = self.dims(loops)
-        depth = self.depth(loops)
-        target = self.levels[depth - 1].before if depth else self.top
-        target.append(self.unroll(dims, Let(name, dims, value)))
+        dims = self.body.dims(loops)
+        place = self.before(self.depth(loops))
+        place.append(self.body.unroll(dims, Let(name, dims, value)))
         return Ref(name, dims, value.dtype)
 
-    def unroll(self, dims: tuple[int, ...], stmt: Stmt) -> Stmt:
-        for k in reversed(dims):
-            stmt = For(k, 0, ("val", f"unroll{k}"), "unroll", [stmt])
-        return stmt
+    def shared_let(self, loops: frozenset[int], value: Value) -> Value:
+        """A name for a value; outside of the stage's loops one name for all nests."""
+        if self.depth(loops) > len(self.body.shared):
+            return self.let(self.body.fresh(), loops, value)
+        key, number = _structure(value), self.body.stages.index(self.stage)
+        known, since = self.body.interned.get(key, (None, 0))
+        if known is None or since > number:
+            known = self.let(self.body.fresh(), loops, value)
+            self.body.interned[key] = (known, number)
+        return known
+
+    # -- results ------------------------------------------------------------------------------
 
     def result(self, value: Value) -> None:
-        nest = self.nest
-        lanes = tuple(self.lanes)
-        if nest.op is None or nest.scatter:
-            op = nest.op if nest.scatter else None
-            self.levels[-1].after.append(
-                Store(nest.target.name, nest.offset, value, op, nest.guard)
+        nest, body = self.nest, self.body
+        if nest.scatter:
+            self.stage_bottom().append(
+                Store(nest.target.name, nest.offset, value, nest.op, nest.guard)
             )
-            return
-        dtype = value.dtype
-        place = self.levels[self.result_depth - 1]
-        place.before.append(self.unroll(lanes, Init("acc", lanes, nest.op, dtype)))
-        update = Update("acc", lanes, nest.op, (value,))
-        if nest.contraction and isinstance(value, Op) and value.name == "mul":
-            update = Update("acc", lanes, "fma", value.args)
-        update.guard = nest.guard
-        self.levels[-1].after.append(self.unroll(lanes, update))
-        final: Value = Ref("acc", lanes, dtype)
-        if dtype is not nest.target.dtype:
-            final = Op("cast", (final,), nest.target.dtype)
-        store = Store(nest.target.name, nest.offset, final)
-        place.after.append(self.unroll(lanes, store))
+        elif nest.op is None:
+            self.mapped(value)
+        else:
+            self.reduced(value)
+        if nest.target.role == "local" and nest.target.name not in body.registers:
+            body.arrays.add(nest.target)
 
-    def assemble(self) -> list[Stmt]:
-        inner: list[Stmt] = []
-        for level in reversed(self.levels):
-            # the innermost level has its update in `after` and no loop between
-            inner = [level.make([*level.before, *inner, *level.after])]
-        return [*self.top, *inner]
+    def stage_bottom(self) -> list[Stmt]:
+        return self.after(self.bottom)
+
+    def mapped(self, value: Value) -> None:
+        nest = self.nest
+        if self.bottom == len(self.body.shared) and self.is_read_later():
+            self.register_result(value, self.stage.before)
+            return
+        dims = self.body.dims(self.loops[id(nest.value)])
+        if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
+            value = self.let(self.body.fresh(), frozenset(self.inner), value)
+            self.stage.made[nest.target.name, nest.offset] = value
+        store = Store(nest.target.name, nest.offset, value, None, nest.guard)
+        self.stage_bottom().append(self.body.unroll(dims, store))
+
+    def is_read_later(self) -> bool:
+        return self.nest.target.role == "local" or any(
+            self.nest.target in other.reads for other in self.body.scheduler.tree.nests
+        )
+
+    def register_result(self, value: Value, place: list[Stmt]) -> None:
+        """The result of an iteration of the root loops: a name for later nests, and a store."""
+        nest, body = self.nest, self.body
+        lanes = tuple(body.lanes)
+        if not self.is_read_later():
+            stored = Store(nest.target.name, nest.offset, value)
+            place.append(body.unroll(lanes, stored))
+            return
+        name = f"r{body.results}"
+        body.results += 1
+        place.append(body.unroll(lanes, Let(name, lanes, value)))
+        body.registers[nest.target.name] = name
+        if nest.target.role != "local":
+            stored = Store(nest.target.name, nest.offset, Ref(name, lanes, value.dtype))
+            place.append(body.unroll(lanes, stored))
+
+    def reduced(self, value: Value) -> None:
+        nest, body = self.nest, self.body
+        assert nest.op is not None
+        lanes = tuple(body.lanes)
+        name = body.accumulator()
+        depth = self.depth_of_result()
+        # a contraction's tile keeps the registers busy; by the nest alone, not by its tiles
+        copies = 1 if nest.contraction and nest.target.size >= MOST_COPIES else MOST_COPIES
+        self.before(depth).append(
+            body.unroll(lanes, Init(name, lanes, nest.op, value.dtype, copies))
+        )
+        update = Update(name, lanes, nest.op, (value,))
+        if nest.contraction and isinstance(value, Op) and value.name == "mul":
+            update = Update(name, lanes, "fma", value.args)
+        update.guard = nest.guard
+        self.stage_bottom().append(body.unroll(lanes, update))
+        final: Value = Ref(name, lanes, value.dtype)
+        if value.dtype is not nest.target.dtype:
+            final = Op("cast", (final,), nest.target.dtype)
+        place = self.after(depth)
+        if depth == len(body.shared):
+            self.register_result(final, place)
+        else:
+            store = Store(nest.target.name, nest.offset, final)
+            place.append(body.unroll(lanes, store))
+
+    def depth_of_result(self) -> int:
+        """How many levels surround one result."""
+        count = len(self.body.shared)
+        kept = 0
+        for level in self.stage.levels:
+            if level.loops[0] in self.kept_loops():
+                kept += 1
+            else:
+                break
+        return count + kept
+
+    def kept_loops(self) -> set[int]:
+        """The loops of the stage that are the result's own."""
+        return loops_of(self.nest.offset)
+
+
+def _structure(value: Value) -> tuple:
+    """Equal for values that compute the same."""
+    match value:
+        case Load():
+            return ("load", value.buffer, value.offset, value.guard, repr(value.fill))
+        case Const():
+            return ("const", repr(value.value), value.dtype)
+        case Ref():
+            return ("ref", value.name, value.dims)
+        case IndexValue() | Condition():
+            return ("index", value.expr)
+        case Check():
+            return ("check", value.number, _structure(value.value))
+        case Op():
+            return (value.name, value.dtype, *map(_structure, value.args))
+    return (id(value),)
 
 
 def _name_integers(kernel: Kernel, integers: dict[str, int]) -> None:
@@ -577,27 +1169,53 @@ def _name_integers(kernel: Kernel, integers: dict[str, int]) -> None:
     _Integers(kernel, integers).run()
 
 
+def name_arguments(kernel: Kernel, integers: dict[str, int]) -> None:
+    """Makes arguments of the numbers that are not plain integers, and of them alone."""
+    _Arguments(kernel, integers).run()
+    for array in kernel.scratch:
+        array.elements = _Arguments(kernel, integers).arguments(array.elements)
+
+
 class _Integers:
+    """Large extents and offsets become arguments, and every number that is an Argument."""
+
     def __init__(self, kernel: Kernel, integers: dict[str, int]):
         self.kernel, self.integers = kernel, integers
+        self.named: dict[int, Expr] = {}  # by identity: the same Argument is one argument
+        self.kept: list[int] = []
 
     def name(self, prefix: str, value: int) -> Expr:
-        name = f"{prefix}{sum(n[0] == prefix for n in self.integers)}"
-        self.integers[name] = value
-        return ("val", name)
+        known = self.named.get(id(value)) if type(value) is not int else None
+        if known is None:
+            name = f"{prefix}{sum(n[0] == prefix for n in self.integers)}"
+            self.integers[name] = value
+            known = ("val", name)
+            if type(value) is not int:
+                self.named[id(value)] = known
+                self.kept.append(value)
+        return known
 
     def run(self) -> None:
         memo: dict[int, Value] = {}
         self.body(self.kernel.body, memo)
 
+    def arguments(self, e: Expr) -> Expr:
+        """e with its Arguments named."""
+        return transform(e, self.argument)
+
+    def argument(self, e: Expr) -> Expr | None:
+        return self.name("n", e) if isinstance(e, int) and type(e) is not int else None
+
     def extent(self, e: Expr) -> Expr:
         if isinstance(e, int):
-            return self.name("n", e) if e > LITERAL_EXTENT else e
+            return self.name("n", e) if e > LITERAL_EXTENT or type(e) is not int else e
+        e = self.arguments(e)
         if e[0] == "min" and isinstance(e[2], int) and e[2] > LITERAL_EXTENT:
             return ("min", e[1], self.name("n", e[2]))
         return e
 
     def offset(self, e: Expr) -> Expr:
+        e = self.arguments(e)
         if isinstance(e, int):
             return self.name("o", e) if e else e
         match e:
@@ -611,7 +1229,7 @@ class _Integers:
         known = memo.get(id(value))
         if known is None:
             args = tuple(self.value(a, memo) for a in value.args)
-            known = value.rebuild(args, lambda e: e)
+            known = value.rebuild(args, self.arguments)
             if isinstance(known, Load):
                 known = Load(known.buffer, self.offset(known.offset), known.guard, known.fill,
                              known.dtype)  # fmt: skip
@@ -632,18 +1250,37 @@ class _Integers:
                 case Grid():
                     stmt.extents = tuple(self.extent(e) for e in stmt.extents)
                     self.body(stmt.body, memo)
+                case Last():
+                    self.body(stmt.body, memo)
                 case For():
+                    stmt.start = self.arguments(stmt.start)
                     stmt.stop = self.stop(stmt)
                     self.body(stmt.body, memo)
                 case Let():
                     stmt.value = self.value(stmt.value, memo)
                 case Update():
                     stmt.values = tuple(self.value(v, memo) for v in stmt.values)
+                    stmt.guard = self.arguments(stmt.guard)
                 case Store():
                     stmt.offset = self.offset(stmt.offset)
                     stmt.value = self.value(stmt.value, memo)
+                    stmt.guard = self.arguments(stmt.guard)
 
     def stop(self, stmt: For) -> Expr:
         if stmt.how == "unroll":
             return self.kernel.extents[stmt.loop]
         return self.extent(stmt.stop)
+
+
+class _Arguments(_Integers):
+    """Numbers that are not plain integers become arguments; equal ones are one."""
+
+    def name(self, prefix: str, value: int) -> Expr:
+        found = next((n for n, v in self.integers.items() if type(v) is not int and v == value), "")
+        return ("val", found) if found else super().name(prefix, value)
+
+    def extent(self, e: Expr) -> Expr:
+        return self.arguments(e)
+
+    def offset(self, e: Expr) -> Expr:
+        return self.arguments(e)

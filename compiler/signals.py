@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The plain functions: those of the signal module make an enum of every number, at 2 µs a call.
+import _signal  # type: ignore[import-not-found]
 import signal
 import threading
 from collections.abc import Callable
@@ -31,10 +33,10 @@ class uninterrupted:  # noqa: N801 - a context manager, read as a word in a with
     def __enter__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        handler = signal.getsignal(signal.SIGINT)
+        handler = _signal.getsignal(signal.SIGINT)
         if callable(handler):
             self._handler = handler
-            signal.signal(signal.SIGINT, self._note)
+            _signal.signal(signal.SIGINT, self._note)
 
     def __exit__(
         self,
@@ -45,10 +47,10 @@ class uninterrupted:  # noqa: N801 - a context manager, read as a word in a with
         handler = self._handler
         if handler is None:
             return
-        current = signal.signal(signal.SIGINT, handler)
+        current = _signal.signal(signal.SIGINT, handler)
         if current != self._note:
             # The body installed a handler: the user's wish for the time after it, too.
-            signal.signal(signal.SIGINT, current)
+            _signal.signal(signal.SIGINT, current)
         if self._noted is not None:
             handler(*self._noted)
 

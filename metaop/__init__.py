@@ -1,5 +1,7 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors, linalg, random, safetensors
 from .batching import vmap
 from .compiler.signals import uninterrupted
@@ -22,6 +24,7 @@ from .creation import (
     arange,
     array,
     asarray,
+    dynamic,
     empty,
     empty_like,
     eye,
@@ -151,9 +154,10 @@ from .errors import (
     StaleValueError,
     UnreachedGradientWarning,
 )
+from .function import Function, FunctionContext
+from .fusion import compare, no_fuse, stop_fuse
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .indexing import one_hot, take, take_along_axis
-from .inspection import dump, explain, stats
 from .interchange import (
     __array_namespace_info__,
     can_cast,
@@ -164,6 +168,7 @@ from .interchange import (
     isdtype,
     result_type,
 )
+from .jit import jit
 from .kernels import kernel, numpy_code
 from .life import transaction
 from .linear import (
@@ -343,6 +348,7 @@ from .special import (
     sinc,
     xlogy,
 )
+from .statistics import stats
 from .threads import get_num_threads, set_num_threads
 from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
@@ -352,3 +358,15 @@ from . import methods, nn  # isort: skip
 from .nn import optim  # isort: skip
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .inspection import dump, explain
+
+
+def __getattr__(name: str) -> Any:
+    """`dump` and `explain`, which load the whole compiler: a program that is cached needs none."""
+    if name in ("dump", "explain"):
+        from . import inspection
+
+        return getattr(inspection, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

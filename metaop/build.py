@@ -13,6 +13,7 @@ from typing import Any
 from . import dtype as dt
 from .dtype import DType
 from .errors import ShapeError
+from .extent import generalise, has_extents, specialise
 from .graph import (
     Elementwise,
     IndexOf,
@@ -164,9 +165,19 @@ def expand(node: Node, axes: tuple[int, ...]) -> Node:
 
 
 @functools.lru_cache(maxsize=4096)
-def _reshape_pieces(source: Shape, target: Shape) -> tuple[Piece, ...]:
+def _general_reshape(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], bool]:
+    """The pieces, and whether they speak of dynamic extents."""
     offset = flatten(tuple(("i", k) for k in range(len(target))), target)
-    return (Piece(0, tuple(simplify(e, target) for e in unflatten(offset, source))),)
+    pieces = (Piece(0, tuple(simplify(e, target) for e in unflatten(offset, source))),)
+    return pieces, has_extents(pieces)
+
+
+def _reshape_pieces(source: Shape, target: Shape) -> tuple[Piece, ...]:
+    if not has_extents(source) and not has_extents(target):
+        return _general_reshape(source, target)[0]
+    (source, target), symbols = generalise(source, target)
+    pieces, dynamic = _general_reshape(source, target)
+    return specialise(pieces, symbols) if dynamic else pieces
 
 
 def reshape(node: Node, shape: Shape) -> Node:

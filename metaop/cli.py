@@ -1,4 +1,5 @@
-"""The command line: `metaop dump TARGET` shows what a program becomes."""
+"""The command line: `metaop dump TARGET` shows what a program becomes; `metaop cache` looks after
+the compiled code on disk."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from .compiler.cache import Cache, cache
 from .dtype import as_dtype
 from .errors import MetaopError
 from .var import Var
@@ -56,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     dump.add_argument("--format", choices=("text",), default="text")
     dump.add_argument("-o", "--output", help="write to a file instead of the terminal")
     dump.set_defaults(run=_dump)
+    cached = commands.add_parser("cache", help="look after the compiled code on disk")
+    cached.add_argument("action", choices=tuple(CACHE_ACTIONS), nargs="?", default="size")
+    cached.set_defaults(run=_cache)
     return parser
 
 
@@ -74,6 +80,53 @@ def _dump(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
     return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    store = cache()
+    if store is None:
+        print("metaop: the disk cache is off", file=sys.stderr)
+        return 1
+    return CACHE_ACTIONS[options.action](store)
+
+
+def _where(store: Cache) -> int:
+    print(store.folder)
+    return 0
+
+
+def _size(store: Cache) -> int:
+    entries = store.entries()
+    nbytes = sum(entry.nbytes for entry in entries)
+    print(f"{len(entries)} entries, {nbytes:,} of at most {store.limit:,} bytes in {store.folder}")
+    return 0
+
+
+def _list(store: Cache) -> int:
+    for entry in store.entries():
+        used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.used))
+        print(f"{used}  {entry.nbytes:>10,}  {entry.name}")
+    return 0
+
+
+def _clear(store: Cache) -> int:
+    print(f"{store.clear()} entries removed from {store.folder}")
+    return 0
+
+
+def _verify(store: Cache) -> int:
+    broken = store.verify()
+    for name in broken:
+        print(f"removed {name}: it is broken, or others may have written it")
+    print(f"{len(store.entries())} entries are whole")
+    return 1 if broken else 0
+
+
+# where: print the folder; size: entries and bytes; list: the entries, the one used last in the end;
+# clear: remove all; verify: remove the broken ones, exit status 1 if there were any.
+CACHE_ACTIONS: dict[str, Callable[[Cache], int]] = {
+    "where": _where, "size": _size, "list": _list, "clear": _clear, "verify": _verify
+}  # fmt: skip
 
 
 def load_target(text: str) -> tuple[Any, str]:

@@ -4,19 +4,26 @@
 |---|---|---|
 | METAOP_THREADS | threads a kernel may use | affinity and cgroup quota, the smaller |
 | METAOP_THREADING_LAYER | omp, tbb, workqueue or alone | the first that loads |
+| METAOP_CACHE | folder of compiled code; 0 or off: none is kept | the user's cache |
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
+| METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 
 def _flag(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0", "false", "no")
+
+
+_FUSE = os.environ.get("METAOP_FUSE", "1") not in ("0", "false", "no")
+_thread = threading.local()
 
 
 @dataclass
@@ -25,10 +32,20 @@ class Config:
 
     check: bool = _flag("METAOP_CHECK")
     cpu: str = os.environ.get("METAOP_CPU", "host")
+    cache: str = os.environ.get("METAOP_CACHE", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.
     pending_depth: int = 4096
     pending_update_depth: int = 16
+
+    @property
+    def fuse(self) -> bool:
+        """Whether nests become common kernels: per Python thread, see `mo.no_fuse`."""
+        return getattr(_thread, "fuse", _FUSE)
+
+    @fuse.setter
+    def fuse(self, wanted: bool) -> None:
+        _thread.fuse = wanted
 
 
 config = Config()

@@ -16,8 +16,8 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from .build import cast, full, reshape
-from .compiler import pipeline
 from .compiler import program as runtime
+from .compiler import programs
 from .dtype import DType
 from .errors import DTypeError, ShapeError, describe
 from .graph import (
@@ -146,7 +146,7 @@ class Runner:
         kinds: list[Any] = []
         if roots:
             nodes = pending(roots)
-            bound, leaves = pipeline.program_for(nodes, roots)
+            bound, leaves = programs.program_for(nodes, roots)
             kinds = list(bound.results)
         results = [
             ("value", position[n]) if n in position else kinds[roots.index(n)] for n in outputs

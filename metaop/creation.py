@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from . import dtype as dt
 from . import elementwise as el
-from .build import cast, where
+from . import life
+from .build import cast, normal_axes, where
 from .build import full as full_node
 from .dtype import as_dtype
-from .errors import ShapeError
-from .graph import Elementwise, IndexOf, Node, size_of
+from .errors import ShapeError, describe
+from .extent import dynamic_shape
+from .graph import Buffer, Elementwise, IndexOf, Node, size_of
 from .movement import broadcast_to, extents_of, reshape, shape_of, stack, takes_keyword
+from .traced import example_of, scalar_value
 from .var import Var, node_of
 
 
@@ -45,6 +49,30 @@ def asarray(data: Any, dtype: Any = None, *, device: Any = None, copy: bool | No
     return Var(data, dtype)
 
 
+def dynamic(x: Var, axis: int | Iterable[int] = 0) -> Var:
+    """Marks axes of x as dynamic, and returns x: a program made with x serves all their sizes.
+
+        tokens = mo.dynamic(mo.array(numbers), (0, 1))      # batch and length both vary
+
+    Axis 0 of what `array` makes is dynamic already, a Parameter has no dynamic axis by itself.
+    Computes x if it is pending.  Extents of 0 and 1 stay what they are.
+
+    Raises ValueError if x was made from something that requires a gradient.
+    """
+    axes = normal_axes(axis, x.ndim, "dynamic")
+    if not x.is_leaf:
+        raise ValueError(
+            f"dynamic(x): {describe(x)} was made from what requires a gradient; mark the axis of "
+            "what it was made from"
+        )
+    storage = life.value_of(x._node)
+    shape = dynamic_shape(x.shape, axes)
+    with life.not_recording_gradients():
+        x._node = Buffer(storage, shape, x.dtype)
+    life.mark_leaf(x._node, x)
+    return x
+
+
 def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) -> Var:
     """An array of one number, or of an array that broadcasts to the shape.
 
@@ -57,14 +85,14 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) 
     if not el.is_number(value):
         var = value if isinstance(value, Var) else Var(value)
         return broadcast_to(var if kind is None else el.astype(var, kind), target)
-    kind = kind or dt.PYTHON_TYPES[type(value)]
+    kind = kind or dt.PYTHON_TYPES[type(example_of(value))]
     if kind.is_integer and math.isfinite(value) and not kind.lowest <= value <= kind.highest:
         raise OverflowError(f"full: {value} is out of bounds for {kind}")
     if kind.is_integer:
         value = int(value)
     if size_of(target) == 1:
         return reshape(Var(value, kind), target)
-    return Var._of(full_node(value, target, kind))
+    return Var._of(full_node(scalar_value(value), target, kind))
 
 
 @takes_keyword("shape")

@@ -18,6 +18,7 @@ from .build import broadcast_shapes, broadcast_to, cast, full
 from .dtype import DType, as_dtype, floating, promote, promote_scalar
 from .errors import DTypeError, ShapeError, describe
 from .graph import OPERATORS, Elementwise, Node, Scalar
+from .traced import TracedNumber, example_of, scalar_value
 from .var import Var, node_of
 
 Number = bool | int | float
@@ -25,7 +26,9 @@ Number = bool | int | float
 
 def is_number(value: Any) -> bool:
     """True for a Python number, whose dtype gives way to an array's."""
-    return isinstance(value, bool | int | float) and not isinstance(value, np.generic)
+    if isinstance(value, bool | int | float):
+        return not isinstance(value, np.generic)
+    return isinstance(value, TracedNumber)
 
 
 def operands(operation: str, *values: Any) -> list[Node]:
@@ -33,6 +36,10 @@ def operands(operation: str, *values: Any) -> list[Node]:
 
     Raises ShapeError or DTypeError naming the operation and both operands.
     """
+    if len(values) == 2:
+        plain = _plain_operands(*values)
+        if plain is not None:
+            return plain
     nodes = [None if is_number(v) else node_of(v) for v in values]
     dtype = _common_dtype(operation, values, nodes)
     if all(n is None for n in nodes):  # numbers only: one of them becomes a value in memory
@@ -44,6 +51,23 @@ def operands(operation: str, *values: Any) -> list[Node]:
     return same_shape(operation, *nodes)  # type: ignore[arg-type]
 
 
+def _plain_operands(a: Any, b: Any) -> list[Node] | None:
+    """The operands where there is nothing to convert: Vars of one dtype and shape, or a float Var
+    and a number; None otherwise."""
+    if isinstance(a, Var):
+        x = a._node
+        if isinstance(b, Var):
+            y = b._node
+            return [x, y] if x.dtype is y.dtype and x.shape == y.shape else None
+        if type(b) in (float, int) and x.dtype.is_float:
+            return [x, full(float(b), x.shape, x.dtype)]
+    elif isinstance(b, Var) and type(a) in (float, int):
+        y = b._node
+        if y.dtype.is_float:
+            return [full(float(a), y.shape, y.dtype), y]
+    return None
+
+
 def _common_dtype(operation: str, values: tuple[Any, ...], nodes: list[Node | None]) -> DType:
     dtype: DType | None = None
     for node in nodes:
@@ -52,9 +76,9 @@ def _common_dtype(operation: str, values: tuple[Any, ...], nodes: list[Node | No
     for value, node in zip(values, nodes):
         if node is None:
             if dtype is None:
-                dtype = dt.PYTHON_TYPES[type(value)]
+                dtype = dt.PYTHON_TYPES[type(example_of(value))]
             else:
-                dtype = promote_scalar(dtype, value)
+                dtype = promote_scalar(dtype, example_of(value))
     assert dtype is not None
     return dtype
 
@@ -63,6 +87,8 @@ def _checked(operation: str, value: Number, dtype: DType) -> Number:
     """A Python integer must fit the dtype it takes, as in NumPy."""
     if dtype.is_integer and not dtype.lowest <= value <= dtype.highest:
         raise OverflowError(f"{operation}: {value} is out of bounds for {dtype}")
+    if isinstance(value, TracedNumber):
+        return scalar_value(value)
     return float(value) if dtype.is_float else value  # OverflowError beyond float64
 
 

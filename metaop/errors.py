@@ -95,16 +95,21 @@ def shared_site(site: Site) -> Site:
 _own: dict[str, bool] = {}
 
 
-def _is_own(filename: str) -> bool:
+def is_own(filename: str) -> bool:
+    """True for a file of metaop's own source."""
     own = filename.startswith(_OWN_FOLDERS) or filename.startswith("<frozen")
     _own[filename] = own
     return own
 
 
 class _Origin(threading.local):
-    """Overrides the site of what is recorded: a gradient belongs to its forward line."""
+    """Overrides the site of what is recorded: a gradient belongs to its forward line.
+
+    layer: found once for all that a layer or an optimiser of metaop's own records in a call.
+    """
 
     site: Site | None = None
+    layer: Site | None = None
 
 
 origin = _Origin()
@@ -112,15 +117,19 @@ origin = _Origin()
 
 def user_site() -> Site:
     """The innermost frame that is not metaop's own."""
-    if origin.site is not None:
-        return origin.site
+    site = origin.site
+    if site is not None:
+        return site
+    layer = origin.layer
+    if layer is not None:
+        return Site(layer.code, layer.offset)
     frame: Any = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         filename = code.co_filename
         own = _own.get(filename)
         if own is None:
-            own = _is_own(filename)
+            own = is_own(filename)
         if not own:
             return Site(code, frame.f_lasti)
         frame = frame.f_back

@@ -39,6 +39,7 @@ from .graph import (
     RandomBits,
     Reindex,
     ReindexReduce,
+    history_inputs,
     is_projection,
     recording,
     toposort,
@@ -148,7 +149,7 @@ _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 ELEMENTWISE: dict[str, ElementwiseRule] = {
     "neg": _one(lambda g, y, a: neg(g)),
-    **dict.fromkeys(("copy", "again"), _one(lambda g, y, a: g)),
+    **dict.fromkeys(("copy", "again", "barrier"), _one(lambda g, y, a: g)),
     "abs": _one(lambda g, y, a: mul(g, unary("sign", a))),
     "sqrt": _one(lambda g, y, a: div(g, times(y, 2))),
     "exp": _one(lambda g, y, a: mul(g, y)),
@@ -213,6 +214,9 @@ def _elementwise(node: Elementwise, g: Node) -> Gradients:
 def _renumber_reads(e: Expr, number: dict[int, int]) -> Expr:
     """An index expression whose k-th input is now the number[k]-th."""
 
+    if not number:
+        return e
+
     def leaf(part: Expr) -> Expr | None:
         if isinstance(part, tuple) and part[0] == "read":
             position = tuple(_renumber_reads(p, number) for p in part[2])
@@ -243,7 +247,8 @@ def _reindex(node: Reindex, g: Node) -> Gradients:
         )
         known = gradients[piece.source]
         gradients[piece.source] = back if known is None else add(known, back)
-        earlier = conjunction(earlier, ("not", piece.condition))
+        if piece is not node.pieces[-1]:
+            earlier = conjunction(earlier, ("not", piece.condition))
     return tuple(gradients)
 
 
@@ -358,16 +363,11 @@ def _escape(node: Escape, g: Node) -> Gradients:
     return tuple(node.gradient(node, g))
 
 
-def _custom(node: Custom, g: Node) -> Gradients:
-    return tuple(node.rule(node, g))
-
-
 TABLE: dict[type[Node], Callable[..., Gradients]] = {
     Elementwise: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
-    Custom: _custom,
     RandomBits: lambda node, g: (None, None),
 }
 
@@ -379,7 +379,8 @@ def gradients_of(
 ) -> list[Node | None]:
     """d loss / d target for every target; None for one that the loss does not depend on."""
     wanted = set(targets)
-    graph = toposort([loss], lambda node: node in wanted and node is not loss)
+    graph = toposort([loss], lambda node: node in wanted and node is not loss, history_inputs)
+    calls = _calls(graph)
     depends = _dependent(graph, wanted)
     start = full(1, loss.shape, loss.dtype) if gradient is None else gradient
     totals: dict[Node, Node] = {loss: start}
@@ -389,6 +390,10 @@ def gradients_of(
     try:
         for node in reversed(graph):
             g = totals.get(node)
+            if calls and type(node) is Custom and node in depends and node not in wanted:
+                origin.site = node.site
+                _spread_call(node, g, calls, depends, totals)
+                continue
             if g is None or node not in depends or (node in wanted and node is not loss):
                 continue
             origin.site = node.site
@@ -402,7 +407,7 @@ def gradients_of(
 
 def _check_history(loss: Node, wanted: set[Node]) -> None:
     """A loss that was computed while nothing required a gradient has forgotten how."""
-    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape | Custom)
+    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape)
     if made and not loss.inputs and not loss.stop and loss not in wanted:
         raise StaleValueError(
             f"the loss {describe(loss)} made at {loss.site} was computed while nothing required a "
@@ -418,16 +423,53 @@ def _dependent(graph: list[Node], wanted: set[Node]) -> set[Node]:
         if node in wanted or (
             not node.stop
             and node.dtype.is_float
-            and any(source in depends for source in node.inputs)
+            and any(source in depends for source in history_inputs(node))
         ):
             depends.add(node)
     return depends
 
 
+class _CallGradients:
+    """The gradients of the results of one call of a Function, as they become known; its own are
+    computed when the first of its results, the last to be met, is reached."""
+
+    def __init__(self, first: Custom):
+        self.first = first
+        self.given: dict[int, Node] = {}
+
+
+def _calls(graph: list[Node]) -> dict[int, _CallGradients]:
+    calls: dict[int, _CallGradients] = {}
+    for node in graph:
+        if type(node) is Custom:
+            calls.setdefault(id(node.call), _CallGradients(node))
+    return calls
+
+
+def _spread_call(
+    node: Custom,
+    g: Node | None,
+    calls: dict[int, _CallGradients],
+    depends: set[Node],
+    totals: dict[Node, Node],
+) -> None:
+    gathered = calls[id(node.call)]
+    if g is not None:
+        gathered.given[node.number] = g
+    if node is gathered.first and gathered.given:
+        _add_parts(node.call.inputs, node.call.gradients(gathered.given), depends, totals)
+
+
 def _spread(node: Node, g: Node, depends: set[Node], totals: dict[Node, Node]) -> None:
     if not node.inputs or type(node) not in TABLE:
         return
-    for source, part in zip(node.inputs, TABLE[type(node)](node, g)):
+    _add_parts(node.inputs, TABLE[type(node)](node, g), depends, totals)
+
+
+def _add_parts(
+    sources: tuple[Node, ...], parts: Gradients, depends: set[Node], totals: dict[Node, Node]
+) -> None:
+    for source, part in zip(sources, parts):
         if part is None or source not in depends:
             continue
         known = totals.get(source)

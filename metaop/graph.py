@@ -9,7 +9,6 @@
                                                  condition holds; fill outside x_k or if none does
            | ReindexReduce(op, shape, e; y, …)   out = identity; for i: out[e(i)] op= y[i]
            | Escape(call; a, …)                  a host callback, a boundary of native execution
-           | Custom(rule; a, b, …)               a, with a gradient of its own in a, b, …
 
 Nodes have identity equality and are never changed after construction, with one exception that
 is the life of a value: a node acquires a storage when it is computed, and loses its inputs when
@@ -19,6 +18,7 @@ nobody can ask for a gradient through it.
 from __future__ import annotations
 
 import itertools
+import operator
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from . import dtype as dt
 from .dtype import DType
 from .errors import CompilerBug, Site, user_site
+from .extent import Extent
 from .index import TRUE, Expr
 from .storage import Storage
 
@@ -73,7 +74,8 @@ class Node:
         self.overwritten: Site | None = None
         self.dropped: Site | None = None
         self.owner: Any = None
-        self.backward = recording.backward
+        state = recording.__dict__
+        self.backward = state["backward"]
         depth = 0
         requires_grad = False
         for node in inputs:
@@ -82,7 +84,7 @@ class Node:
             if node.requires_grad:
                 requires_grad = True
         self.depth = depth + 1
-        if recording.grad:
+        if state["grad"]:
             self.requires_grad = requires_grad and dtype.kind == "f"
             self.stop = False
         else:
@@ -105,10 +107,15 @@ class Node:
 
 
 class _Recording:
-    """How new nodes are recorded; per thread, see `metaop.grad_mode`."""
+    """How new nodes are recorded; per thread, see `metaop.grad_mode`.
 
-    grad = True
-    backward = False
+    trace: the trace of `mo.jit` that sees what this thread does.
+    """
+
+    def __init__(self) -> None:
+        self.grad = True
+        self.backward = False
+        self.trace: Any = None
 
 
 def _make_recording() -> Any:
@@ -135,6 +142,33 @@ class Buffer(Node):
         self.depth = 0
 
 
+def computed(
+    kind: type[Buffer], storage: Storage, shape: Shape, dtype: DType, site: Site
+) -> Buffer:
+    """A Buffer of a known site, made in a hurry."""
+    node = kind.__new__(kind)
+    node.sequence = next(_sequence)
+    node.shape, node.dtype, node.inputs, node.signature = shape, dtype, (), ("buffer",)
+    node.site, node.storage, node.depth = site, storage, 0
+    node.error = node.overwritten = node.dropped = node.owner = None
+    node.backward = node.requires_grad = False
+    node.stop = True
+    return node
+
+
+def clone(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """A node like another one that is not computed, over other inputs; gradients pass as there."""
+    new = type(node).__new__(type(node))
+    for kind in type(node).__mro__[:-1]:
+        for name in kind.__slots__:  # type: ignore[attr-defined]
+            if name != "__weakref__":
+                setattr(new, name, getattr(node, name))
+    new.sequence, new.inputs = next(_sequence), inputs
+    new.storage = new.error = new.overwritten = None
+    new.depth = 1 + max([source.depth for source in inputs], default=-1)
+    return new
+
+
 # The values that a rewrite may test for are part of a program's key; all others are its inputs.
 LITERALS = frozenset((0.0, 1.0, -1.0, 2.0, -2.0, 0.5))
 
@@ -146,8 +180,11 @@ class Scalar(Node):
     __slots__ = ("value", "literal")
     kind = "scalar"
 
-    def __init__(self, value: bool | int | float, dtype: DType):
-        self.value = value
+    value: Any  # a bool, int or float, or a TracedNumber
+
+    def __init__(self, value: Any, dtype: DType):
+        self.value = int(value) if type(value) is Extent else value  # an input, or in the key
+        value = self.value
         self.literal = dtype is dt.bool_ or (value in LITERALS and _sign_is_plain(value))
         signature = ("literal", value, dtype.name) if self.literal else ("scalar",)
         super().__init__((), dtype, (), signature)
@@ -210,7 +247,7 @@ def _table() -> dict[str, Operator]:
 
     define("neg", 1, 1, "fiu")
     define("abs sign", 1, 1, "fiu")
-    define("copy", 1, 0, "fiub")
+    define("copy barrier", 1, 0, "fiub")  # a barrier is read from memory
     define("again", 1, 0, "fiub")  # a copy that no rewrite removes: what reads it is recomputed
     define("floor ceil round trunc", 1, 1, "f")
     define("sqrt", 1, 6, "f")
@@ -252,7 +289,7 @@ class Elementwise(Node):
         self.op = op
         shape = inputs[0].shape
         if dtype is None:
-            dtype = OPERATORS[op].result(*(node.dtype for node in inputs))
+            dtype = inputs[-1].dtype if OPERATORS[op].result is _same else dt.bool_
         super().__init__(shape, dtype, inputs, (op, dtype.name))
 
     def check(self) -> None:
@@ -266,6 +303,28 @@ class Elementwise(Node):
             raise CompilerBug(f"elementwise {self.op}: inputs {self.inputs} differ in dtype")
         if operands[0].dtype.kind not in OPERATORS[self.op].kinds:
             raise CompilerBug(f"elementwise {self.op} is not defined on {operands[0].dtype}")
+
+
+class Custom(Elementwise):
+    """A copy of a value whose gradient a `mo.Function` computes: the k-th result of a call.
+
+    History leads from it to the inputs of the call, not to the value.
+    """
+
+    __slots__ = ("call", "number")
+    call: Any  # a metaop.function.Call; None once the history is forgotten
+
+    def __init__(self, value: Node, call: Any, number: int):
+        self.call, self.number = call, number
+        super().__init__("copy", value)
+        self.requires_grad = any(source.requires_grad for source in call.inputs)
+
+
+def history_inputs(node: Node) -> tuple[Node, ...]:
+    """The nodes to which a gradient passes on from a node."""
+    if type(node) is Custom:
+        return node.call.inputs if node.call is not None else ()
+    return node.inputs
 
 
 class Piece(NamedTuple):
@@ -291,7 +350,8 @@ class Reindex(Node):
     ):
         self.pieces = pieces
         self.fill = fill
-        signature = ("reindex", shape, pieces, repr(fill))
+        text = "0" if type(fill) is int and fill == 0 else repr(fill)
+        signature = ("reindex", shape, pieces, text)
         super().__init__(shape, inputs[pieces[0].source].dtype, inputs, signature)
 
     def check(self) -> None:
@@ -373,42 +433,62 @@ class Escape(Node):
         super().__init__(shape, dtype, inputs, ("escape", name, dtype.name, identity))
 
 
-class Custom(Node):
-    """The value of its first input, whose gradient a rule gives: (node, output gradient) -> the
-    gradients of all inputs.  The others are where gradients may go; the compiler drops them."""
-
-    __slots__ = ("rule",)
-    kind = "custom"
-
-    def __init__(self, rule: Callable[..., Any], value: Node, *others: Node):
-        self.rule = rule
-        super().__init__(value.shape, value.dtype, (value, *others), ("custom",))
-
-
-def toposort(roots: Iterable[Node], leaf: Callable[[Node], bool] | None = None) -> list[Node]:
+def toposort(
+    roots: Iterable[Node],
+    leaf: Callable[[Node], bool] | None = None,
+    inputs: Callable[[Node], tuple[Node, ...]] | None = None,
+) -> list[Node]:
     """Every node that the roots are computed from, inputs first; `leaf` nodes are not entered.
+
+    inputs: the inputs of a node, if not those it is computed from.
 
     The creation number is a topological order, so sorting by it is all there is to do.
     """
-    seen: set[Node] = set()
-    stack = list(roots)
+    seen = set(roots)
+    stack = list(seen)
     while stack:
         node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
         if leaf is None or not leaf(node):
-            stack.extend(node.inputs)
+            for source in node.inputs if inputs is None else inputs(node):
+                if source not in seen:
+                    seen.add(source)
+                    stack.append(source)
     return sorted(seen, key=_by_sequence)
 
 
-def _by_sequence(node: Node) -> int:
-    return node.sequence
+_by_sequence = operator.attrgetter("sequence")
 
 
 def pending(roots: Iterable[Node]) -> list[Node]:
-    """What has to be known to compute the roots, inputs first; computed nodes are leaves."""
-    return toposort(roots, lambda node: node.storage is not None)
+    """What has to be known to compute the roots, inputs first; computed nodes are leaves.
+
+    A leaf stands before its first user, so that the order does not tell when it was made: the
+    first step of a training is the same graph as the second.
+    """
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        if node.storage is None:
+            for source in node.inputs:
+                if source not in seen:
+                    seen.add(source)
+                    stack.append(source)
+    placed: set[Node] = set()
+    ordered: list[Node] = []
+    computed: list[Node] = []
+    for node in sorted(seen, key=_by_sequence):
+        if node.storage is not None:
+            computed.append(node)
+            continue
+        for source in node.inputs:
+            if source.storage is not None and source not in placed:
+                placed.add(source)
+                ordered.append(source)
+        ordered.append(node)
+    if len(ordered) < len(seen):  # computed roots
+        ordered += [n for n in computed if n not in placed]
+    return ordered
 
 
 # ---------------------------------------------------------------------------- frequent reindexes

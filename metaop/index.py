@@ -19,11 +19,11 @@ range of every loop index; equal normal forms are equal expressions (not the rev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import IndexExpressionError
+from .extent import Extent, at_least, common_factor, exact_quotient, hint, keep_origin
 
 Expr = Any  # int or a tuple of the grammar above
 Range = tuple[int, int]  # inclusive bounds
@@ -188,7 +188,8 @@ def interval(e: Expr, extents: Extents) -> Range:
         return (e, e)
     kind = e[0]
     if kind == "i":
-        return (0, max(extents[e[1]] - 1, 0))
+        last = extents[e[1]] - 1
+        return (0, last if isinstance(last, Extent) else max(last, 0))  # loops are not empty
     if kind == "read" or kind == "val":
         check = e[3] if kind == "read" else (e[2] if len(e) > 2 else None)
         return (check[0], check[1] - 1) if check else (-HUGE, HUGE)
@@ -196,35 +197,56 @@ def interval(e: Expr, extents: Extents) -> Range:
         return (0, 1)
     if kind == "where":
         a, b = interval(e[2], extents), interval(e[3], extents)
-        return (min(a[0], b[0]), max(a[1], b[1]))
+        return (_least((a[0], b[0])), _greatest((a[1], b[1])))
     a, b = interval(e[1], extents), interval(e[2], extents)
     return _INTERVAL[kind](a, b)
 
 
+def _least(values: Sequence[int]) -> int:
+    """The smallest of several bounds; no bound if that depends on dynamic extents."""
+    for value in values:
+        if all(at_least(other, value) for other in values):
+            return value
+    return -HUGE
+
+
+def _greatest(values: Sequence[int]) -> int:
+    for value in values:
+        if all(at_least(value, other) for other in values):
+            return value
+    return HUGE
+
+
 def _corners(op: Callable[[int, int], int], a: Range, b: Range) -> Range:
     values = [op(x, y) for x in a for y in b]
-    return (min(values), max(values))
+    return (_least(values), _greatest(values))
 
 
 def _interval_div(op: Callable[[int, int], int]) -> Callable[[Range, Range], Range]:
     def rule(a: Range, b: Range) -> Range:
-        return _corners(op, a, b) if b[0] > 0 else (-HUGE, HUGE)
+        if not at_least(b[0], 1):
+            return (-HUGE, HUGE)
+        if all(type(bound) is int for bound in (*a, *b)):
+            return _corners(op, a, b)
+        if at_least(a[0], 0):  # all roundings agree
+            return (a[0] // b[1], a[1] // b[0])
+        return (-HUGE, HUGE)
 
     return rule
 
 
 def _interval_mod(a: Range, b: Range) -> Range:
-    if b[0] != b[1] or b[0] <= 0:
+    if b[0] != b[1] or not at_least(b[0], 1):
         return (-HUGE, HUGE)
-    if a[0] >= 0 and a[1] < b[0]:
+    if at_least(a[0], 0) and at_least(b[0] - 1, a[1]):
         return a
     return (0, b[0] - 1)
 
 
 def _interval_rem(a: Range, b: Range) -> Range:
-    if b[0] != b[1] or b[0] <= 0:
+    if b[0] != b[1] or not at_least(b[0], 1):
         return (-HUGE, HUGE)
-    return (0 if a[0] >= 0 else 1 - b[0], 0 if a[1] <= 0 else b[0] - 1)
+    return (0 if at_least(a[0], 0) else 1 - b[0], 0 if at_least(0, a[1]) else b[0] - 1)
 
 
 _INTERVAL: dict[str, Callable[[Range, Range], Range]] = {
@@ -235,9 +257,19 @@ _INTERVAL: dict[str, Callable[[Range, Range], Range]] = {
     "div": _interval_div(FOLD["div"]),
     "mod": _interval_mod,
     "rem": _interval_rem,
-    "min": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
-    "max": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+    "min": lambda a, b: (_least((a[0], b[0])), _upper_of_least(a[1], b[1])),
+    "max": lambda a, b: (_lower_of_greatest(a[0], b[0]), _greatest((a[1], b[1]))),
 }
+
+
+def _upper_of_least(a: int, b: int) -> int:
+    """A bound on min(x, y) for x <= a, y <= b: either, the smaller if that is known."""
+    return b if at_least(a, b) else a
+
+
+def _lower_of_greatest(a: int, b: int) -> int:
+    return b if at_least(b, a) else a
+
 
 # --------------------------------------------------------------------------------- normal form
 
@@ -247,7 +279,7 @@ Terms = dict[Expr, int]  # atom -> coefficient; the atom None stands for the con
 def terms_of(e: Expr, extents: Extents) -> Terms:
     """e as a sum of coefficient * atom (key None: the constant), atoms in normal form."""
     if isinstance(e, int):
-        return {None: e} if e else {}
+        return _constant(e)
     kind = e[0]
     if kind in ("add", "sub"):
         sign = 1 if kind == "add" else -1
@@ -268,16 +300,20 @@ def terms_of(e: Expr, extents: Extents) -> Terms:
     return {_simplify_atom(e, extents): 1} if not _folds(e, extents) else _folded(e, extents)
 
 
+def _constant(value: int) -> Terms:
+    return {None: value} if value != 0 else {}
+
+
 def _accumulate(terms: Terms, atom: Expr, coefficient: int) -> None:
     total = terms.get(atom, 0) + coefficient
-    if total:
+    if total != 0:
         terms[atom] = total
     else:
         terms.pop(atom, None)
 
 
 def _scaled(terms: Terms, factor: int) -> Terms:
-    return {atom: c * factor for atom, c in terms.items()} if factor else {}
+    return {atom: c * factor for atom, c in terms.items()} if factor != 0 else {}
 
 
 def _simplify_atom(e: Expr, extents: Extents) -> Expr:
@@ -298,16 +334,16 @@ def _folded(e: Expr, extents: Extents) -> Terms:
         return {}
     low, high = interval(e, extents)
     if low == high:
-        return {None: low} if low else {}
+        return _constant(low)
     if e[0] == "where":
         condition = simplify(e[1], extents)
         if condition in (TRUE, FALSE):
             return terms_of(e[2] if condition == TRUE else e[3], extents)
     if e[0] in ("min", "max"):
         a, b = interval(e[1], extents), interval(e[2], extents)
-        if a[1] <= b[0]:
+        if at_least(b[0], a[1]):
             return terms_of(e[1] if e[0] == "min" else e[2], extents)
-        if b[1] <= a[0]:
+        if at_least(a[0], b[1]):
             return terms_of(e[2] if e[0] == "min" else e[1], extents)
     return {_simplify_atom(e, extents): 1}
 
@@ -319,35 +355,40 @@ def _terms_interval(terms: Terms, extents: Extents) -> Range:
             low, high = low + coefficient, high + coefficient
         else:
             a, b = interval(atom, extents)
-            low += coefficient * (a if coefficient > 0 else b)
-            high += coefficient * (b if coefficient > 0 else a)
+            if at_least(coefficient, 0):
+                low, high = low + coefficient * a, high + coefficient * b
+            elif at_least(0, coefficient):
+                low, high = low + coefficient * b, high + coefficient * a
+            else:
+                return -HUGE, HUGE
     return low, high
 
 
 def _division_terms(kind: str, terms: Terms, divisor: Expr, extents: Extents) -> Terms:
     """(k*A + B) // k -> A + B // k and (k*A + B) % k -> B % k, both for k > 0."""
-    if not isinstance(divisor, int) or divisor <= 0:
-        if isinstance(divisor, int) and set(terms) <= {None} and divisor:
-            value = FOLD[kind](terms.get(None, 0), divisor)
-            return {None: value} if value else {}
+    if not isinstance(divisor, int) or not at_least(divisor, 1):
+        if type(divisor) is int and set(terms) <= {None} and divisor:
+            if type(terms.get(None, 0)) is int:
+                return _constant(FOLD[kind](terms.get(None, 0), divisor))
         return {(kind, from_terms(terms), divisor): 1}
     if kind in ("div", "rem"):  # C's signs agree with Python's on non-negative numbers
-        if _terms_interval(terms, extents)[0] < 0:
+        if not at_least(_terms_interval(terms, extents)[0], 0):
             return {(kind, from_terms(terms), divisor): 1}
         kind = "floordiv" if kind == "div" else "mod"
     rest: Terms = {}
     whole: Terms = {}
     for atom, coefficient in terms.items():
-        quotient, remainder = divmod(coefficient, divisor)
-        if remainder and atom is not None:  # keep a term whole: its parts have no better form
-            quotient, remainder = 0, coefficient
-        if quotient:
-            whole[atom] = quotient
-        if remainder:
-            rest[atom] = remainder
-    low, high = _terms_interval(rest, extents)
-    if low // divisor == high // divisor:
-        base = low // divisor
+        exact = exact_quotient(coefficient, divisor)
+        if exact is not None:
+            whole[atom] = exact
+        elif atom is None and type(coefficient) is type(divisor) is int:
+            quotient, rest[atom] = divmod(coefficient, divisor)
+            if quotient:
+                whole[atom] = quotient
+        else:  # keep a term whole: its parts have no better form
+            rest[atom] = coefficient
+    base = _common_quotient(*_terms_interval(rest, extents), divisor)
+    if base is not None:
         if kind == "floordiv":
             _accumulate(whole, None, base)
             return whole
@@ -365,6 +406,16 @@ def _division_terms(kind: str, terms: Terms, divisor: Expr, extents: Extents) ->
     return _mod_atom(rest, divisor, extents)
 
 
+def _common_quotient(low: int, high: int, divisor: int) -> int | None:
+    """The quotient that all numbers from low to high have, None if that is not known."""
+    if type(low) is type(high) is type(divisor) is int:
+        return low // divisor if low // divisor == high // divisor else None
+    for quotient in (0, -1):
+        if at_least(low, quotient * divisor) and at_least((quotient + 1) * divisor - 1, high):
+            return quotient
+    return None
+
+
 def _sum(a: Terms, b: Terms, factor: int = 1) -> Terms:
     result = dict(a)
     for atom, coefficient in b.items():
@@ -377,22 +428,23 @@ def _split_low_part(
 ) -> tuple[int, Terms, Terms] | None:
     """g, A, B with terms = g*A + B, 0 <= B < g and g a divisor of `divisor`, so that
     terms // (g*k) = A // k and terms % (g*k) = g*(A % k) + B."""
-    factors = {math.gcd(c, divisor) for atom, c in terms.items() if atom is not None}
-    for factor in sorted(factors, reverse=True):
-        if not 1 < factor < divisor:
+    factors = {common_factor(c, divisor) for atom, c in terms.items() if atom is not None}
+    for factor in sorted(factors, key=hint, reverse=True):
+        if factor == 1 or factor == divisor:
             continue
         high: Terms = {}
         low: Terms = {}
         for atom, coefficient in terms.items():
-            if atom is None:
+            exact = exact_quotient(coefficient, factor)
+            if exact is not None:
+                high[atom] = exact
+            elif atom is None and type(coefficient) is type(factor) is int:
                 _accumulate(high, None, coefficient // factor)
                 _accumulate(low, None, coefficient % factor)
-            elif coefficient % factor:
-                low[atom] = coefficient
             else:
-                high[atom] = coefficient // factor
+                low[atom] = coefficient
         bounds = _terms_interval(low, extents)
-        if bounds[0] >= 0 and bounds[1] < factor:
+        if at_least(bounds[0], 0) and at_least(factor - 1, bounds[1]):
             return factor, high, low
     return None
 
@@ -401,20 +453,34 @@ def _common_factor(terms: Terms, divisor: int) -> int:
     factor = divisor
     for atom, coefficient in terms.items():
         if atom is not None:
-            factor = math.gcd(factor, coefficient)
+            factor = common_factor(factor, coefficient)
     return factor
+
+
+def _reduced(terms: Terms, factor: int) -> Terms | None:
+    """The terms divided by a factor of all coefficients, the constant rounded down; None if it
+    cannot be."""
+    reduced: Terms = {}
+    for atom, coefficient in terms.items():
+        quotient = exact_quotient(coefficient, factor)
+        if quotient is None:
+            if atom is not None or type(coefficient) is not int or type(factor) is not int:
+                return None
+            quotient = coefficient // factor
+        _accumulate(reduced, atom, quotient)
+    return reduced
 
 
 def _floordiv_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
     """(g*A + c) // (g*k) -> (A + c // g) // k, and (x // a) // b -> x // (a*b)."""
     factor = _common_factor(terms, divisor)
-    if factor > 1:
-        reduced = {a: c // factor for a, c in terms.items() if c // factor or a is not None}
+    reduced = _reduced(terms, factor) if factor != 1 else None
+    if reduced is not None:
         return _division_terms("floordiv", reduced, divisor // factor, extents)
     if len(terms) == 1:
         ((atom, coefficient),) = terms.items()
         if coefficient == 1 and atom is not None and atom[0] == "floordiv":
-            if isinstance(atom[2], int) and atom[2] > 0:
+            if isinstance(atom[2], int) and at_least(atom[2], 1):
                 inner = terms_of(atom[1], extents)
                 return _division_terms("floordiv", inner, atom[2] * divisor, extents)
     return {("floordiv", from_terms(terms), divisor): 1}
@@ -424,13 +490,14 @@ def _mod_atom(terms: Terms, divisor: int, extents: Extents) -> Terms:
     """(g*A) % (g*k) -> g * (A % k), and (x % (k*m)) % k -> x % k."""
     factor = _common_factor(terms, divisor)
     constant = terms.get(None, 0)
-    if factor > 1 and constant % factor == 0:
-        reduced = {a: c // factor for a, c in terms.items()}
+    if factor != 1 and exact_quotient(constant, factor) is not None:
+        reduced = _reduced(terms, factor)
+        assert reduced is not None
         return _scaled(_division_terms("mod", reduced, divisor // factor, extents), factor)
     if len(terms) == 1:
         ((atom, coefficient),) = terms.items()
         if coefficient == 1 and atom is not None and atom[0] == "mod":
-            if isinstance(atom[2], int) and atom[2] % divisor == 0:
+            if isinstance(atom[2], int) and exact_quotient(atom[2], divisor) is not None:
                 return _division_terms("mod", terms_of(atom[1], extents), divisor, extents)
     return {("mod", from_terms(terms), divisor): 1}
 
@@ -446,9 +513,9 @@ def _recombine(terms: Terms, extents: Extents) -> Terms:
         changed = False
         for atom, coefficient in list(terms.items()):
             for x, k, whole in _quotients_in(atom, extents):
-                if coefficient % k:
+                m = exact_quotient(coefficient, k)
+                if m is None:
                     continue
-                m = coefficient // k
                 remainder = terms_of(("mod", x, k), extents)
                 divided = [a for a in remainder if a is not None and a[0] != "i"]
                 if divided and all(terms.get(a) == remainder[a] * m for a in divided):
@@ -491,23 +558,24 @@ def from_terms(terms: Terms) -> Expr:
     atoms = sorted((a for a in terms if a is not None), key=_atom_order)
     constant = terms.get(None, 0)
     result: Expr = None
-    first = next((a for a in atoms if terms[a] > 0), None)
+    first = next((a for a in atoms if not at_least(0, terms[a])), None)
     if first is not None:  # a + b - c rather than -c + a + b
         atoms = [first, *(a for a in atoms if a is not first)]
-    elif constant > 0 and atoms:
+    elif atoms and not at_least(0, constant):
         result, constant = constant, 0
     for atom in atoms:
         coefficient = terms[atom]
         if result is None:
             result = atom if coefficient == 1 else ("mul", atom, coefficient)
-        elif coefficient < 0:
+        elif at_least(0, coefficient):
             result = ("sub", result, atom if coefficient == -1 else ("mul", atom, -coefficient))
         else:
             result = ("add", result, atom if coefficient == 1 else ("mul", atom, coefficient))
     if result is None:
         return constant
-    if constant:
-        return ("add", result, constant) if constant > 0 else ("sub", result, -constant)
+    if constant != 0:
+        negative = at_least(0, constant)
+        return ("sub", result, -constant) if negative else ("add", result, constant)
     return result
 
 
@@ -549,10 +617,11 @@ def _simplify_condition(c: Expr, extents: Extents) -> Expr:
 def _decide(kind: str, low: int, high: int) -> bool | None:
     """The truth of `difference kind 0` when low <= difference <= high, None if it varies."""
     if kind == "lt":
-        return True if high < 0 else False if low >= 0 else None
+        return True if at_least(-1, high) else False if at_least(low, 0) else None
     if kind == "le":
-        return True if high <= 0 else False if low > 0 else None
-    equal = True if low == high == 0 else False if low > 0 or high < 0 else None
+        return True if at_least(0, high) else False if at_least(low, 1) else None
+    apart = at_least(low, 1) or at_least(-1, high)
+    equal = True if low == high == 0 else False if apart else None
     return equal if kind == "eq" or equal is None else not equal
 
 
@@ -602,7 +671,7 @@ def unflatten(offset: Expr, shape: Sequence[int]) -> tuple[Expr, ...]:
         for size in shape[d + 1 :]:
             stride *= size
         e: Expr = ("floordiv", offset, stride) if stride != 1 else offset
-        result.append(("mod", e, shape[d]) if d and shape[d] else e)
+        result.append(("mod", e, shape[d]) if d and shape[d] != 0 else e)
     return tuple(result)
 
 
@@ -624,7 +693,8 @@ def show(
 ) -> str:
     """e as text; `name(k)` prints loop index k, `read(e, position)` a read of an input."""
     if isinstance(e, int):
-        return str(e) if e >= 0 or level < 6 else f"({e})"
+        text = str(e)
+        return text if level < 6 or (text[0] != "-" and " " not in text) else f"({text})"
     kind = e[0]
     if kind == "i":
         return name(e[1])
@@ -663,7 +733,7 @@ def as_index(value: Any, context: str = "index expression") -> Expr:
     if isinstance(value, bool):
         return TRUE if value else FALSE
     if hasattr(value, "__index__"):
-        return int(value.__index__())
+        return keep_origin(value)
     raise IndexExpressionError(
         f"{context}: expected integers and loop indices, got {value!r} of type "
         f"{type(value).__name__}; an index is an integer: use // instead of /"

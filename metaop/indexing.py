@@ -17,6 +17,7 @@ from . import dtype as dt
 from . import elementwise as el
 from .build import broadcast_shapes, broadcast_to, cast, full, linear_position, reshape, where
 from .errors import DTypeError, ShapeError, describe
+from .extent import keep_origin, slice_indices, slice_length
 from .graph import Elementwise, IndexOf, Node, Piece, Reindex, ReindexReduce, Shape
 from .index import TRUE, Expr, conjunction
 from .var import Var, buffer_of, node_of
@@ -123,13 +124,13 @@ def _integer(node: Node, key: Any, axis: int) -> int:
             f"x[{key!r}]: an index is an integer, slice, None, Ellipsis or integer array; "
             f"x is {describe(node)}"
         )
-    position, extent = key.__index__(), node.shape[axis]
+    position, extent = keep_origin(key), node.shape[axis]
     if not -extent <= position < extent:
         raise IndexError(
             f"index {position} is out of bounds for axis {axis} with size {extent}; "
             f"x is {describe(node)}"
         )
-    return position % extent
+    return position if position >= 0 else position + extent
 
 
 def select(node: Node, key: Any) -> Selection:
@@ -162,24 +163,8 @@ def select(node: Node, key: Any) -> Selection:
 
 def _slice(key: slice, extent: int) -> tuple[int, int, int]:
     """(start, step, count) of a slice of an axis."""
-    step = 1 if key.step is None else key.step.__index__()
-    if step == 0:
-        raise ValueError("slice step cannot be zero")
-    if step > 0:
-        start = 0 if key.start is None else _bound(key.start, extent, 0, extent)
-        stop = extent if key.stop is None else _bound(key.stop, extent, 0, extent)
-        length = stop - start if start else stop
-        return start, step, max(length if step == 1 else -(-length // step), 0)
-    start = extent - 1 if key.start is None else _bound(key.start, extent, -1, extent - 1)
-    stop = -1 if key.stop is None else _bound(key.stop, extent, -1, extent - 1)
-    return start, step, max(-((stop - start) // -step) if stop < start else 0, 0)
-
-
-def _bound(position: Any, extent: int, low: int, high: int) -> int:
-    """One end of a slice: from the end if negative, moved into the axis."""
-    place = position.__index__()
-    place = place + extent if place < 0 else place
-    return low if place < low else high if place > high else place
+    start, stop, step = slice_indices(key, extent)
+    return start, step, slice_length(start, stop, step)
 
 
 def _affine(loop: Expr, step: int, start: int) -> Expr:

@@ -2,7 +2,6 @@
 
 mo.dump(y, stage="loops")       the text of a stage
 mo.explain(y).kernels           every kernel: what it reads, writes, computes
-mo.stats()                      what this process compiled and launched
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,9 @@ from . import life
 from .build import times
 from .compiler import pipeline
 from .compiler.emit_python import HEADER, emit_python
-from .compiler.executor import executor
+from .compiler.group import Boundary
 from .compiler.loops import Op, show_kernel
-from .compiler.nest import Nest, dependencies
-from .compiler.program import arena
+from .compiler.nest import Nest, Tree, dependencies
 from .compiler.schedule import Scheduled
 from .elementwise import square, subtract
 from .graph import Elementwise, Node, pending
@@ -31,27 +29,7 @@ from .reduction import logsumexp, mean
 from .show import number_of, show_graph
 from .var import Var, grad
 
-STAGES = ("graph", "canonical", "loops", "source")
-
-
-class Stats(NamedTuple):
-    """What metaop did in this process."""
-
-    compiled: int
-    loaded: int
-    launched: int
-    programs: int
-    compile_seconds: float
-    arena_bytes: int
-    live_nodes: int
-
-
-def stats() -> Stats:
-    """Counters of this process: kernels compiled, loaded from disk and launched, programs made,
-    seconds of compilation, bytes of the arena, graph nodes in memory."""
-    counted = pipeline.statistics
-    return Stats(counted.compiled, 0, executor().launch_count, counted.programs,
-                 counted.compile_seconds, arena.nbytes, life.live_nodes())  # fmt: skip
+STAGES = ("graph", "canonical", "fused", "loops", "source")
 
 
 @dataclass
@@ -59,7 +37,8 @@ class KernelInfo:
     """One kernel of an explanation.
 
     nodes: the operators fused into it; reads, writes: buffers by name; bytes: of what it reads
-    and writes, each buffer once; flops: arithmetic operations; source: as plain Python.
+    and writes, each buffer once; flops: arithmetic operations; source: as plain Python; chunks: the
+    pieces that threads share out.
     """
 
     name: str
@@ -69,6 +48,7 @@ class KernelInfo:
     bytes: int
     flops: int
     source: str
+    chunks: int
 
     def __repr__(self) -> str:
         return (
@@ -79,38 +59,41 @@ class KernelInfo:
 
 @dataclass
 class Explanation:
-    """What computing some Vars takes."""
+    """What computing some Vars takes: its kernels, and why they are not fewer."""
 
     kernels: list[KernelInfo]
+    boundaries: list[Boundary]
 
     def __repr__(self) -> str:
-        return "\n".join(map(repr, self.kernels)) or "nothing to compute"
+        lines = [*map(repr, self.kernels), *(f"not fused: {b}" for b in self.boundaries)]
+        return "\n".join(lines) or "nothing to compute"
 
 
 def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
     stages = _Stages([v._node for v in vars])
-    return Explanation([_kernel_info(s, stages.fused.names) for s in stages.scheduled])
+    kernels = [_kernel_info(s, stages.fused.names) for s in stages.scheduled]
+    return Explanation(kernels, stages.grouped.boundaries)
 
 
 def _kernel_info(scheduled: Scheduled, names: dict[Node, str]) -> KernelInfo:
-    nest = scheduled.nest
-    target = nest.target.name
-    reads = [b.name for b in nest.reads if b.name != target]
-    touched = {b.name: b.nbytes for b in [*nest.reads, nest.target]}
+    tree = scheduled.tree
+    reads, writes = tree.reads, tree.writes
+    touched = {b.name: b.nbytes for b in [*reads, *writes]}
     return KernelInfo(
         scheduled.kernel.name,
-        _fused_names(nest, names),
-        reads,
-        [target],
+        _fused_names(tree, names),
+        [b.name for b in reads if b not in writes],
+        [b.name for b in writes],
         sum(touched.values()),
-        _operations(nest) * nest.iterations,
-        emit_python(scheduled.kernel, _comment(nest, names)),
+        sum(_operations(nest) * nest.iterations for nest in tree.all_nests),
+        emit_python(scheduled.kernel, _comment(tree, names)),
+        scheduled.chunks,
     )
 
 
-def _fused_names(nest: Nest, names: dict[Node, str]) -> list[str]:
-    shown = [n for n in nest.nodes if n in names and number_of(n) is None]
+def _fused_names(tree: Tree, names: dict[Node, str]) -> list[str]:
+    shown = [n for n in tree.nodes if n in names and number_of(n) is None]
     return list(dict.fromkeys(names[n] for n in sorted(shown, key=lambda n: n.sequence)))
 
 
@@ -123,9 +106,9 @@ def _operations(nest: Nest) -> int:
     return count + (nest.op is not None)
 
 
-def _comment(nest: Nest, names: dict[Node, str]) -> str:
-    sites = dict.fromkeys(str(n.site) for n in nest.nodes)
-    return f"fuses {' '.join(_fused_names(nest, names))}; from {', '.join(sites)}"
+def _comment(tree: Tree, names: dict[Node, str]) -> str:
+    sites = dict.fromkeys(str(n.site) for n in tree.nodes)
+    return f"fuses {' '.join(_fused_names(tree, names))}; from {', '.join(sites)}"
 
 
 class _Stages:
@@ -137,10 +120,10 @@ class _Stages:
         self.nodes = pending(roots)
         self.recorded = pipeline.import_graph(self.nodes, roots)
         self.canonical = pipeline.run_passes(self.recorded)
-        self.fused = pipeline.fuse_graph(self.canonical)
+        self.fused, self.grouped = pipeline.group_graph(self.canonical)
         self.scheduled = [
-            pipeline.schedule_nest(nest, number)
-            for number, nest in enumerate(n for n in self.fused.nests if isinstance(n, Nest))
+            pipeline.schedule_nest(tree, number)
+            for number, tree in enumerate(t for t in self.grouped.trees if isinstance(t, Tree))
         ]
 
     def text(self, stage: str, title: str) -> str:
@@ -151,16 +134,29 @@ class _Stages:
             graph = self.canonical
             return show_graph(graph.nodes, graph.outputs, graph.names, title)
         names = self.fused.names
+        if stage == "fused":
+            return self.fused_text()
         if stage == "loops":
             return "\n".join(
-                f"# {_comment(s.nest, names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
+                f"# {_comment(s.tree, names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
                 for s in self.scheduled
             )
         return (
             HEADER
             + "\n\n"
-            + "\n\n".join(emit_python(s.kernel, _comment(s.nest, names)) for s in self.scheduled)
+            + "\n\n".join(emit_python(s.kernel, _comment(s.tree, names)) for s in self.scheduled)
         )
+
+    def fused_text(self) -> str:
+        """Which nests became one kernel, and why the others did not."""
+        lines = []
+        for one in self.scheduled:
+            lines.append(f"{one.kernel.name}: {_arguments(one)}")
+            lines += ["  " + line for line in one.tree.show().splitlines()]
+        if self.grouped.boundaries:
+            lines.append("boundaries")
+            lines += [f"  {boundary}" for boundary in self.grouped.boundaries]
+        return "\n".join(lines) + "\n"
 
 
 def _arguments(scheduled: Scheduled) -> str:
@@ -180,7 +176,8 @@ def dump(
     """The text of a stage of what `target` becomes; also written to `file` if given.
 
     target: a Var, several, a Module or function of Vars (called with `inputs`), or a function of
-    no arguments.  stage: graph (as recorded), canonical (after the passes), loops, source, or all.
+    no arguments.  stage: graph (as recorded), canonical (after the passes), fused (which nests are
+    one kernel, and why the others are not), loops, source, or all.
     train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
     for [N, C] outputs with drawn labels, else the mean square.  Computes nothing of the target.
     """

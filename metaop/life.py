@@ -13,15 +13,26 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from .compiler import pipeline
-from .compiler.fuse import reshape_base
-from .compiler.program import KernelError, Program, number_storage, run
+from .compiler import programs
+from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
-from .errors import Site, describe, shared_site, user_site
-from .graph import Elementwise, Escape, Node, Reindex, Scalar, _sequence, pending, recording
+from .errors import JitError, Site, describe, shared_site, user_site
+from .graph import (
+    Buffer,
+    Custom,
+    Elementwise,
+    Escape,
+    Node,
+    Reindex,
+    Scalar,
+    _sequence,
+    history_inputs,
+    pending,
+    recording,
+)
 from .storage import Storage, pool
 
 if TYPE_CHECKING:
@@ -85,6 +96,9 @@ _transactions = _Transactions()
 def register(var: Var) -> None:
     """Notes a Var whose value is pending."""
     global _swept
+    if recording.trace is not None:
+        recording.trace.born.append(weakref.ref(var))
+        return
     _live[id(var)] = weakref.ref(var)
     if len(_live) > _swept:
         for key, reference in list(_live.items()):
@@ -123,22 +137,32 @@ def write_all(
 
     applied: called together with the binding; undone: called if the writes are taken back.
     """
+    rebind([(var, _own(node, var)) for var, node in pairs], applied, undone)
+
+
+def rebind(
+    bound: list[tuple[Var, Node]],
+    applied: Callable[[], object] | None = None,
+    undone: Callable[[], object] | None = None,
+) -> None:
+    """`write_all` of nodes that belong to their Var alone."""
     if len(_writes) > config.pending_depth:
         _forget_dead_writes()
     site = user_site()
-    bound = [(var, _own(node, var)) for var, node in pairs]
     log, group = _transactions.log, object()
     since = None if log is None else _transactions.since
     records = [Write(var, var._node, node, group, since) for var, node in bound]
-    if records:
-        records[0].undone = undone
+    if records:  # a value that is there cannot fail
+        pending_first = sorted(records, key=lambda record: record.new.storage is not None)
+        pending_first[0].undone = undone
     with uninterrupted():
         for var, node in bound:
             var._node.overwritten = site
             var._node = node
             if node.storage is None:
                 register(var)
-        _writes.extend(record for record in records if record.new.storage is None)
+        if recording.trace is None:
+            _writes.extend(record for record in records if record.new.storage is None)
         if log is not None:
             log.extend(records)
         if applied is not None:
@@ -155,7 +179,12 @@ def _forget_dead_writes() -> None:
 def _own(node: Node, var: Var) -> Node:
     """A node for this Var alone, a leaf of the gradient if the Var is one."""
     if not recording.grad or not node.requires_grad or var._is_leaf:
-        node = constant_copy(node)
+        shape = var._node.shape  # a parameter's extents stay constants
+        if node.storage is not None:
+            node = Buffer(node.storage, shape, node.dtype)
+        else:
+            node = constant_copy(node)
+            node.shape = shape
         mark_leaf(node, var)
     return node
 
@@ -190,6 +219,22 @@ def not_recording_gradients() -> Iterator[None]:
             yield
         finally:
             recording.grad = saved
+
+
+@contextmanager
+def no_transaction() -> Iterator[None]:
+    """Writes inside the block are not undone by an exception that leaves an outer transaction."""
+    saved = _transactions.log, _transactions.since
+    _transactions.log = None
+    try:
+        yield
+    finally:
+        _transactions.log, _transactions.since = saved
+
+
+def in_transaction() -> bool:
+    """True inside a `transaction`."""
+    return _transactions.log is not None
 
 
 @contextmanager
@@ -234,12 +279,26 @@ def undo(writes: list[Write]) -> None:
 
 
 def value_of(node: Node) -> Storage:
-    """The bytes of a node, computed now if need be; raises the node's own error if it failed."""
+    """The bytes of a node, computed now if need be; raises the node's own error if it failed.
+
+    Raises JitError in a trace, where there are no values.
+    """
+    if recording.trace is not None:
+        _refuse_to_look(node)
     while node.storage is None:
         if node.error is not None:
             raise again(node.error)
         compute([node])  # another pending value may fail: then this one is tried without it
     return node.storage
+
+
+def _refuse_to_look(node: Node) -> NoReturn:
+    raise JitError(
+        f"{user_site()}: the value of {describe(node)} is asked for (by if, bool, item, float, "
+        f"print, numpy or the like), but {recording.trace.name} is being traced for mo.jit and "
+        "has no values yet; write mo.where(condition, a, b) instead of if, and return what is to "
+        "be looked at"
+    )
 
 
 def again(error: BaseException) -> BaseException:
@@ -251,7 +310,12 @@ def again(error: BaseException) -> BaseException:
 
 
 def sync() -> None:
-    """Computes every live pending Var and every recorded write; raises the first error met."""
+    """Computes every live pending Var and every recorded write; raises the first error met.
+
+    Does nothing in a trace, which is one program anyway.
+    """
+    if recording.trace is not None:
+        return
     error = compute([], everything=True)
     if error is not None:
         while compute([], everything=True) is not None:
@@ -265,6 +329,8 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
 
     Returns the error of a failed check, after which what depends on it is marked as failed.
     """
+    if recording.trace is not None:
+        return None
     with _lock:
         writes = list(_writes)
         written = {w.new: None for w in writes if _is_current(w)}
@@ -278,7 +344,7 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
             error = _undo_failed(writes)
         try:
             for part in _parts(nodes, graph):
-                fault = _run(part, writes)
+                fault = _run(part, writes, graph if part is nodes else None)
                 if fault is not None:
                     return fault
         except Exception:  # out of memory: a value that was only read leaves the writes to be tried
@@ -298,7 +364,8 @@ def _is_current(record: Write) -> bool:
 
 def note_gradients(vars: list[Var]) -> None:
     """Remembers what `backward()` recorded, for `_gradients_with`."""
-    _gradients.extend(map(weakref.ref, vars))
+    if recording.trace is None:
+        _gradients.extend(map(weakref.ref, vars))
 
 
 def _gradients_with(asked: list[Node]) -> list[Node]:
@@ -348,15 +415,16 @@ def _undo_groups(failed: list[Write], writes: list[Write]) -> None:
     undo([w for w in writes if w.group in groups])
 
 
-def _run(wanted: list[Node], writes: list[Write]) -> BaseException | None:
+def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> BaseException | None:
+    """Computes some nodes by one program; graph: what they are computed from, if known."""
     aliases = [n for n in wanted if _alias(n) is not None]
     roots = [n for n in wanted if n not in set(aliases)] if aliases else wanted
-    nodes = pending(roots)
+    nodes = pending(roots) if aliases or graph is None else graph
     storages: list[Storage] = []
-    program: Program | None = None
+    program: Bound | None = None
     leaves: list[Node] = []
     if roots:
-        program, leaves = pipeline.program_for(nodes, roots)
+        program, leaves = programs.program_for(nodes, roots)
         try:
             storages = run(program, leaves)
         except KernelError as fault:
@@ -389,10 +457,18 @@ def _alias(node: Node) -> Node | None:
             return base
         if isinstance(base, Elementwise) and base.op == "copy":
             base = base.inputs[0]
-        elif isinstance(base, Reindex) and base.inputs and reshape_base(base) is not base:
+        elif isinstance(base, Reindex) and base.inputs and _is_reshape(base):
             base = base.inputs[0]
         else:
             return None
+
+
+def _is_reshape(node: Reindex) -> bool:
+    if len(node.inputs) > 1 or node.size != node.inputs[0].size:
+        return False
+    from .compiler.fuse import reshape_base  # which imports half of the compiler
+
+    return reshape_base(node) is not node
 
 
 def _bind(node: Node, storage: Storage | None) -> None:
@@ -401,7 +477,7 @@ def _bind(node: Node, storage: Storage | None) -> None:
 
 
 def _commit(
-    program: Program,
+    program: Bound,
     nodes: list[Node],
     roots: list[Node],
     leaves: list[Node],
@@ -428,8 +504,9 @@ def _forget_history(nodes: list[Node]) -> None:
     leads: dict[Node, bool] = {}
     for node in nodes:
         if node.requires_grad and not node.stop:
-            if all(source in leads for source in node.inputs):
-                leads[node] = any(leads[source] for source in node.inputs)
+            sources = history_inputs(node)
+            if all(source in leads for source in sources):
+                leads[node] = any(leads[source] for source in sources)
             else:
                 leads[node] = _leads_to_leaf(node)
             if not leads[node]:
@@ -438,6 +515,8 @@ def _forget_history(nodes: list[Node]) -> None:
             leads[node] = node.requires_grad
         if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
             node.inputs = ()
+            if type(node) is Custom:
+                node.call = None
             node.signature = VALUE
             node.site = shared_site(node.site)
             if node.dropped is None and not node.stop and node.dtype.is_float:
@@ -452,7 +531,7 @@ def _leads_to_leaf(node: Node) -> bool:
     seen = {node}
     stack = [node]
     while stack:
-        for source in stack.pop().inputs:
+        for source in history_inputs(stack.pop()):
             if source.requires_grad and source not in seen:
                 if source.stop or len(seen) > LONG_HISTORY:
                     return True
@@ -465,7 +544,7 @@ def _leads_to_leaf(node: Node) -> bool:
 
 def _dropped_below(node: Node) -> Site | None:
     """Where the history of a node's inputs went, or its own."""
-    for source in node.inputs:
+    for source in history_inputs(node):
         if source.dropped is not None and source.dropped is not COMPUTED:
             return source.dropped
     return node.dropped
@@ -499,7 +578,7 @@ def _failing_escape(nodes: list[Node]) -> Escape | None:
         if isinstance(node, Escape) and node.storage is None:
             graph = pending([node])
             try:
-                run(*pipeline.program_for(graph, [node]))
+                run(*programs.program_for(graph, [node]))
             except MemoryError:
                 return None
             except Exception:
@@ -515,7 +594,7 @@ def _error_of_escape(node: Escape, fault: Exception) -> Exception:
         return RuntimeError(f"{type(fault).__name__}: {text}")
 
 
-def _out_of_memory(fault: MemoryError, program: Program, roots: list[Node]) -> MemoryError:
+def _out_of_memory(fault: MemoryError, program: Bound, roots: list[Node]) -> MemoryError:
     largest = max(roots, key=lambda node: node.nbytes)
     total = sum(nbytes for _, nbytes in program.outputs)
     return MemoryError(
@@ -553,6 +632,8 @@ def bound(node: Node) -> None:
     """Computes the oldest part of what is pending if a node just recorded made it too much."""
     if node.depth > config.pending_depth:
         deepest = max(node.inputs, key=lambda source: source.depth)
+        if isinstance(deepest.error, JitError):
+            raise JitError(f"{user_site()}: {deepest.error}")
         if deepest.storage is None and deepest.error is None:
             compute([deepest])
             node.depth = 1 + max((source.depth for source in node.inputs), default=0)
@@ -663,6 +744,8 @@ def drop_history(nodes: list[Node], site: Site) -> None:
         if node.requires_grad and node.inputs and not node.stop:
             node.requires_grad = False
             node.dropped = site
+            if type(node) is Custom:
+                node.call = None
             if node.storage is not None:
                 node.inputs = ()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import (
     creation,
+    fusion,
     indexing,
     interchange,
     linalg,
@@ -44,6 +45,7 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 METHODS: dict[str, Callable[..., Any]] = {
+    "stop_fuse": fusion.stop_fuse,
     **{name: getattr(el, name) for name in (
         "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos "
         "atan sinh cosh tanh asinh acosh atanh erf erfc sigmoid floor ceil round trunc isnan "

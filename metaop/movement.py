@@ -14,6 +14,7 @@ from . import build
 from .build import broadcast_shapes, cast, normal_axes
 from .dtype import promote_all
 from .errors import ShapeError, describe
+from .extent import keep_origin, slice_indices
 from .graph import Node, Piece, Reindex, Shape, size_of
 from .index import TRUE, Expr, conjunction
 from .var import Var, node_of
@@ -39,7 +40,7 @@ def shape_of(shape: Any) -> Shape:
     if len(shape) == 1 and isinstance(shape[0], list | tuple | np.ndarray):
         shape = shape[0]
     try:
-        extents = tuple(operator.index(n) for n in shape)
+        extents = tuple(keep_origin(n) for n in shape)
     except TypeError:
         raise ShapeError(f"a shape is a tuple of integers, not {tuple(shape)!r}") from None
     return extents
@@ -402,7 +403,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
             raise ShapeError(f"split(x, {count}): axis {axis} of {describe(node)} has {n}")
         cuts = [n // count * part for part in range(count + 1)]
     else:
-        cuts = [0, *(slice(c, None).indices(n)[0] for c in sections), n]
+        cuts = [0, *(slice_indices(slice(c, None), n)[0] for c in sections), n]
     parts = []
     for start, end in itertools.pairwise(cuts):
         extent = max(end - start, 0)

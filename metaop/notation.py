@@ -15,6 +15,7 @@ from . import dtype as dt
 from . import elementwise as el
 from .build import broadcast_shapes, broadcast_to, cast
 from .errors import DTypeError, IndexExpressionError, ShapeError, describe
+from .extent import keep_origin
 from .graph import REDUCTIONS, Node, Piece, Reindex, ReindexReduce, Shape
 from .index import (
     TRUE,
@@ -313,7 +314,7 @@ class Axis(Index):
             raise ShapeError(f"axes(n, …): an extent is a non-negative integer, not {extent!r}")
         Axis._count += 1
         self.number = Axis._count
-        self.extent = int(extent.__index__())
+        self.extent = keep_origin(extent)
         super().__init__(("axis", self))
 
     def __repr__(self) -> str:

@@ -34,6 +34,7 @@ class Generator:
     def __init__(self, seed: int | None = None):
         self.key = Var(np.zeros(2, np.uint32))
         self.calls = Var(np.zeros((), np.uint32))
+        self.key._node.shape = (2,)  # no data: always of this size
         self.manual_seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
 
     def manual_seed(self, seed: int) -> Generator:

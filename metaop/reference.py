@@ -176,6 +176,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     # One operand.
     "copy": np.copy,
     "again": np.copy,
+    "barrier": np.copy,
     "neg": np.negative,
     "abs": np.absolute,
     "sign": np.sign,

@@ -20,7 +20,7 @@ TINY = 16  # up to this size, as for numbers, a value has a quarter of a cache l
 SMALL = 4096  # up to this size a value lies in a slab
 SLAB_BYTES = 1 << 16
 
-Block = tuple[Any, int]  # what owns the memory, and the address
+Block = tuple[Any, int, int]  # what owns the memory, the address, the size
 
 
 def size_class(nbytes: int) -> int:
@@ -29,8 +29,13 @@ def size_class(nbytes: int) -> int:
         return TINY
     if nbytes <= SMALL:
         return max(ALIGNMENT, -(-nbytes // ALIGNMENT) * ALIGNMENT)
-    step = 1 << max(nbytes.bit_length() - 4, 6)
+    step = _step(nbytes)
     return -(-nbytes // step) * step
+
+
+def _step(nbytes: int) -> int:
+    """The distance between two size classes."""
+    return 1 << max((nbytes - 1).bit_length() - 4, 6)
 
 
 def aligned_bytes(nbytes: int) -> tuple[np.ndarray, int]:
@@ -58,7 +63,8 @@ class _Lease(weakref.ref):
 
 class Pool:
     """Free memory by size class, bounded in bytes: past the bound the class that was not used for
-    longest goes back to the system.
+    longest goes back to the system.  A request may get a block of up to twice its size, so that
+    batches of many sizes need hardly more memory than one of the largest.
 
     lent_bytes: all that was ever lent, a clock for whoever bounds memory.
     """
@@ -80,26 +86,39 @@ class Pool:
             if self._returned:
                 self._collect()
             self.lent_bytes += size
-            blocks = self._free.get(size)
+            blocks = self._free.get(size) or self._larger(size)
             if blocks:
-                self.free_bytes -= size
-                return blocks.pop()
+                block = blocks.pop()
+                self.free_bytes -= block[2]
+                return block
             if size <= SMALL:
                 return self._slab(size)
             try:
-                return aligned_bytes(size)
+                return *aligned_bytes(size), size
             except MemoryError:
                 self._free.clear()
                 self.free_bytes = 0
-                return aligned_bytes(size)
+                return *aligned_bytes(size), size
+
+    def _larger(self, size: int) -> list[Block] | None:
+        """Free blocks of the next class that has some, of classes up to twice the size."""
+        if size <= SMALL:
+            return None
+        largest = 2 * size
+        while size < largest:
+            size = size_class(size + 1)
+            blocks = self._free.get(size)
+            if blocks:
+                return blocks
+        return None
 
     def _slab(self, size: int) -> Block:
         """One block of a new slab; the others are free."""
         raw, start = aligned_bytes(SLAB_BYTES)
         addresses = range(start + size, start + SLAB_BYTES - size + 1, size)
-        self._free.setdefault(size, []).extend((raw, address) for address in addresses)
+        self._free.setdefault(size, []).extend((raw, address, size) for address in addresses)
         self.free_bytes += len(addresses) * size
-        return raw, start
+        return raw, start, size
 
     def _collect(self) -> None:
         """Makes returned memory free, and gives back to the system what is too much.
@@ -110,7 +129,7 @@ class Pool:
             lease = self._returned.popleft()
             size = getattr(lease, "size", 0)
             if size:  # else Ctrl-C came before the lease was written out
-                self._free.setdefault(size, []).append((lease.owner, lease.address))
+                self._free.setdefault(size, []).append((lease.owner, lease.address, size))
                 self._last_return[size] = self.lent_bytes
                 self.free_bytes += size
         while self.free_bytes > self.limit:
@@ -142,11 +161,11 @@ class Storage:
 
     def __init__(self, nbytes: int):
         self.nbytes = nbytes
-        owner, self.address = pool.take(nbytes)
+        owner, self.address, size = pool.take(nbytes)
         lease = _Lease(self, pool.give)
         self._lease: Any = lease
         lease.owner, lease.address = owner, self.address
-        lease.size = size_class(nbytes)  # last: without it the lease counts as unwritten
+        lease.size = size  # last: without it the lease counts as unwritten
 
     @classmethod
     def of_array(cls, array: np.ndarray) -> Storage:

@@ -17,12 +17,24 @@ from .build import broadcast_shapes, broadcast_to, full
 from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
-from .errors import DTypeError, ShapeError, StaleValueError, describe, user_site
+from .errors import DTypeError, JitError, ShapeError, StaleValueError, describe, user_site
+from .extent import dynamic_shape, plain
 from .grad import gradients_of, warn_unreached
-from .graph import Buffer, Elementwise, Node, Shape, recording, size_of, toposort
+from .graph import (
+    Buffer,
+    Elementwise,
+    Node,
+    Scalar,
+    Shape,
+    history_inputs,
+    recording,
+    size_of,
+    toposort,
+)
 from .hints import hint_for
 from .index import Index
 from .storage import Storage, pool
+from .traced import TracedNumber, scalar_value
 
 SHOWN = 1000  # elements beyond which NumPy's printing abbreviates
 
@@ -237,7 +249,7 @@ class Var:
     def __repr__(self) -> str:
         kind = type(self).__name__
         grad = ", requires_grad=True" if self.requires_grad else ""
-        if self._node.storage is None:
+        if self._node.storage is None or recording.trace is not None:
             state = "failed" if self._node.error is not None else "pending"
             return f"{kind}({describe(self)}, {state}{grad})"
         prefix = f"{kind}("
@@ -273,6 +285,11 @@ class Var:
         if not self._is_leaf and not wanted:
             raise RuntimeError(
                 f"{describe(self)} was made from what requires a gradient; write x = x.detach()"
+            )
+        if recording.trace is not None and not recording.trace.is_born(self):
+            raise JitError(
+                f"{user_site()}: requires_grad of {describe(self)} is set in a trace of "
+                f"{recording.trace.name}, which a replay would not see; set it before the call"
             )
         self._is_leaf = bool(wanted)
         storage = self._node.storage
@@ -438,6 +455,8 @@ def _unpickle(kind: type[Var], raw: bytes, dtype: str, shape: Shape, is_leaf: bo
     array = np.frombuffer(raw, as_dtype(stored).storage).reshape(shape)
     var: Var = kind.__new__(kind)
     Var.__init__(var, array, dtype=final or None, requires_grad=is_leaf)
+    if is_leaf:
+        var._node.shape = plain(var.shape)
     return var
 
 
@@ -451,6 +470,10 @@ def node_of(value: Any, dtype: DType | None = None) -> Node:
         if dtype is not None and node.dtype is not dtype:
             node = Elementwise("cast", node, dtype=dtype)
         return node
+    if isinstance(value, TracedNumber):
+        if dtype is None:
+            dtype = dt.PYTHON_TYPES[type(value.example)]
+        return Scalar(scalar_value(value), dtype)
     if isinstance(value, Index):
         raise TypeError("an index is not a value; use mo.index(shape, axis) for its numbers")
     array = np.asarray(value)
@@ -471,13 +494,14 @@ def _array_of_objects(value: Any) -> np.ndarray:
 
 
 def buffer_of(array: np.ndarray, dtype: DType | None = None) -> Node:
-    """A node holding a copy of an array."""
+    """A node holding a copy of an array; axis 0 is dynamic: other sizes compile nothing."""
     own = as_dtype(array.dtype)
-    node = Buffer(Storage.of_array(np.asarray(array, own.storage)), array.shape, own)
+    shape = dynamic_shape(array.shape)
+    node = Buffer(Storage.of_array(np.asarray(array, own.storage)), shape, own)
     if dtype is None or dtype is own:
         return node
     if dtype.storage == np.dtype("float32") and own is dt.float64:
-        return Buffer(Storage.of_array(array.astype(np.float32)), array.shape, dtype)
+        return Buffer(Storage.of_array(array.astype(np.float32)), shape, dtype)
     return Elementwise("cast", node, dtype=dtype)
 
 
@@ -514,8 +538,14 @@ def history_of(loss: Var, targets: set[Node], operation: str) -> list[Node]:
     def is_end(node: Node) -> bool:
         return node.stop or not node.requires_grad or node in targets
 
-    graph = toposort([loss._node], is_end)
+    graph = toposort([loss._node], is_end, history_inputs)
     for node in graph:
+        if recording.trace is not None and _leads_outside(node, targets):
+            raise JitError(
+                f"{operation} in a trace of {recording.trace.name}: the loss depends on "
+                f"{describe(node)} made at {node.site}, which has a history outside the trace; "
+                "pass x.detach(), or call it outside the jitted function"
+            )
         if node.dropped is not None and node.dropped is not life.COMPUTED and node not in targets:
             raise StaleValueError(
                 f"{operation}: the loss depends on {describe(node)} made at {node.site}, whose "
@@ -523,6 +553,12 @@ def history_of(loss: Var, targets: set[Node], operation: str) -> list[Node]:
                 "again, or pass retain_graph=True there"
             )
     return graph
+
+
+def _leads_outside(node: Node, targets: set[Node]) -> bool:
+    """True for a value from outside the trace that was made from what requires a gradient."""
+    is_outside = isinstance(node, Buffer) and node.requires_grad and not node.stop
+    return is_outside and node.owner is None and node not in targets
 
 
 def raise_no_history(loss: Var, operation: str) -> None:
@@ -569,7 +605,7 @@ def grad(loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True
 def _check_computed(loss: Var, missed: list[Var]) -> None:
     """Raises StaleValueError if a Var that requires no gradient may have been part of the loss, but
     what was made from it has been computed since: no history was kept then."""
-    for node in toposort([loss._node]) if missed else ():
+    for node in toposort([loss._node], None, history_inputs) if missed else ():
         if node.dropped is life.COMPUTED:
             for var in missed:
                 if var._node.sequence < node.sequence:

@@ -1,5 +1,25 @@
-"""Every test runs with the IR verified after each pass."""
+"""Every test runs with the IR verified after each pass, and shares one cache of compiled kernels.
+
+The cache lies in pytest's own, so workers and later runs find what one of them compiled; the
+processes that tests start find it, too.  A test that counts compilations takes a folder of its own.
+"""
+
+import os
+
+import pytest
 
 import metaop as mo
 
 mo.config.check = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "METAOP_CACHE" not in os.environ and hasattr(config, "cache") and config.cache is not None:
+        os.environ["METAOP_CACHE"] = str(config.cache.mkdir("metaop"))
+        mo.config.cache = os.environ["METAOP_CACHE"]
+
+
+@pytest.fixture
+def no_disk_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that count compilations: nothing comes from disk in this process."""
+    monkeypatch.setattr(mo.config, "cache", "off")

@@ -93,6 +93,7 @@ def test_a_computed_value_is_explained_as_no_work_but_a_copy():
     assert len(mo.explain(x).kernels) <= 1
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_stats_count_compilations_once_per_kernel():
     x = mo.random.normal((7, 11, 13)).sync()
     before = mo.stats()

@@ -25,7 +25,7 @@ import pytest
 import metaop as mo
 from metaop import life, nn, storage
 from metaop.build import full, mul
-from metaop.compiler import pipeline
+from metaop.compiler import programs
 from metaop.compiler.signals import uninterrupted
 from metaop.config import config
 from metaop.graph import toposort
@@ -108,11 +108,11 @@ def test_a_step_computes_every_live_pending_var_in_one_program() -> None:
     for _ in range(2):
         loss = nn.functional.cross_entropy(net(x), mo.array(LABELS))
         total = loss * 2
-        runs = sum(p.runs for p in pipeline._programs.values())
+        runs = sum(p.runs for p in programs._programs.values())
         opt.step(loss)
     assert loss._node.storage is not None
     assert total._node.storage is not None
-    assert sum(p.runs for p in pipeline._programs.values()) == runs + 1
+    assert sum(p.runs for p in programs._programs.values()) == runs + 1
 
 
 def test_pending_vars_are_taken_in_the_order_of_their_creation() -> None:
@@ -164,6 +164,7 @@ def test_a_computed_value_forgets_how_it_was_made_unless_a_gradient_may_be_asked
     assert traced._node.inputs == ()
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_repeating_a_computation_makes_no_program() -> None:
     x = mo.array([1.0, 2.0])
     (x * 0.37 + 1).sync()
@@ -204,7 +205,8 @@ def third_step(reads: str) -> tuple[int, list[bytes]]:
 def test_reading_the_loss_runs_no_forward_kernel_twice(reads: str) -> None:
     """Reading after backward() once ran the forward pass for the loss and again for the step."""
     reading, silent = third_step(reads)[0], third_step("")[0]
-    assert reading <= silent * 1.15
+    parameters = len(list(trained()[0].parameters()))  # an update cannot join what has run already
+    assert reading <= silent * 1.15 + parameters
 
 
 @pytest.mark.parametrize("reads", ["before backward", "after backward"])
@@ -296,6 +298,7 @@ def test_a_total_taken_before_the_step_holds_on_to_no_history(early: str) -> Non
     assert programs_later == programs
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_counting_the_correct_ones_over_an_epoch_keeps_memory_flat_and_compiles_nothing() -> None:
     net = nn.Sequential(
         nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10)
@@ -452,8 +455,8 @@ def test_a_thousand_row_assignments_cost_a_thousand_rows(chained: bool) -> None:
         with counted() as launches:
             x.sync()
             count = launches()
-        last = max(pipeline._programs.values(), key=lambda p: len(p.launches))
-        work = sum(launch.nest.iterations for launch in last.launches)
+        last = max(programs._programs.values(), key=lambda p: len(p.launches))
+        work = sum(launch.tree.iterations for launch in last.launches)
         return count, work
 
     (launches, work), (launches_double, work_double) = cost(250), cost(500)
@@ -498,10 +501,10 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
         pass
 
     def lend_and_return(nbytes: int, count: int) -> None:
-        for owner, address in [small.take(nbytes) for _ in range(count)]:
+        for owner, address, size in [small.take(nbytes) for _ in range(count)]:
             holder = Lent()
             lease = storage._Lease(holder, small.give)
-            lease.size, lease.owner, lease.address = size_class(nbytes), owner, address
+            lease.size, lease.owner, lease.address = size, owner, address
             del holder
 
     lend_and_return(100_000, 9)
@@ -511,6 +514,20 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
     assert len(small._free[size_class(300_000)]) == 3
     small.clear()
     assert small.free_bytes == 0
+
+
+def test_values_of_many_sizes_need_hardly_more_memory_than_those_of_the_largest() -> None:
+    largest = 1_000_000
+    before = pool.lent_bytes
+    pool.clear()
+    sizes = np.random.default_rng(0).integers(5_000, largest, 500)
+    for nbytes in sizes:
+        pair = Storage(int(nbytes)), Storage(int(nbytes) // 2)
+        assert pair[0].nbytes == nbytes
+        del pair
+    Storage(16)  # what came back is counted now
+    assert pool.lent_bytes - before > 100 * largest
+    assert pool.free_bytes <= 5 * largest
 
 
 def test_a_lease_that_was_not_written_out_is_left_to_the_system() -> None:

@@ -133,6 +133,7 @@ def test_three_notations_give_the_values_and_gradients_of_the_loops(name: str) -
         assert_value(out, want)
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_the_three_notations_record_the_same_kernels() -> None:
     """One compiled kernel serves them all: the notation leaves no trace."""
     x, w = mo.array(draw(N, H, W, C)), mo.array(draw(R, S, C, K))

@@ -61,6 +61,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "lgamma": _log_gamma,
     "digamma": _scipy("psi"),
     "neg": np.negative, "abs": np.abs, "sign": np.sign, "copy": np.copy, "again": np.copy,
+    "barrier": np.copy,
     "floor": np.floor,
     "ceil": np.ceil, "round": np.rint, "trunc": np.trunc, "sqrt": np.sqrt, "exp": np.exp,
     "exp2": np.exp2, "sigmoid": _sigmoid, "tanh": np.tanh, "expm1": np.expm1, "log": np.log,

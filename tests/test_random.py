@@ -127,6 +127,7 @@ def test_a_stream_can_be_saved_and_resumed():
     assert random.normal((3,), generator=resumed).tolist() == want
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_another_seed_compiles_nothing():
     mo.manual_seed(0)
     random.normal((33,)).sync()

@@ -79,9 +79,9 @@ class TestBfloat16:
 
 # What each operator is in NumPy or SciPy's words, for floats; None: no NumPy function of this name.
 UNARY_FLOAT = {
-    "copy": "positive", "again": "positive", "neg": "negative", "abs": "abs", "sign": "sign",
-    "square": "square", "reciprocal": "reciprocal", "sqrt": "sqrt", "exp": "exp", "exp2": "exp2",
-    "expm1": "expm1",
+    "copy": "positive", "again": "positive", "barrier": "positive",
+    "neg": "negative", "abs": "abs", "sign": "sign", "square": "square",
+    "reciprocal": "reciprocal", "sqrt": "sqrt", "exp": "exp", "exp2": "exp2", "expm1": "expm1",
     "log": "log", "log2": "log2", "log10": "log10", "log1p": "log1p", "sin": "sin", "cos": "cos",
     "tan": "tan", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sinh": "sinh",
     "cosh": "cosh", "tanh": "tanh", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
@@ -96,7 +96,7 @@ BINARY_FLOAT = {
     "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
     "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
 }  # fmt: skip
-UNARY_INTEGER = ("copy", "neg", "abs", "square", "invert", "logical_not")
+UNARY_INTEGER = ("copy", "barrier", "neg", "abs", "square", "invert", "logical_not")
 BINARY_INTEGER = {name: BINARY_FLOAT[name] for name in (
     "add", "sub", "mul", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne",
 )} | {"bitand": "bitwise_and", "bitor": "bitwise_or", "bitxor": "bitwise_xor"}  # fmt: skip

@@ -11,6 +11,7 @@ dimensions (the gradient of picking a label is a select).  What stays is a scatt
 
 from __future__ import annotations
 
+from metaop.extent import at_least, hint, require
 from metaop.graph import Node, Piece, Reindex, ReindexReduce, identity_of, is_projection, size_of
 from metaop.index import (
     TRUE,
@@ -116,7 +117,8 @@ class _Solver:
             if not progress:
                 return False
         work = size_of(self.node.shape) * size_of(self.extents[k] for k in self.free)
-        return work <= LARGEST_GROWTH * (self.node.inputs[0].size + size_of(self.node.shape))
+        defined = self.node.inputs[0].size + size_of(self.node.shape)
+        return hint(work) <= LARGEST_GROWTH * hint(defined)
 
     def solve_dimension(self, d: int) -> bool:
         expr = self.expression(d)
@@ -142,28 +144,32 @@ class _Solver:
         """out = c*u + rest for a loop u."""
         if len(candidates) == 2 and self.solve_residues(d, terms, candidates):
             return
-        units = [k for k, c in candidates.items() if abs(c) == 1]
-        loop = max(units or candidates, key=lambda k: (self.extents[k], -k))
+        units = [k for k, c in candidates.items() if c == 1 or c == -1]
+        loop = max(units or candidates, key=lambda k: (hint(self.extents[k]), -k))
         self.solve_for(d, terms, loop, candidates[loop])
 
     def solve_for(self, d: int, terms: Terms, loop: int, coefficient: int) -> None:
         rest = {a: c for a, c in terms.items() if a != ("i", loop)}
         difference: Expr = ("sub", ("i", d), from_terms(rest))
-        if coefficient < 0:
+        if not at_least(coefficient, 0):
             difference, coefficient = ("sub", 0, difference), -coefficient
-        if coefficient > 1:
+        require(coefficient, 1)
+        if coefficient != 1:
             self.require(("eq", ("mod", difference, coefficient), 0))
             difference = ("floordiv", difference, coefficient)
         self.assign(loop, difference)
 
     def solve_residues(self, d: int, terms: Terms, candidates: dict[int, int]) -> bool:
         """out = s*a + b + rest: b = (out - rest) % s + s*q and a = (out - rest) // s - q."""
-        (a, s), (b, one) = sorted(candidates.items(), key=lambda item: -item[1])
-        if one != 1 or s < 2 or -(-self.extents[b] // s) >= self.extents[a]:
+        (a, s), (b, one) = sorted(candidates.items(), key=lambda item: -hint(item[1]))
+        if one != 1 or not at_least(s, 2):
+            return False
+        if hint(-(-self.extents[b] // s)) >= hint(self.extents[a]):
             return False
         rest = {t: c for t, c in terms.items() if t not in (("i", a), ("i", b))}
         difference: Expr = ("sub", ("i", d), from_terms(rest))
-        q: Expr = 0 if self.extents[b] <= s else self.new_loop(-(-self.extents[b] // s))
+        one_step = at_least(s, self.extents[b])
+        q: Expr = 0 if one_step else self.new_loop(-(-self.extents[b] // s))
         self.assign(a, ("sub", ("floordiv", difference, s), q))
         self.assign(b, ("add", ("mod", difference, s), ("mul", q, s)))
         return True
@@ -174,7 +180,9 @@ class _Solver:
         if len(atoms) != 1 or terms[atoms[0]] != 1 or atoms[0][0] not in ("floordiv", "mod"):
             return False
         kind, inner, k = atoms[0]
-        if not isinstance(k, int) or inner[0] != "i" or inner[1] not in self.free:
+        if not isinstance(k, int) or not at_least(k, 1):
+            return False
+        if inner[0] != "i" or inner[1] not in self.free:
             return False
         rest = {a: c for a, c in terms.items() if a != atoms[0]}
         difference: Expr = ("sub", ("i", d), from_terms(rest))

@@ -3,12 +3,14 @@
     out[] = sum over i < 10^7 of y[i]  ->  v[p] = sum over l of y[p*156250 + l];  out = sum over p
 
 Also what keeps long sums accurate: no running sum is longer than a piece.  Decided by shapes
-alone, so results do not depend on the number of threads.  Leaves alone: short reductions, and sums
-of products with many results (their pieces would be as large as the operands).
+alone, so results do not depend on the number of threads; of a dynamic axis by its hint, with
+pieces of a fixed length, so that all ordinary sizes are one program.  Leaves alone: short
+reductions, and sums of products with so many results that their tiles are work enough.
 """
 
 from __future__ import annotations
 
+from metaop.extent import Extent, hint
 from metaop.graph import (
     Elementwise,
     Node,
@@ -25,6 +27,9 @@ from ..rewrite import Graph, map_graph
 ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
 SHORT = 8192  # terms of a sum that one thread may add up alone
 ACCURATE = 2048  # terms of a piece of a longer one, so that rounding errors stay small
+ENOUGH_BLOCKS = 32  # blocks of a matrix product that threads can share
+BLOCK = 4096  # its results
+LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
 
@@ -38,19 +43,27 @@ def _split(node: Node) -> Node:
     if not isinstance(node, ReindexReduce) or not is_projection(node) or node.size == 0:
         return node
     y = node.inputs[0]
-    terms = y.size // node.size
+    terms = hint(y.size) // hint(node.size)
     if terms < SHORT:
         return node
     kept = [e[1] for e in node.indices]
     reduced = [k for k in range(len(y.shape)) if k not in kept]
-    axis = max(reduced, key=lambda k: y.shape[k] if k != reduced[0] else y.shape[k] * 8)
-    shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // node.size), terms // PIECE)
-    accurate = 1 if _is_product(y) and node.size >= ENOUGH_RESULTS else -(-terms // ACCURATE)
-    wanted = min(max(shared, accurate), y.shape[axis])
-    pieces = _pieces(y.shape[axis], wanted)
-    if pieces < 2:
+    axis = max(reduced, key=lambda k: hint(y.shape[k]) * (8 if k == reduced[0] else 1))
+    results, extent = hint(node.size), y.shape[axis]
+    if _is_product(y) and results >= ENOUGH_RESULTS:
+        shared = min(-(-ENOUGH_BLOCKS * BLOCK // results), terms // LONG_PIECE)
+        accurate = 1
+    else:
+        shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)
+        accurate = -(-terms // ACCURATE)
+    wanted = min(max(shared, accurate), hint(extent))
+    if wanted < 2:
         return node
-    return _in_pieces(node, kept, axis, pieces)
+    if isinstance(extent, Extent):
+        length = -(-hint(extent) // wanted)
+        return _in_pieces(node, kept, axis, -(-extent // length), length)
+    pieces = _pieces(extent, wanted)
+    return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))
 
 
 def _is_product(y: Node) -> bool:
@@ -68,9 +81,8 @@ def _pieces(extent: int, wanted: int) -> int:
     return wanted
 
 
-def _in_pieces(node: ReindexReduce, kept: list[int], axis: int, pieces: int) -> Node:
+def _in_pieces(node: ReindexReduce, kept: list[int], axis: int, pieces: int, length: int) -> Node:
     y = node.inputs[0]
-    length = -(-y.shape[axis] // pieces)
     shape = (*y.shape[:axis], pieces, length, *y.shape[axis + 1 :])
     indices: tuple[Expr, ...] = tuple(
         ("add", ("mul", ("i", k), length), ("i", k + 1)) if k == axis else ("i", k + (k > axis))

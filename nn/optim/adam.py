@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,7 +70,7 @@ class Adam(Optimizer):
             spread = mo.maximum(state["max_exp_avg_sq"], spread)
             new_state["max_exp_avg_sq"] = spread
         size = group["lr"] / (1 - beta1**t)
-        scale = 1 / math.sqrt(1 - beta2**t)
+        scale = 1 / (1 - beta2**t) ** 0.5
         step = size * new_state["exp_avg"] / (mo.sqrt(spread) * scale + group["eps"])
         return parameter - step, new_state
 

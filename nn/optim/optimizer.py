@@ -7,9 +7,14 @@ from typing import Any
 
 import metaop as mo
 from metaop import Var
+from metaop.errors import is_own, origin, user_site
+from metaop.graph import recording
+from metaop.traced import Cells, Counters, Watched, changes
+from metaop.tracing import outside
 
 Group = dict[str, Any]
 State = dict[str, Any]
+APART = ("defaults", "param_groups", "state")  # guarded piece by piece in a trace
 
 
 def check_at_least_zero(**values: float) -> None:
@@ -44,7 +49,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]):
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
-        self.state: dict[Var, State] = {}
+        self.state: dict[Var, State] = Watched()
         if isinstance(params, Var):
             raise TypeError(f"params must be an iterable of Vars or groups, write [{params!r}]")
         groups = list(params)
@@ -54,6 +59,12 @@ class Optimizer:
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+
+    _watched = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        changes.count += 1
+        object.__setattr__(self, name, value)
 
     # --- what a subclass defines ------------------------------------------------------------------
 
@@ -83,7 +94,7 @@ class Optimizer:
             if id(parameter) in known:
                 raise ValueError("a parameter appears in more than one place of the groups")
             known.add(id(parameter))
-        group = {**self.defaults, **param_group, "params": params}
+        group = Cells({**self.defaults, **param_group, "params": params})
         self.param_groups.append(group)
         for parameter in params:
             if parameter.requires_grad:
@@ -91,11 +102,31 @@ class Optimizer:
         mo.sync()
 
     def _state_of(self, parameter: Var, group: Group) -> State:
-        state = self.state.setdefault(parameter, {"step": 0})
-        for name in self.state_names(group):
-            if name not in state:
-                state[name] = mo.zeros(parameter.shape, dtype=parameter.dtype)
+        state = self.state.get(parameter)
+        missing = [n for n in self.state_names(group) if state is None or n not in state]
+        if state is None or missing:
+            with outside() as trace:
+                state = self._complete(parameter, missing)
+            if trace is not None:
+                trace.adopt(*[dict.__getitem__(state, name) for name in missing])
+        if recording.trace is not None:
+            recording.trace.guard_entry(self.state, parameter, state)
         return state
+
+    def _complete(self, parameter: Var, missing: list[str]) -> State:
+        """The state of a parameter with zeros for what is missing."""
+        state = self.state.setdefault(parameter, Counters(step=0))
+        for name in missing:
+            state[name] = mo.zeros(parameter.shape, dtype=parameter.dtype).sync()
+        return state
+
+    def _meet(self, trace: Any, label: str) -> None:
+        """Lets a trace of `mo.jit` know which parameters and groups there are."""
+        if trace.meet(self, label, APART):
+            trace.guard_same(f"{trace.name_for(self)}.state", self.state, f"{label}.state", True)
+            trace.guard_members(self, "param_groups", label)
+            for group in self.param_groups:
+                trace.guard_members(group, "params", label)
 
     @property
     def lr(self) -> float:
@@ -108,6 +139,8 @@ class Optimizer:
             group["lr"] = value
 
     def _trained(self) -> Iterator[tuple[Var, Group]]:
+        if recording.trace is not None:
+            self._meet(recording.trace, type(self).__name__)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.requires_grad:
@@ -117,6 +150,8 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set `.grad` of every parameter to None, or to zeros with set_to_none=False."""
+        if recording.trace is not None:
+            self._meet(recording.trace, type(self).__name__)
         for group in self.param_groups:
             for parameter in group["params"]:
                 keep = not set_to_none and parameter.grad is not None
@@ -132,17 +167,29 @@ class Optimizer:
         parameters and state as they were.
         """
         moved = list(self._gradients(loss))
-        writes: list[tuple[Var, Var]] = []
         with mo.uninterrupted(), mo.no_grad():
-            for parameter, gradient, group in moved:
-                state = self._state_of(parameter, group)
-                coming = {**state, "step": state["step"] + 1}
-                value, new_state = self.update(parameter, gradient, coming, group)
-                writes.append((parameter, value))
-                writes += [(state[name], new) for name, new in new_state.items()]
-            states = [self.state[parameter] for parameter, _, _ in moved]
-            mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
+            if is_own(type(self).update.__code__.co_filename) and origin.layer is None:
+                origin.layer = user_site()  # once for all parameters
+                try:
+                    self._move(moved)
+                finally:
+                    origin.layer = None
+            else:
+                self._move(moved)
         mo.sync()
+
+    def _move(self, moved: list[tuple[Var, Var, Group]]) -> None:
+        groups = {id(group): group for _, _, group in moved}
+        values = {key: _read(group) for key, group in groups.items()}
+        writes: list[tuple[Var, Var]] = []
+        for parameter, gradient, group in moved:
+            state = self._state_of(parameter, group)
+            coming = {**_read(state), "step": state["step"] + 1}
+            value, new_state = self.update(parameter, gradient, coming, values[id(group)])
+            writes.append((parameter, value))
+            writes += [(state[name], new) for name, new in new_state.items()]
+        states = [self.state[parameter] for parameter, _, _ in moved]
+        mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
 
     def _gradients(self, loss: Var | None) -> Iterator[tuple[Var, Var, Group]]:
         trained = list(self._trained())
@@ -186,7 +233,7 @@ class Optimizer:
                 f"load_state_dict: groups have {here} parameters here, {there} in the state dict"
             )
         states = {int(number): state for number, state in state_dict["state"].items()}
-        loaded: dict[Var, State] = {}
+        loaded: dict[Var, State] = Watched()
         for group, saved_group in zip(self.param_groups, saved, strict=True):
             for parameter, number in zip(group["params"], saved_group["params"], strict=True):
                 if number in states:
@@ -205,12 +252,17 @@ class Optimizer:
         return f"{type(self).__name__} ({''.join(groups)}\n)"
 
 
+def _read(cells: dict[str, Any]) -> dict[str, Any]:
+    """The entries, as a trace reads them."""
+    return cells.read() if isinstance(cells, Cells) else cells
+
+
 def _snapshot(value: Any) -> Any:
     return value.detach() if isinstance(value, Var) else value
 
 
 def _loaded_state(parameter: Var, saved: Mapping[str, Any]) -> State:
-    state: State = {}
+    state: State = Counters()
     for name, value in saved.items():
         if name == "step":
             state[name] = int(value)
@@ -222,4 +274,5 @@ def _loaded_state(parameter: Var, saved: Mapping[str, Any]) -> State:
                 f"its parameter is {mo.errors.describe(parameter)}"
             )
         state[name] = loaded.astype(parameter.dtype)
-    return {"step": 0, **state}
+    state.setdefault("step", 0)
+    return state

@@ -54,7 +54,8 @@ class SGD(Optimizer):
             gradient = gradient + group["weight_decay"] * parameter
         if not momentum:
             return parameter - lr * gradient, {}
-        share = 1 if state["step"] == 1 else 1 - group["dampening"]
+        dampened = group["dampening"] and state["step"] > 1
+        share = 1 - group["dampening"] if dampened else 1
         buffer = momentum * state["momentum_buffer"] + share * gradient
         direction = gradient + momentum * buffer if group["nesterov"] else buffer
         return parameter - lr * direction, {"momentum_buffer": buffer}

@@ -84,16 +84,17 @@ def run_machine(
 ) -> int:  # fmt: skip
     """Runs a kernel's machine code on flat arrays; the status word, 0 if no check failed."""
     compiled = pipeline.machine_code(pipeline.kernel_key(kernel), kernel)
-    call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4, ctypes.c_int64, ctypes.c_int64)(
-        compiled.address
-    )
+    call = ctypes.CFUNCTYPE(
+        ctypes.c_int32, *[ctypes.c_void_p] * 4, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+    )(compiled.address)
+    own = np.empty(max(kernel.scratch_bytes(integers), 64), np.uint8)
     status, scratch = np.zeros(8, np.int64), np.zeros(16, np.int64)
     table = np.array([status.ctypes.data, *(b.ctypes.data for b in buffers)], np.int64)
     arguments = np.array([*range(1, len(buffers) + 1), *integers], np.int64)
     for chunk in range(chunks) if only_chunks is None else only_chunks:
         call(
             scratch.ctypes.data, scratch.ctypes.data + 64, table.ctypes.data,
-            arguments.ctypes.data, chunk, chunks,
+            arguments.ctypes.data, chunk, chunks, own.ctypes.data,
         )  # fmt: skip
     return int(status[0])
 

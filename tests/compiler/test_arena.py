@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metaop as mo
-from metaop.compiler import pipeline
+from metaop.compiler import programs
 from metaop.compiler.arena import plan_arena
-from metaop.compiler.nest import Buffer
+from metaop.compiler.program import Temporary
 from metaop.storage import ALIGNMENT
 
 Life = tuple[int, int, int]  # elements, first phase, last phase
@@ -17,9 +17,9 @@ Life = tuple[int, int, int]  # elements, first phase, last phase
 
 def planned(lives: list[Life]) -> tuple[list[tuple[int, int, int, int]], int]:
     """Per buffer: offset, bytes, first and last phase; and the size of the arena."""
-    buffers = [Buffer(f"v{k}", mo.float32, size) for k, (size, _, _) in enumerate(lives)]
-    offsets, total = plan_arena([(b, x, y) for b, (_, x, y) in zip(buffers, lives)])
-    return [(offsets[b], b.nbytes, x, y) for b, (_, x, y) in zip(buffers, lives)], total
+    buffers = [Temporary(slot, 4 * size, x, y) for slot, (size, x, y) in enumerate(lives)]
+    offsets, total = plan_arena(buffers)
+    return [(offsets[b], b.nbytes, b.first, b.last) for b in buffers], total
 
 
 lives = st.lists(
@@ -80,7 +80,7 @@ def test_a_chain_of_matrix_products_alternates_between_two_buffers():
     for _ in range(10):
         x = x @ x
     x.numpy()
-    program = list(pipeline._programs.values())[-1]
+    program = list(programs._programs.values())[-1]
     assert len(program.temporaries) == 9
     assert program.arena_bytes == 2 * 32 * 32 * 4
 

@@ -133,7 +133,7 @@ MUTANTS = [
     ),
     Mutant(
         "program: two phases run as one",
-        "compiler/pipeline.py",
+        "compiler/assemble.py",
         "if not phases or nest.target in made or made.intersection(nest.reads):",
         "if not phases or nest.target in made:",
         f"{COMPILER}/test_program.py -k phase",

@@ -96,6 +96,7 @@ def test_the_state_has_the_same_bits_for_any_number_of_threads():
     assert trained(2) == states[2]
 
 
+@pytest.mark.usefixtures("no_disk_cache")
 def test_nothing_is_compiled_after_the_second_step():
     net = nn.models.LeNetBN()
     optimizer = nn.optim.SGD(net.parameters(), lr=0.3)

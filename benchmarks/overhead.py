@@ -1,0 +1,169 @@
+"""What Python costs around the kernels of a LeNet training step: with jit, and without.
+
+    python -m benchmarks.overhead
+    python -m benchmarks.overhead --batch 256 --steps 50 --rounds 7
+
+With jit: the wall time of a call less that of the native run inside it, both measured in the same
+calls.  Without: microseconds a node, for each part of a step: recording the forward pass, the
+gradient with the optimiser's update, finding the program (the key and the look-up), the native
+run, and binding the results.  Printed are medians over calls, and lowest tenths in brackets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import metaop as mo
+from metaop import life, nn
+from metaop.compiler import executor, pipeline
+from metaop.nn import functional
+
+clock: Callable[[], float] = time.perf_counter
+
+
+class Clock:
+    """Adds up the time spent in a function that it replaces; nested calls count once."""
+
+    def __init__(self, owner: Any, name: str):
+        self.owner, self.name, self.plain = owner, name, getattr(owner, name)
+        self.seconds, self.calls, self.depth = 0.0, 0, 0
+        setattr(owner, name, self.timed(self.plain))
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.depth += 1
+            start = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.depth -= 1
+                if not self.depth:
+                    self.seconds += clock() - start
+                    self.calls += 1
+
+        return call
+
+    def take(self) -> float:
+        """The seconds since the last call."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+    def restore(self) -> None:
+        setattr(self.owner, self.name, self.plain)
+
+
+def training(batch: int, momentum: float) -> tuple[Callable[..., Any], Any, Any]:
+    """A LeNet step as a function of images and labels, and one batch."""
+    mo.manual_seed(0)
+    net = nn.models.LeNetBN()
+    optimizer = nn.optim.SGD(net.parameters(), lr=0.1, momentum=momentum)
+
+    def step(images: Any, labels: Any) -> Any:
+        loss = functional.cross_entropy(net(images), labels)
+        optimizer.step(loss)
+        return loss
+
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((batch, 1, 28, 28)).astype(np.float32)
+    return step, images, generator.integers(0, 10, batch)
+
+
+def shown(values: list[float], unit: str, scale: float) -> str:
+    low = sorted(values)[len(values) // 10]
+    return f"{statistics.median(values) * scale:8.2f} ({low * scale:.2f}) {unit}"
+
+
+def with_jit(batch: int, momentum: float, rounds: int, steps: int, arrays: bool) -> list[float]:
+    """Seconds that are not spent in native code, for every call."""
+    plain, images, labels = training(batch, momentum)
+    step = mo.jit(plain)
+    given = (images, labels) if arrays else (mo.array(images), mo.array(labels))
+    for _ in range(3):
+        step(*given)
+    native = Clock(executor.executor(), "_enter")
+    found = []
+    for _ in range(rounds * steps):
+        native.take()
+        start = clock()
+        step(*given)
+        found.append(clock() - start - native.take())
+    native.restore()
+    return found
+
+
+def without_jit(batch: int, momentum: float, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds a step in each part, and the number of nodes."""
+    step, images, labels = training(batch, momentum)
+    given = (mo.array(images), mo.array(labels))
+    for _ in range(3):
+        step(*given)
+    nodes = count_nodes(step, given)
+    clocks = {
+        "compute": Clock(life, "compute"),
+        "lookup": Clock(pipeline, "program_for"),
+        "run": Clock(life, "run"),
+        "gradient": Clock(nn.optim.Optimizer, "step"),
+    }
+    parts: dict[str, list[float]] = {}
+    for _ in range(rounds * steps):
+        for each in clocks.values():
+            each.take()
+        start = clock()
+        step(*given)
+        whole = clock() - start
+        took = {name: each.take() for name, each in clocks.items()}
+        shares = {
+            "recording": whole - took["gradient"],
+            "gradient and update": took["gradient"] - took["compute"],
+            "keying and look-up": took["lookup"],
+            "run": took["run"],
+            "commit and the rest": took["compute"] - took["lookup"] - took["run"],
+            "all but run": whole - took["run"],
+        }
+        for name, seconds in shares.items():
+            parts.setdefault(name, []).append(seconds / nodes)
+    for each in clocks.values():
+        each.restore()
+    parts["nodes"] = [float(nodes)]
+    return parts
+
+
+def count_nodes(step: Callable[..., Any], given: tuple[Any, ...]) -> int:
+    """Nodes that one step records."""
+    before = next(mo.graph._sequence)
+    step(*given)
+    return next(mo.graph._sequence) - before - 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--cpu", action="store_true", help="the thread's own time, not the wall's")
+    options = parser.parse_args()
+    if options.cpu:
+        global clock
+        clock = time.thread_time
+    size = (options.rounds, options.steps)
+    print(f"LeNet with batch norm, batch {options.batch}, training steps")
+    print("with jit, a call less its native run:")
+    for momentum in (0.0, 0.9):
+        for arrays in (False, True):
+            times = with_jit(options.batch, momentum, *size, arrays)
+            kind = "ndarrays" if arrays else "Vars"
+            print(f"  momentum {momentum}, given {kind:8}: {shown(times, 'µs', 1e6)}")
+    parts = without_jit(options.batch, 0.9, *size)
+    print(f"without jit, {parts.pop('nodes')[0]:.0f} nodes a step, microseconds a node:")
+    for name, values in parts.items():
+        print(f"  {name:20} {shown(values, 'µs', 1e6)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""assemble: nests become kernels, and kernels, buffers and phases become a program: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from metaop.config import config
+from metaop.graph import Escape, Node, Scalar
+
+from .contraction import plan
+from .fuse import Fused
+from .group import Grouped
+from .kernels import machine_code
+from .keys import is_leaf, kernel_key
+from .loops import verify as verify_kernel
+from .nest import Buffer, Nest, Tree
+from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary
+from .rewrite import Graph, Input
+from .schedule import Scheduled, schedule
+
+
+def assemble(nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped) -> Program:
+    """The program of the trees that compute a graph; `nodes` is the graph as recorded."""
+    return _Assembler(nodes, graph, fused, grouped).program()
+
+
+def schedule_nest(work: Tree | Nest, number: int) -> Scheduled:
+    """The kernel of a tree, or of a nest by itself."""
+    scheduled = schedule(work, f"k{number}")
+    if config.check:
+        verify_kernel(scheduled.kernel)
+    return scheduled
+
+
+def schedule_tree(tree: Tree, number: int) -> Sequence[Scheduled]:
+    """The kernels of a tree: several if a contraction's operands are packed for all of it."""
+    planned = plan(tree, f"k{number}")
+    if planned is None:
+        return [schedule_nest(tree, number)]
+    if config.check:
+        for one in planned.launches:
+            verify_kernel(one.kernel)
+    return planned.launches
+
+
+def _touched(scheduled: Scheduled) -> tuple[list[Buffer], list[Buffer]]:
+    """The buffers that a kernel reads, and those that it writes."""
+    pairs = list(zip(scheduled.buffers, scheduled.kernel.buffers, strict=True))
+    return [b for b, p in pairs if not p.written], [b for b, p in pairs if p.written]
+
+
+class _Assembler:
+    """Puts kernels, buffers and phases together into plain data."""
+
+    def __init__(self, nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped):
+        self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
+        self.position_of_site = {id(node.site): k for k, node in reversed(list(enumerate(nodes)))}
+        self.leaves = [node for node in nodes if is_leaf(node)]
+        self.slots: dict[Buffer, int] = {}
+        self.checks: list[FailedCheck] = []
+        self.counters: list[int] = []
+        self.count = 0
+
+    def program(self) -> Program:
+        buffers = [b for b in self.fused.buffers if b.role != "local"]
+        for slot, buffer in enumerate(buffers, start=1):
+            self.slots[buffer] = slot
+        segments = self.segments()
+        outputs = [b for b in buffers if b.role == "out"]
+        number = {b: k for k, b in enumerate(outputs)}
+        return Program(
+            inputs=[
+                (self.slots[self.input_buffer(node)], node.dtype, self.is_number(node))
+                for node in self.graph.inputs
+            ],
+            outputs=[(self.slots[b], b.nbytes) for b in outputs],
+            temporaries=self.temporaries(segments),
+            results=[self.result(node, number) for node in self.graph.outputs],
+            kept=[
+                (position, number[self.fused.place[node]])
+                for node, positions in self.graph.keep.items()
+                for position in positions
+                if node in self.fused.place and self.fused.place[node] in number
+            ],
+            segments=segments,
+            checks=self.checks,
+            counters=self.counters,
+            slots=len(self.slots) + 1,
+        )
+
+    def input_buffer(self, node: Input) -> Buffer:
+        return self.fused.place[node]
+
+    def is_number(self, node: Input) -> bool:
+        return isinstance(self.leaves[node.position], Scalar)
+
+    def result(self, node: Node, number: dict[Buffer, int]) -> tuple[str, int]:
+        buffer = self.fused.place[node]
+        if buffer.role == "in":
+            return ("in", buffer.position)
+        return ("out", number[buffer])
+
+    def segments(self) -> list[Any]:
+        """Phases of launches between host callbacks."""
+        segments: list[Any] = []
+        run: list[Tree] = []
+        for tree in self.grouped.trees:
+            if isinstance(tree, Escape):
+                segments += [self.phases(run)] if run else []
+                run = []
+                segments.append(self.host_call(tree))
+            else:
+                run.append(tree)
+        return segments + ([self.phases(run)] if run else [])
+
+    def phases(self, trees: list[Tree]) -> list[list[KernelLaunch]]:
+        """Each kernel in the first phase after those of what it needs or overwrites."""
+        phases: list[list[KernelLaunch]] = []
+        written: dict[Buffer, int] = {}
+        read: dict[Buffer, int] = {}
+        for tree in trees:
+            for scheduled in self.kernels(tree):
+                reads, writes = _touched(scheduled)
+                needs = [written[b] for b in (*reads, *writes) if b in written]
+                needs += [read[b] for b in writes if b in read]
+                number = 1 + max(needs, default=-1)
+                if number == len(phases):
+                    phases.append([])
+                phases[number].append(self.launch(scheduled))
+                for buffer in writes:
+                    written[buffer] = number
+                for buffer in reads:
+                    read[buffer] = max(read.get(buffer, 0), number)
+        return phases
+
+    def host_call(self, node: Escape) -> HostCall:
+        place = self.fused.place
+        return HostCall(
+            node.call,
+            [(self.slots[place[i]], i.dtype, i.shape) for i in node.inputs],
+            (self.slots[place[node]], node.dtype, node.shape),
+        )
+
+    def slot(self, buffer: Buffer) -> int:
+        if buffer.role == "counter" and buffer not in self.slots:
+            self.slots[buffer] = len(self.slots) + 1
+            self.counters.append(self.slots[buffer])
+        return self.slots[buffer]
+
+    def kernels(self, tree: Tree) -> Sequence[Scheduled]:
+        """The kernels of a tree, in order: for a contraction, what packs operands comes first."""
+        made = schedule_tree(tree, self.count)
+        self.count += 1
+        for one in made:
+            for buffer in one.buffers:
+                if buffer not in self.slots and buffer.role == "tmp":
+                    self.slots[buffer] = len(self.slots) + 1
+        return made
+
+    def launch(self, scheduled: Scheduled) -> KernelLaunch:
+        key = kernel_key(scheduled.kernel)
+        integers = dict(scheduled.integers)
+        for name, site in scheduled.tree.checks.items():
+            if name in integers:
+                position = self.position_of_site.get(id(site.node.site), 0)
+                integers[name] = len(self.checks)
+                self.checks.append(FailedCheck(position, site.low, site.high))
+        return KernelLaunch(
+            key,
+            scheduled.kernel,
+            machine_code(key, scheduled.kernel),
+            [self.slot(b) for b in scheduled.buffers],
+            list(integers.values()),
+            scheduled.chunks,
+            scheduled.kernel.scratch_bytes(list(integers.values())),
+            scheduled.tree,
+        )
+
+    def temporaries(self, segments: list[Any]) -> list[Temporary]:
+        """Every temporary with the first and the last phase that touches it."""
+        by_slot = {slot: b for b, slot in self.slots.items() if b.role == "tmp"}
+        span: dict[int, tuple[int, int]] = {}
+        time_of_phase = 0
+        for segment in segments:
+            for phase in segment if not isinstance(segment, HostCall) else [segment]:
+                touched = (
+                    [s for s, _, _ in phase.inputs] + [phase.output[0]]
+                    if isinstance(phase, HostCall)
+                    else [slot for launch in phase for slot in launch.slots]
+                )
+                for slot in touched:
+                    if slot in by_slot:
+                        first, _ = span.get(slot, (time_of_phase, 0))
+                        span[slot] = (first, time_of_phase)
+                time_of_phase += 1
+        return [Temporary(slot, by_slot[slot].nbytes, *phases) for slot, phases in span.items()]

@@ -1,0 +1,586 @@
+"""group: nests that can run inside one iteration of common outer loops become one tree, one kernel.
+
+    mean[c] = sum over (n, i) of x[n, c, i];  y[n, c, i] = x[n, c, i] - mean[c]
+ -> tree over c: mean; then y
+
+Two trees may become one where every read between them stays within one iteration of loops that
+they share: a read at plain indices of those loops.  It is done where it pays: what one iteration
+makes is read while it is in the cache or a register, and an intermediate that nobody else reads
+needs no memory.  What is lost is parallelism, if too few iterations remain; then it is not done,
+and a `Boundary` says why.  A reduction of what a whole tree made, with little to do, becomes the
+tree's last part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from metaop.graph import Escape
+from metaop.index import Expr, flatten, simplify
+
+from .fuse import Fused, is_barrier, memory_cost
+from .loops import Load, Value
+from .nest import Buffer, Nest, Tree, dependencies
+from .schedule import (
+    SMALL_WORK,
+    VectorCost,
+    map_nest,
+    map_values,
+    permuted,
+    runs_across,
+    tree_of,
+)
+
+ENOUGH_ITEMS = 32  # iterations of the root loops that leave nothing to be desired in parallelism
+FEW_ITEMS = 4  # that suffice where there is little work
+LITTLE_WORK = 1 << 21
+LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
+LARGEST_TREE = 24  # nests
+SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
+WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
+FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
+
+
+@dataclass
+class Boundary:
+    """Why a nest is not in the kernel of what it reads."""
+
+    source: Buffer
+    target: Buffer
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"{self.source.name} -> {self.target.name}: {self.reason}"
+
+
+@dataclass(eq=False)
+class Grouped:
+    """Trees and escapes in an order in which they can run, and the boundaries between them."""
+
+    trees: list[Tree | Escape]
+    boundaries: list[Boundary] = field(default_factory=list)
+
+
+def group(fused: Fused, separate: bool = False) -> Grouped:
+    """The trees of nests; `separate` leaves every nest by itself."""
+    return _Grouping(fused, separate).run()
+
+
+def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
+    """True if computing an element wherever it is read costs less than writing and reading it.
+
+    What reads it at one depth of one tree shares a loop, and computes it once.
+    """
+    times = 0.0
+    for tree in grouped.trees:
+        if isinstance(tree, Tree) and any(buffer in n.reads for n in tree.all_nests):
+            times += _evaluations(tree, buffer)
+    return cost * (times - 1) <= memory_cost(buffer.nbytes, times)
+
+
+def _evaluations(tree: Tree, buffer: Buffer) -> float:
+    """How often an element of the buffer would be computed by a tree that reads it."""
+    depth: dict[Buffer, int] = {}
+    found: dict[int, float] = {}
+    for nest in tree.all_nests:
+        level = max((depth[b] + 1 for b in nest.reads if b in depth), default=0)
+        if nest.op is not None or nest.rank == tree.root:
+            depth[nest.target] = level
+        else:
+            depth[nest.target] = level - 1  # a map is no barrier for those who share its loop
+        if buffer in nest.reads:
+            repeats = max(float(nest.iterations) / max(float(buffer.size), 1.0), 1.0)
+            found[level] = max(found.get(level, 0.0), repeats)
+    return sum(found.values())
+
+
+@dataclass(eq=False)
+class _Group:
+    """Nests that will be one tree; axes: per root loop, the loop of each nest that it is."""
+
+    number: int
+    nests: list[Nest]
+    axes: list[dict[Nest, int]]
+    last: list[Nest] = field(default_factory=list)
+
+    @property
+    def all_nests(self) -> list[Nest]:
+        return [*self.nests, *self.last]
+
+    def extents(self) -> list[int]:
+        nest = self.nests[0]
+        return [nest.extents[axis[nest]] for axis in self.axes]
+
+
+class _Grouping:
+    def __init__(self, fused: Fused, separate: bool):
+        self.fused, self.separate = fused, separate
+        self.items = fused.nests
+        self.position = {item: k for k, item in enumerate(self.items)}
+        self.writer: dict[Buffer, list[Nest | Escape]] = {}
+        self.after: dict[Nest | Escape, set[Nest | Escape]] = {}
+        self.before: dict[Nest | Escape, set[Nest | Escape]] = {}
+        self.group_of: dict[Nest | Escape, _Group] = {}
+        self.boundaries: list[Boundary] = []
+
+    def run(self) -> Grouped:
+        self.find_dependencies()
+        for number, item in enumerate(self.items):
+            if isinstance(item, Nest):
+                self.group_of[item] = _Group(number, [item], self.own_axes(item))
+            else:
+                self.group_of[item] = _Group(number, [], [])
+        if not self.separate:
+            for item in self.items:
+                if isinstance(item, Nest):
+                    self.join_producers(item)
+            self.join_siblings()
+            for item in self.items:
+                if isinstance(item, Nest):
+                    self.append_last(item)
+        return Grouped([self.finished(g) for g in self.ordered()], self.remaining())
+
+    # -- dependencies -------------------------------------------------------------------------
+
+    def find_dependencies(self) -> None:
+        """Edges from what writes a buffer to what reads or overwrites it later, and from readers to
+        what overwrites."""
+        readers: dict[Buffer, list[Nest | Escape]] = {}
+        for item in self.items:
+            self.after[item], self.before[item] = set(), set()
+            for buffer in self.reads(item):
+                for writer in self.writer.get(buffer, []):
+                    self.edge(writer, item)
+                readers.setdefault(buffer, []).append(item)
+            target = self.target(item)
+            for earlier in [*self.writer.get(target, []), *readers.get(target, [])]:
+                if earlier is not item:
+                    self.edge(earlier, item)
+            self.writer.setdefault(target, []).append(item)
+
+    def edge(self, first: Nest | Escape, second: Nest | Escape) -> None:
+        self.after[first].add(second)
+        self.before[second].add(first)
+
+    def reads(self, item: Nest | Escape) -> list[Buffer]:
+        if isinstance(item, Nest):
+            return item.reads
+        return [self.fused.place[i] for i in item.inputs]
+
+    def target(self, item: Nest | Escape) -> Buffer:
+        return item.target if isinstance(item, Nest) else self.fused.place[item]
+
+    @staticmethod
+    def own_axes(nest: Nest) -> list[dict[Nest, int]]:
+        """Every loop of the result is a root loop, unless it has one iteration."""
+        return [{nest: k} for k in range(nest.rank) if nest.extents[k] != 1]
+
+    # -- joining ------------------------------------------------------------------------------
+
+    def join_producers(self, nest: Nest) -> None:
+        """Joins the nest's group with those of what it reads, the latest first."""
+        if nest.scatter:
+            return
+        sources = {
+            self.group_of[w]
+            for buffer in nest.reads
+            for w in self.writer.get(buffer, [])
+            if self.group_of[w] is not self.group_of[nest]
+        }
+        for source in sorted(sources, key=lambda g: -g.number):
+            mine = self.group_of[nest]
+            if source is not mine:
+                axes = self.common_axes(source, mine)
+                reason = self.objection(source, mine, axes)
+                if reason is None:
+                    self.join(source, mine, axes)
+                else:
+                    self.note(source, nest, reason)
+
+    def note(self, source: _Group, nest: Nest, reason: str) -> None:
+        for buffer in nest.reads:
+            if any(self.group_of[w] is source for w in self.writer.get(buffer, [])):
+                self.boundaries.append(Boundary(buffer, nest.target, reason))
+
+    def common_axes(self, source: _Group, group: _Group) -> list[dict[Nest, int]]:
+        """Root loops that both can have: of each root loop of the source, the loop of the group's
+        nests at which all its results are read."""
+        matches: list[set[int | None]] = [set() for _ in source.axes]
+        for nest in group.nests:
+            for name, at in nest.reads_at:
+                buffer = nest.buffers[name]
+                for writer in self.writer.get(buffer, []):
+                    if self.group_of[writer] is source and isinstance(writer, Nest):
+                        found = self.axes_of_read(source, writer, group, nest, at)
+                        for a, b in enumerate(found):
+                            matches[a].add(b)
+        result: list[dict[Nest, int]] = []
+        taken: set[int] = set()
+        for a, found_axes in enumerate(matches):
+            (b,) = found_axes if len(found_axes) == 1 else (None,)
+            if b is not None and b not in taken:
+                taken.add(b)
+                result.append({**source.axes[a], **group.axes[b]})
+        return result
+
+    @staticmethod
+    def axes_of_read(
+        source: _Group, writer: Nest, group: _Group, nest: Nest, at: tuple[Expr, ...]
+    ) -> list[int | None]:
+        """For each root loop of the source, the root loop of the group that a read runs along."""
+        if writer.parts is None:
+            return [None] * len(source.axes)
+        found: list[int | None] = []
+        for axis in source.axes:
+            dim, divisor, modulus = writer.parts[axis[writer]]
+            e: Expr = at[dim]
+            e = ("floordiv", e, divisor) if divisor != 1 else e
+            e = simplify(("mod", e, modulus), nest.extents)
+            place = None
+            if isinstance(e, tuple) and e[0] == "i" and nest.extents[e[1]] == modulus:
+                place = next((b for b, g in enumerate(group.axes) if g[nest] == e[1]), None)
+            found.append(place)
+        return found
+
+    def objection(self, source: _Group, group: _Group, axes: list[dict[Nest, int]]) -> str | None:
+        """Why two groups must not or should not be one, None if they should."""
+        nests = [*source.nests, *group.nests]
+        if not source.nests:
+            return "a host callback"
+        if source.last:
+            return "it reads what a last part makes"
+        if any(is_barrier(n.nodes[-1]) for n in source.nests):
+            return "stop_fuse()"
+        if any(n.scatter for n in nests):
+            return "a scatter has a kernel of its own"
+        targets = [n.target for n in nests]
+        if any(len(self.writer[t]) > 1 for t in targets[: len(source.nests)]):
+            return "its source is written in several pieces"
+        if len(set(targets)) < len(targets):
+            return "both write one buffer"
+        if len(nests) > LARGEST_TREE:
+            return f"the kernel would have more than {LARGEST_TREE} nests"
+        contractions = [n for n in nests if n.contraction]
+        if contractions and any(self.loops_inside(nest, axes) for nest in nests):
+            return "a contraction keeps its tiles: only what runs along all its results joins"
+        if len(contractions) > 1:
+            return "a contraction has a kernel of its own"
+        if self.passes_through_others(source, group):
+            return "another kernel stands between them"
+        return self.cost_objection(source, group, axes, nests)
+
+    @staticmethod
+    def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
+        """True if a nest has loops inside the root loops, other than those that it reduces if it is
+        a contraction."""
+        root = {axis[nest] for axis in axes}
+        last = nest.rank if nest.contraction else len(nest.extents)
+        return any(k not in root and nest.extents[k] != 1 for k in range(last))
+
+    def cost_objection(
+        self, source: _Group, group: _Group, axes: list[dict[Nest, int]], nests: list[Nest]
+    ) -> str | None:
+        items = 1
+        for axis in axes:
+            nest = nests[0]
+            items *= int(nest.extents[axis[nest]])
+        work = max(int(n.iterations) for n in nests)
+        enough = items >= ENOUGH_ITEMS or (items >= FEW_ITEMS and work <= LITTLE_WORK)
+        if not enough and work > SMALL_WORK:
+            shapes = " / ".join(str(list(map(int, g.extents()))) for g in (source, group))
+            return (
+                f"different outer loops {shapes}: merged, {items} iterations would be left "
+                f"to share out"
+            )
+        roots = [self.preferred_root(nest, axes) for nest in nests]
+        across = sum(int(n.iterations) for n, r in zip(nests, roots) if r is not None)
+        if any(n.lanes for n in nests):
+            if across * SCALAR_COST > sum(int(n.iterations) for n in nests):
+                return "one adds up in lanes along a row, the other across rows"
+            return None
+        if len({r for r in roots if r is not None}) > 1:
+            return "they run along different loops"
+        return None
+
+    @staticmethod
+    def preferred_root(nest: Nest, axes: list[dict[Nest, int]]) -> int | None:
+        """The common loop along which a reduction adds up whole vectors, None for any other."""
+        if nest.op is None or nest.lanes:
+            return None
+        best = VectorCost(nest).best(range(nest.rank))
+        if best is None:
+            return None
+        return next((a for a, axis in enumerate(axes) if axis[nest] == best[1]), None)
+
+    def passes_through_others(self, source: _Group, group: _Group) -> bool:
+        """True if something outside depends on one of the groups and is needed by one of them."""
+        inside = {*source.all_nests, *group.all_nests}
+        stack = [n for nest in inside for n in self.after[nest] if n not in inside]
+        seen: set[Nest | Escape] = set()
+        while stack:
+            item = stack.pop()
+            if item in inside:
+                return True
+            if item not in seen:
+                seen.add(item)
+                for mate in [item, *self.group_of[item].all_nests]:
+                    seen.add(mate)
+                    stack.extend(self.after[mate])
+        return False
+
+    def join(self, source: _Group, group: _Group, axes: list[dict[Nest, int]]) -> None:
+        nests = sorted([*source.nests, *group.nests], key=self.position.__getitem__)
+        number = max(source.number, group.number)
+        merged = _Group(number, nests, axes, [*source.last, *group.last])
+        for nest in merged.all_nests:
+            self.group_of[nest] = merged
+
+    # -- siblings -----------------------------------------------------------------------------
+
+    def join_siblings(self) -> None:
+        """Joins groups that walk over the same large buffer in the same way."""
+        readers: dict[Buffer, list[Nest]] = {}
+        for item in self.items:
+            if isinstance(item, Nest):
+                for buffer in item.reads:
+                    if int(buffer.nbytes) >= WORTH_SHARING:
+                        readers.setdefault(buffer, []).append(item)
+        for buffer, nests in readers.items():
+            for second in nests[1:]:
+                for first in nests[: nests.index(second)]:
+                    a, b = self.group_of[first], self.group_of[second]
+                    if a is not b:
+                        self.join_if_alike(a, b, first, second, buffer)
+
+    def join_if_alike(
+        self, a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
+    ) -> None:
+        axes = self.alike_axes(a, b, first, second, buffer)
+        if axes is None or any(n.contraction for n in (*a.nests, *b.nests)):
+            return
+        source, group = (a, b) if a.number < b.number else (b, a)
+        if self.objection(source, group, axes) is None:
+            self.join(source, group, axes)
+
+    @staticmethod
+    def alike_axes(
+        a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
+    ) -> list[dict[Nest, int]] | None:
+        """The root loops of two groups paired by the dimension of a buffer that they walk along;
+        None unless all pair up."""
+        dims: list[dict[int, int]] = []
+        for group, nest in ((a, first), (b, second)):
+            loops = {axis[nest]: k for k, axis in enumerate(group.axes)}
+            found: dict[int, int] = {}
+            for name, at in nest.reads_at:
+                if nest.buffers[name] is buffer:
+                    found |= {
+                        d: loops[e[1]]
+                        for d, e in enumerate(at)
+                        if isinstance(e, tuple) and e[0] == "i" and e[1] in loops
+                    }
+            dims.append(found)
+        pairs = [(dims[0][d], dims[1][d]) for d in sorted(dims[0].keys() & dims[1].keys())]
+        if len(pairs) != len(a.axes) or len(pairs) != len(b.axes) or not pairs:
+            return None
+        if any(a.extents()[p] != b.extents()[q] for p, q in pairs):
+            return None
+        return [{**a.axes[p], **b.axes[q]} for p, q in pairs]
+
+    # -- last parts ---------------------------------------------------------------------------
+
+    def append_last(self, nest: Nest) -> None:
+        """What finishes the reduction of a whole tree, or makes a few numbers of it, with work for
+        one thread only, runs at the end of that tree; so does a single number made of inputs."""
+        mine = self.group_of[nest]
+        nests = mine.all_nests
+        if nest is not nests[0] or not all(self.is_small(n) for n in nests):
+            return
+        sources = {self.group_of[w] for n in nests for b in n.reads for w in self.writer.get(b, [])}
+        sources -= {mine}
+        alone = len(nests) == 1 and nest.iterations == 1
+        if not sources and alone:
+            others = [
+                g
+                for g in self.group_of.values()
+                if g.nests and g is not mine and not any(n.contraction for n in g.nests)
+            ]
+            sources = set(others[:1])
+        if not sources:
+            return
+        source = max(sources, key=lambda g: g.number)
+        finishing = alone or any(n.op is not None for n in nests)
+        few = all(int(n.iterations) <= FEW_NUMBERS for n in nests)
+        following = few and any(m.target in n.reads for n in nests for m in source.last)
+        if not source.nests or not (finishing or following):
+            return
+        if any(n.scatter or n.contraction for n in source.nests):
+            return
+        if any(len(self.writer[n.target]) > 1 for n in source.nests):
+            return
+        if self.passes_through_others(source, mine):
+            return
+        if any(not self.after[n].isdisjoint(source.all_nests) for n in nests):
+            return
+        source.last += nests
+        for moved in nests:
+            self.group_of[moved] = source
+        source.number = max(source.number, mine.number)
+
+    def is_small(self, nest: Nest) -> bool:
+        plain = not nest.scatter and not nest.contraction and len(self.writer[nest.target]) == 1
+        return plain and int(nest.iterations) <= SMALL_WORK
+
+    # -- results ------------------------------------------------------------------------------
+
+    def remaining(self) -> list[Boundary]:
+        """The boundaries that are still there, each once."""
+        found: dict[tuple[Buffer, Buffer], Boundary] = {}
+        for boundary in self.boundaries:
+            a = {self.group_of[w] for w in self.writer[boundary.source]}
+            b = {self.group_of[w] for w in self.writer[boundary.target]}
+            if a.isdisjoint(b):
+                found[boundary.source, boundary.target] = boundary
+        return list(found.values())
+
+    def ordered(self) -> list[_Group | Escape]:
+        """Groups in an order in which they can run: of those that can, the earliest first."""
+        groups: dict[_Group, set[_Group]] = {}
+        item_of: dict[_Group, Nest | Escape] = {}
+        for item in self.items:
+            mine = self.group_of[item]
+            item_of.setdefault(mine, item)
+            needs = groups.setdefault(mine, set())
+            needs |= {self.group_of[b] for b in self.before[item]} - {mine}
+        done: set[_Group] = set()
+        order: list[_Group | Escape] = []
+        waiting = list(groups)
+        while waiting:
+            ready = next(g for g in waiting if groups[g] <= done)
+            waiting.remove(ready)
+            done.add(ready)
+            item = item_of[ready]
+            order.append(item if isinstance(item, Escape) else ready)
+        return order
+
+    def finished(self, made: _Group | Escape) -> Tree | Escape:
+        """The tree of a group: root loops first in every nest, intermediates made local."""
+        if isinstance(made, Escape):
+            return made
+        if len(made.all_nests) == 1:
+            return tree_of(made.nests[0])
+        nests = [self.rooted(nest, made) for nest in made.nests]
+        tree = Tree(len(made.axes), nests, made.last)
+        _make_local(tree, self.readers_outside(made))
+        return tree
+
+    @staticmethod
+    def rooted(nest: Nest, made: _Group) -> Nest:
+        first = [axis[nest] for axis in made.axes]
+        rest = [k for k in range(len(nest.extents)) if k not in first]
+        return permuted(nest, [*first, *rest])
+
+    def readers_outside(self, made: _Group) -> set[Buffer]:
+        """The buffers of the group that something else reads, its last part included."""
+        found: set[Buffer] = set()
+        inside = set(made.nests)
+        for item in self.items:
+            if item not in inside:
+                found.update(self.reads(item))
+        return found
+
+
+def _make_local(tree: Tree, read_outside: set[Buffer]) -> None:
+    """Intermediates that only this tree reads live within one iteration of the root loops."""
+    tree.across = runs_across(tree)
+    for position, nest in enumerate(tree.nests):
+        buffer = nest.target
+        if buffer.role != "tmp" or buffer in read_outside or nest.parts is None:
+            continue
+        inner = nest.extents[tree.root : nest.rank]
+        if inner and tree.across:
+            continue  # every lane would need an array of its own
+        local = _LocalArray(tree.root, nest, inner)
+        readers = [n for n in tree.nests[position + 1 :] if buffer in n.reads]
+        if local.nbytes > LARGEST_LOCAL or not all(local.fits(n) for n in readers):
+            continue
+        buffer.role, buffer.size = "local", local.size
+        tree.nests[position] = local.written()
+        for k, other in enumerate(tree.nests):
+            if other in readers:
+                tree.nests[k] = local.read_by(other)
+
+
+class _LocalArray:
+    """What a nest makes in one iteration of the root loops, in row-major order of its own loops."""
+
+    def __init__(self, root: int, nest: Nest, inner: list[int]):
+        self.root, self.nest, self.inner = root, nest, inner
+        self.size = 1
+        for n in inner:
+            self.size *= n
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.size) * self.nest.target.dtype.itemsize
+
+    def written(self) -> Nest:
+        """The nest with the result at its place in the array."""
+        nest = self.nest
+        own = tuple(("i", k) for k in range(self.root, nest.rank))
+        new = map_nest(nest, lambda e: e)
+        new.offset = simplify(flatten(own, self.inner), nest.extents)
+        return new
+
+    def place(self, reader: Nest, at: tuple[Expr, ...]) -> Expr | None:
+        """Where a reader finds an element; None if it is not plain."""
+        assert self.nest.parts is not None
+        indices = []
+        for k in range(self.root, self.nest.rank):
+            dim, divisor, modulus = self.nest.parts[k]
+            if dim >= len(at):
+                return None  # read as another shape
+            e: Expr = ("floordiv", at[dim], divisor) if divisor != 1 else at[dim]
+            whole = divisor == 1 and sum(p.dim == dim for p in self.nest.parts) == 1
+            indices.append(e if whole else ("mod", e, modulus))
+        return simplify(flatten(indices, self.inner), reader.extents)
+
+    def offsets(self, reader: Nest) -> dict[Expr, Expr]:
+        """From each offset at which a reader loads the buffer to that in the array."""
+        found: dict[Expr, Expr] = {}
+        buffer = self.nest.target
+        for name, at in reader.reads_at:
+            if reader.buffers[name] is buffer and self.nest.parts is not None:
+                parts = self.nest.parts
+                rank = 1 + max((p.dim for p in parts), default=-1)
+                shape = [1] * rank
+                for part in parts:
+                    shape[part.dim] *= part.modulus
+                global_offset = simplify(flatten(at, shape), reader.extents)
+                place = self.place(reader, at)
+                if place is not None:
+                    found[global_offset] = place
+        return found
+
+    def loads(self, reader: Nest) -> Iterator[Load]:
+        for value, _ in dependencies(reader):
+            if isinstance(value, Load) and reader.buffers[value.buffer] is self.nest.target:
+                yield value
+
+    def fits(self, reader: Nest) -> bool:
+        known = self.offsets(reader)
+        return all(simplify(v.offset, reader.extents) in known for v in self.loads(reader))
+
+    def read_by(self, reader: Nest) -> Nest:
+        """The reader with its loads taken from the array."""
+        known = self.offsets(reader)
+        buffer = self.nest.target
+
+        def local(value: Value) -> Value:
+            if not isinstance(value, Load) or reader.buffers[value.buffer] is not buffer:
+                return value
+            place = known[simplify(value.offset, reader.extents)]
+            return Load(value.buffer, place, value.guard, value.fill, value.dtype)
+
+        return map_values(reader, local)

@@ -1,0 +1,124 @@
+"""The machine: which CPU code is made for, from LLVM to object code, from that to an address.
+
+Object code is loaded by LLVM's JIT linker, in the process that compiled it as in one that found it
+on disk; dropping the `Code` frees its memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import sys
+import threading
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from metaop.config import config
+
+PASSES = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "loop_simplify", "loop_rotate",
+          "instruction_combine", "simplify_cfg")  # fmt: skip
+
+
+def cpu_name() -> str:
+    """The CPU that code is made for: the host's, or LLVM's generic one with METAOP_CPU=generic."""
+    return "generic" if config.cpu == "generic" else host()[0]
+
+
+def cpu_features() -> str:
+    """Its features.  Whole 512-bit vectors are wanted where the CPU has them."""
+    return "" if config.cpu == "generic" else host()[1]
+
+
+@functools.cache
+def host() -> tuple[str, str]:
+    """This CPU's name and features; LLVM knows some CPUs by a name that tells too little."""
+    try:
+        features = llvm.get_host_cpu_features()
+        text = features.flatten()
+    except RuntimeError:  # LLVM cannot tell
+        return llvm.get_host_cpu_name(), ""
+    return llvm.get_host_cpu_name(), (
+        text + ",-prefer-256-bit" if features.get("avx512f") else text
+    )
+
+
+def target_machine() -> Any:
+    """LLVM's code generator for the CPU of the settings."""
+    return _target_machine(cpu_name(), cpu_features())
+
+
+@functools.cache
+def _target_machine(name: str, features: str) -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        cpu=name, features=features, opt=2, reloc="pic", codemodel="jitdefault", jit=True
+    )
+
+
+# ---------------------------------------------------------------------------------- generating
+
+
+def optimised(assembly: str, name: str) -> Any:
+    """The module of LLVM assembly after the pipeline; its one function is called `name`."""
+    module = llvm.parse_assembly(assembly)
+    machine = target_machine()
+    module.triple = llvm.get_process_triple()
+    module.data_layout = str(machine.target_data)
+    manager = llvm.create_new_function_pass_manager()
+    for one in PASSES:
+        getattr(manager, f"add_{one}_pass")()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+    for function in module.functions:
+        if not function.is_declaration:
+            function.name = name
+            manager.run(function, builder)
+    module.verify()
+    return module
+
+
+def object_code(assembly: str, name: str) -> bytes:
+    """Object code of LLVM assembly that defines one function, which will be called `name`."""
+    return bytes(target_machine().emit_object(optimised(assembly, name)))
+
+
+# ------------------------------------------------------------------------------------- loading
+
+
+class Code:
+    """Functions in memory: their addresses are good as long as this object is alive."""
+
+    __slots__ = ("_tracker", "addresses", "nbytes")
+
+    def __init__(self, tracker: Any, addresses: dict[str, int], nbytes: int):
+        self._tracker, self.addresses, self.nbytes = tracker, addresses, nbytes
+
+
+_numbers = itertools.count()
+_linking = threading.Lock()
+
+
+def load(objects: list[bytes], names: list[str]) -> Code:
+    """The functions `names` of some object files, in memory."""
+    builder = llvm.JITLibraryBuilder()
+    for content in objects:
+        builder.add_object_img(content)
+    for name in names:
+        builder.export_symbol(name)
+    builder.add_current_process()  # what LLVM calls for what a CPU lacks
+    with _linking:
+        tracker = builder.link(_linker(), f"metaop_{next(_numbers)}")
+    return Code(tracker, {n: tracker[n] for n in names}, sum(map(len, objects)))
+
+
+@functools.cache
+def _linker() -> Any:
+    if sys.platform.startswith("linux"):
+        try:  # conversions of float16 for an x86 without instructions for it
+            ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
+        except OSError:
+            pass  # then linking fails on such a CPU, and says so
+    return llvm.create_lljit_compiler(_target_machine(*host()))

@@ -1,0 +1,101 @@
+"""Programs of this process: each once, from memory, from disk, or compiled now.
+
+Everything that a step needs whose program is known, and nothing else: the stages of compilation
+are imported by the first program that is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from metaop.extent import map_extents
+from metaop.graph import Escape, Node
+
+from . import kernels
+from .kernels import compiling
+from .keys import canonical, structure_of
+from .program import Bound, Program
+from .program_file import stored
+from .recent import Recent
+
+_programs = Recent(15_000)  # by key with sizes: bound programs
+_structures = Recent(500_000)  # by key without: programs
+
+
+def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]]:
+    """The program that computes `asked`, ready to run, and its leaves.
+
+    A step that is repeated finds it by its sizes, another size of a dynamic axis by the structure;
+    else it is compiled now.
+    """
+    key, leaves = structure_of(nodes, asked)
+    program = _programs.get(key)
+    if program is None:
+        with compiling:
+            program = _programs.get(key)
+            if program is None:
+                callbacks = [n for n in nodes if isinstance(n, Escape)]
+                # a callback is made for certain sizes, and cannot be written to disk
+                program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
+                if any(n.key is None for n in callbacks):
+                    return program, leaves
+                _programs.put(map_extents(key, int), program, len(nodes))
+    return program, leaves
+
+
+def _compiled(
+    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] | None = None
+) -> Program:
+    from .pipeline import compile_program, numbers
+
+    return compile_program(nodes, asked, extents or numbers)
+
+
+def _bound(nodes: list[Node], asked: list[Node]) -> Bound:
+    """The program of a structure, bound to the sizes of these nodes.
+
+    One program serves all sizes that fulfil its guards.  The others have one for sizes of their
+    order of magnitude, or at last one for themselves: which it is depends on the sizes alone.
+    """
+    form = canonical(nodes, asked)
+    program = _of_structure(form.key, nodes, asked, form.extents)
+    if program.admits(form.values):
+        return program.bind(form.values)
+    near = canonical(nodes, asked, _of_this_magnitude)
+    magnitudes = tuple([value.bit_length() for value in form.values])
+    program = _of_structure((form.key, magnitudes), nodes, asked, near.extents)
+    if program.admits(form.values):
+        return program.bind(form.values)
+    return _of_structure((form.key, form.values, "exactly"), nodes, asked).bind()
+
+
+def _of_structure(
+    key: Any,
+    nodes: list[Node],
+    asked: list[Node],
+    extents: Callable[[Any], Any] | None = None,
+) -> Program:
+    """The program of a key without sizes, from memory, from disk or compiled now."""
+    program = _structures.get(key)
+    if program is None:
+        printed = map_extents(key, _formula)
+        program = stored(printed, lambda: _compiled(nodes, asked, extents))
+        _structures.put(key, program, len(nodes))
+    return program
+
+
+def _formula(n: int) -> Any:
+    """An extent by what it is computed from, for a key that is printed."""
+    return ("extent", n.polynomial)  # type: ignore[attr-defined]
+
+
+def _of_this_magnitude(number: int, value: int) -> int:
+    return 1 << (value.bit_length() - 1)
+
+
+def forget() -> None:
+    """Drops every cached program and kernel."""
+    _programs.clear()
+    _structures.clear()
+    kernels.forget()

@@ -1,0 +1,792 @@
+"""mo.jit: a function is recorded once per signature and guards, and replayed without its Python.
+
+    step = mo.jit(step)                  # or @mo.jit above the function
+    for x, t in loader:
+        loss = step(x, t)                # the second call builds no graph
+
+A trace is found by the key of its arguments, then by its guards (see `metaop.tracing`).  A replay
+gathers the inputs, runs one program, and only then binds what the function wrote: Vars, .grad,
+attributes, numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import life
+from .compiler import programs
+from .compiler.keys import is_leaf
+from .compiler.program import Bound, KernelError, number_bytes
+from .compiler.replay import Replay
+from .compiler.signals import uninterrupted
+from .config import config
+from .dtype import DType, as_dtype
+from .errors import CompilerBug, JitError, describe
+from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending, recording
+from .storage import Storage
+from .traced import TracedNumber
+from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
+from .var import Var, buffer_of
+
+TRACES = 64  # per function; past it the one that was not used for longest is forgotten
+MISMATCH = object()
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+class ArrayInput:
+    """An ndarray argument, read in place: it is its own node and storage."""
+
+    __slots__ = ("array", "address", "nbytes")
+    requires_grad = False
+
+    def __init__(self, array: np.ndarray, dtype: DType):
+        self.array = np.require(array, dtype.storage, ["C", "A"])
+        self.address: int = self.array.ctypes.data
+        self.nbytes = self.array.nbytes
+
+    @property
+    def _node(self) -> ArrayInput:
+        return self
+
+    @property
+    def storage(self) -> ArrayInput:
+        """The memory: the array's own."""
+        return self
+
+
+class Arguments:
+    """The arguments of a call: a key, and what may differ among calls of one key."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        self.inputs: list[Any] = []  # Var, ArrayInput, float
+        self.fixed: list[Any] = []  # what the key names by id: kept alive by the trace
+        self._first: dict[int, int] = {}
+        key = [recording.grad, config.cpu]
+        for value in args:
+            key.append(self._key(value))
+        if kwargs:
+            key.append(tuple((name, self._key(value)) for name, value in kwargs.items()))
+        self.key = tuple(key)
+
+    def _key(self, value: Any) -> Any:
+        kind = type(value)
+        if isinstance(value, Var):
+            node = value._node
+            position = self._first.setdefault(id(value), len(self.inputs))
+            self.inputs.append(value)
+            return (kind, node.shape, node.dtype, node.requires_grad, node.stop, position)
+        if kind is float:
+            self.inputs.append(value)
+            return float
+        if isinstance(value, np.ndarray | np.generic):
+            dtype = as_dtype(value.dtype)
+            self.inputs.append(ArrayInput(np.asarray(value), dtype))
+            return (np.ndarray, np.shape(value), dtype)
+        if isinstance(value, SIMPLE):
+            return (kind, repr(value))
+        if isinstance(value, list | tuple):
+            return (kind, *map(self._key, value))
+        if isinstance(value, dict):
+            return (kind, *[(name, self._key(item)) for name, item in value.items()])
+        self.fixed.append(value)
+        return (kind, id(value))
+
+
+class Proxies:
+    """The arguments as the traced function sees them: Vars of its own, traced numbers."""
+
+    def __init__(self, trace: Trace, arguments: Arguments):
+        self.trace, self.arguments = trace, arguments
+        self.position = 0
+        self.vars: dict[int, Var] = {}  # position -> proxy
+
+    def of(self, value: Any, label: str) -> Any:
+        """The stand-in of an argument, in its nested structure."""
+        if isinstance(value, Var | np.ndarray | np.generic):
+            return self._proxy(label)
+        if type(value) is float:
+            self.position += 1
+            return self.trace.argument(self.position - 1, value, label)
+        if isinstance(value, SIMPLE):
+            return value
+        if isinstance(value, list | tuple):
+            items = [self.of(item, f"{label}[{k}]") for k, item in enumerate(value)]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if isinstance(value, dict):
+            return type(value)((k, self.of(v, f"{label}[{k!r}]")) for k, v in value.items())
+        self.trace.guard_object(value, label)
+        return value
+
+    def _proxy(self, label: str) -> Var:
+        given = self.arguments.inputs[self.position]
+        first = self.arguments._first.get(id(given), self.position)
+        self.position += 1
+        if first in self.vars:
+            return self.vars[first]
+        kind = type(given) if isinstance(given, Var) else Var
+        proxy: Var = kind.__new__(kind)
+        if isinstance(given, Var):
+            life.value_of(given._node)
+            proxy._node, proxy._is_leaf, proxy._grad = given._node, given._is_leaf, given._grad
+        else:
+            proxy._node, proxy._is_leaf, proxy._grad = buffer_of(given.array), False, None
+        self.vars[first] = proxy
+        self.trace.adopt(proxy)
+        self.trace.paths[id(proxy)] = f"A[{first}]"
+        self.trace.labels[f"A[{first}]"] = label
+        return proxy
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+class Version(Buffer):
+    """The value of a Var that a replay has written: used again, with its memory, once no one else
+    refers to either."""
+
+    __slots__ = ()
+
+
+def _var_of(node: Node) -> Var:
+    var = Var.__new__(Var)
+    var._node, var._is_leaf, var._grad = node, False, None
+    return var
+
+
+def _count(items: list[Any]) -> list[int]:
+    return list(map(sys.getrefcount, items))
+
+
+class _Slot:
+    __slots__ = ("storage",)
+
+
+def _calibrated() -> tuple[int, int]:
+    """How many references the items of a list have that nobody else refers to; and those that a
+    slot of another object refers to too."""
+    alone, slot = [object()], _Slot()
+    slot.storage = object()  # type: ignore[attr-defined]
+    return _count(alone)[0], _count([slot.storage])[0]  # type: ignore[attr-defined]
+
+
+ALONE, IN_A_SLOT = _calibrated()
+
+
+# ---------------------------------------------------------------------------- what a trace becomes
+
+
+class _Writer:
+    """Puts the source of `enter` and `commit` together from a trace that is closed."""
+
+    def __init__(self, trace: Trace, arguments: Arguments):
+        self.trace, self.arguments = trace, arguments
+        self.roots: dict[Node, None] = {}
+        self.fresh: dict[int, tuple[Var, Node]] = {}  # Vars that each replay makes anew
+        self.extras: list[str] = []  # expressions that `enter` evaluates for `commit`
+        self.lines: list[str] = []  # of commit(F, X)
+        self.candidates: dict[int, list[str]] = {}
+        self.containers: set[str] = set()
+        self.changes_structure = False
+        self._label_children()
+        self._find_paths()
+        for met in trace.met.values():
+            self._guard_met(met)
+        self._guard_grads()
+
+    # -- how a replay finds the Vars of the trace ---------------------------------------------
+
+    def _label_children(self) -> None:
+        for met in list(self.trace.met.values()):
+            for name, child in met.tables.get("_modules", {}).items():
+                below = self.trace.met.get(id(child))
+                if below is not None and "." not in below.label:
+                    below.label = f"{met.label}.{name}"
+
+    def _find_paths(self) -> None:
+        trace = self.trace
+        for met in trace.met.values():
+            attributes = trace.name_for(met.attributes)
+            for key, value in met.before.items():
+                if key not in TABLES and key not in met.apart:
+                    if key not in met.frozen or matches(value, met.frozen[key]):
+                        self._find_vars(f"{attributes}[{key!r}]", value)
+            for name, table in met.tables.items():
+                for key, value in table.items():
+                    if isinstance(value, Var):
+                        if met.tables_after[name].get(key) is value:
+                            trace.held.add(id(value))
+                        else:
+                            place = f"{trace.name_for(met.before[name])}[{key!r}]"
+                            self._find_vars(place, value)
+        for key, value in trace.paths.items():
+            self.candidates.setdefault(key, []).append(value)
+        for captured in trace.captured.values():
+            captured.path = self.path(captured.var)
+        for (key, kind), value in trace.cells.items():
+            if kind == "_grad" and value is not None:
+                place = f"{trace.captured[key].path}._grad"
+                self.candidates.setdefault(id(value), []).append(place)
+        for captured in trace.captured.values():
+            captured.path = self.path(captured.var)
+
+    def _find_vars(self, place: str, value: Any) -> bool:
+        """Notes the Vars in a value and where they are; True if there are some."""
+        if isinstance(value, Var):
+            self.candidates.setdefault(id(value), []).append(place)
+            return True
+        if isinstance(value, list | tuple):
+            found = [self._find_vars(f"{place}[{k}]", item) for k, item in enumerate(value)]
+            if any(found):
+                self.containers.add(place)
+            return any(found)
+        return False
+
+    def path(self, var: Var) -> str:
+        """The expression by which a replay finds a Var from outside."""
+        places = self.candidates.get(id(var), [])
+        if len(places) == 1 and id(var) not in self.trace.held:
+            return places[0]
+        return self.trace.name_for(var)
+
+    def _guard_met(self, met: Met) -> None:
+        trace = self.trace
+        attributes = trace.name_for(met.attributes)
+        watched = met.watched
+        trace.require(
+            f"len({attributes}) == {len(met.before)}", f"{met.label} has no new attribute", watched
+        )
+        for key, value in met.before.items():
+            if key == "_unsaved" or key in met.apart:
+                continue
+            place, label = f"{attributes}[{key!r}]", f"{met.label}.{key}"
+            if key in met.tables:
+                trace.guard_same(place, value, label, watched)
+                self._guard_table(met, key)
+            else:
+                self._guard_attribute(place, value, label, met.frozen.get(key), watched)
+
+    def _guard_table(self, met: Met, table: str) -> None:
+        entries, place = met.tables[table], self.trace.name_for(met.before[table])
+        self.trace.require(
+            f"len({place}) == {len(entries)}", f"{met.label}.{table} has no new entry", met.watched
+        )
+        for key, value in entries.items():
+            expression = f"{place}[{key!r}]"
+            self._guard_attribute(expression, value, f"{met.label}.{key}", None, met.watched)
+
+    def _guard_attribute(
+        self, place: str, value: Any, label: str, frozen: Any = None, watched: bool = False
+    ) -> None:
+        """A Var is read where it stands, if it stands nowhere else; all else is guarded."""
+        trace = self.trace
+        if place in self.containers:
+            kind, size = trace.name_for(type(value)), len(value)
+            trace.require(
+                f"type({place}) is {kind} and len({place}) == {size}", f"len({label}) == {size}"
+            )
+            for k, item in enumerate(value):
+                self._guard_attribute(f"{place}[{k}]", item, f"{label}[{k}]")
+        elif isinstance(value, Var) and self.path(value) == place:
+            self._guard_var(place, value, label)
+        else:
+            trace.guard_value(place, value, label, frozen=frozen, watched=watched)
+
+    def _guard_var(self, place: str, value: Var, label: str) -> None:
+        kind = self.trace.name_for(type(value))
+        self.trace.require(f"type({place}) is {kind}", f"{label} is a {type(value).__name__}")
+        captured = self.trace.captured.get(id(value))
+        if captured is not None:
+            shape, dtype = value.shape, self.trace.name_for(value.dtype)
+            self.trace.require(
+                f"{place}._node.shape == {shape} and {place}._node.dtype is {dtype}",
+                f"{label} is {describe(value)}",
+            )
+
+    def _guard_grads(self) -> None:
+        trace = self.trace
+        for (key, kind), value in trace.cells.items():
+            if kind != "_grad":
+                continue
+            place = f"{trace.captured[key].path}._grad"
+            if value is None:
+                trace.require(f"{place} is None", f"{self.label(trace.captured[key])}.grad is None")
+            else:
+                self._guard_attribute(place, value, f"{self.label(trace.captured[key])}.grad")
+
+    def label(self, captured: Captured) -> str:
+        """What the repr of the trace calls a Var."""
+        for met in self.trace.met.values():
+            for table in (met.before, *met.tables.values()):
+                for name, value in table.items():
+                    if value is captured.var:
+                        return f"{met.label}.{name}"
+        return self.trace.labels.get(captured.path, describe(captured.node))
+
+    # -- what a replay writes and returns -------------------------------------------------------
+
+    def expression(self, value: Any) -> str:
+        """What `commit` writes for a value: a new Var, one from outside, a number, a constant."""
+        if isinstance(value, TracedNumber):
+            return self._extra(value.name)
+        if isinstance(value, Var):
+            if self.trace.is_born(value):
+                return self._new(value)
+            return self._extra(self.path(value))
+        if isinstance(value, list | tuple | dict):
+            return self._container(value)
+        return self.trace.name_for(value)
+
+    def _extra(self, expression: str) -> str:
+        if expression not in self.extras:
+            self.extras.append(expression)
+        return f"X[{self.extras.index(expression)}]"
+
+    def _new(self, var: Var) -> str:
+        if id(var) not in self.fresh:
+            node = _node_slot.__get__(var)
+            self.fresh[id(var)] = (var, node)
+            self.roots[node] = None
+        return f"F[{list(self.fresh).index(id(var))}]"
+
+    def _container(self, value: Any) -> str:
+        kind = self.trace.name_for(type(value))
+        if isinstance(value, dict):
+            items = (f"({self.trace.name_for(k)}, {self.expression(v)})" for k, v in value.items())
+            return f"{kind}([{', '.join(items)}])"
+        parts = ", ".join(map(self.expression, value))
+        return f"{kind}({parts})" if hasattr(value, "_fields") else f"{kind}([{parts}])"
+
+    def effects(self) -> None:
+        """The lines that write numbers, attributes and .grad."""
+        self.trace.names |= {"put": dict.__setitem__, "drop": dict.pop}
+        for cells, key, value in self.trace.written.values():
+            place = self.trace.name_for(cells)
+            self.lines.append(f"put({place}, {key!r}, {self.expression(value)})")
+        for met in self.trace.met.values():
+            self._changes(met.attributes, met.before, met.after)
+            for name, after in met.tables_after.items():
+                self._changes(met.before[name], met.tables[name], after)
+        for captured in self.trace.captured.values():
+            if captured.grad is not UNREAD and self.is_var(captured):
+                target = self._extra(captured.path)
+                value = "None" if captured.grad is None else self.expression(captured.grad)
+                self.lines.append(f"{target}._grad = {value}")
+        if self.changes_structure:
+            self.lines.append("changes.count += 1")
+
+    def _changes(
+        self, target: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
+    ) -> None:
+        place = self.trace.name_for(target)
+        for key in before.keys() - after.keys():
+            self.lines.append(f"drop({place}, {key!r}, None)")
+            self.changes_structure = True
+        for key, value in after.items():
+            if key not in before or before[key] is not value:
+                self.lines.append(f"put({place}, {key!r}, {self.expression(value)})")
+                is_state = isinstance(value, Var) and type(value) is type(before.get(key))
+                self.changes_structure |= not is_state
+
+    def is_var(self, captured: Captured) -> bool:
+        """False for the stand-in of an ndarray argument, to which nobody sees a write."""
+        position = re.fullmatch(r"A\[(\d+)\]", captured.path)
+        return position is None or isinstance(self.arguments.inputs[int(position[1])], Var)
+
+    def writes(self) -> list[Captured]:
+        """The Vars from outside that the function wrote."""
+        found = [c for c in self.trace.captured.values() if c.current is not c.node]
+        found = [c for c in found if self.is_var(c)]
+        for captured in found:
+            self.roots[captured.current] = None
+        return found
+
+
+class Recording:
+    """A finished trace: the guards, the program, and what a replay binds."""
+
+    def __init__(self, trace: Trace, arguments: Arguments, output: Any):
+        writer = _Writer(trace, arguments)
+        self.name, self.fixed, self.guards = trace.name, arguments.fixed, trace.guards
+        writer.lines.append(f"return {writer.expression(output)}")
+        result = writer.lines.pop()
+        writer.effects()
+        self.written = writer.writes()
+        self.is_graph = self._has_history(writer)
+        if self.is_graph:
+            self._keep_graph(writer)
+        else:
+            self._make_program(trace, writer)
+        self._plan_outputs(writer)
+        self._compile(trace, writer, result)
+
+    def _has_history(self, writer: _Writer) -> bool:
+        """True if a gradient may be asked for through something that outlives the call."""
+        return any(node.requires_grad and not node.stop for node in writer.roots)
+
+    def _make_program(self, trace: Trace, writer: _Writer) -> None:
+        """Compiles what has to be computed; the rest are copies of inputs and constants."""
+        roots = [n for n in writer.roots if life._alias(n) is None]
+        self.nodes = pending(roots)
+        stand_ins = {c.node for c in trace.captured.values()}
+        for node in self.nodes:
+            if node not in stand_ins:
+                node.requires_grad = False
+        self.roots = roots
+        self.program: Bound | None = None
+        leaves: list[Node] = []
+        results: list[tuple[str, int]] = []
+        if roots:
+            self.program, leaves = programs.program_for(self.nodes, roots)
+            self.replayed = Replay(self.program)
+            results = self.program.results
+        self.places: dict[Node, tuple[str, Any]] = {}
+        for node, (kind, number) in zip(roots, results):
+            self.places[node] = (kind, number) if kind == "out" else ("leaf", leaves[number])
+        for node in writer.roots:
+            if node not in self.places:
+                self.places[node] = ("leaf", life._alias(node))
+        self.leaves = leaves
+
+    def _keep_graph(self, writer: _Writer) -> None:
+        """Leaves everything to be recorded anew by each replay, with its history."""
+        self.roots = list(writer.roots)
+        self.nodes = pending(self.roots)
+        for node in self.nodes:
+            if type(node) is Custom:
+                raise JitError(
+                    f"{self.name} returns or keeps a value made by the mo.Function "
+                    f"{node.call.name} at {node.site}, through which a gradient could be asked "
+                    "for; call backward() or opt.step(loss) inside the jitted function, or record "
+                    "under mo.no_grad()"
+                )
+        self.program = None
+        self.leaves = [n for n in self.nodes if is_leaf(n)]
+        self.places = dict.fromkeys(self.roots, ("graph", None))
+
+    def _plan_outputs(self, writer: _Writer) -> None:
+        """Which outputs go to memory that is used again: those that only one Var is bound to."""
+        users: dict[int, int] = {}
+        makers = [c.current for c in self.written] + [node for _, node in writer.fresh.values()]
+        for node in makers:
+            kind, number = self.places[node]
+            if kind == "out":
+                users[number] = users.get(number, 0) + 1
+        self.kept: list[Captured] = []
+        self.others: list[Captured] = []
+        spare_of: dict[int, int] = {}
+        for captured in self.written:
+            kind, number = self.places[captured.current]
+            is_own = kind == "out" and users[number] == 1 and captured.path == captured.name
+            if is_own:
+                spare_of[number] = len(self.kept)
+            (self.kept if is_own else self.others).append(captured)
+        outputs = self.program.outputs if self.program is not None else []
+        self.plan = [(spare_of.get(k, -1), nbytes) for k, (_, nbytes) in enumerate(outputs)]
+        self.vars = [c.var for c in self.kept]
+        self.spares: list[Any] = [None] * len(self.kept)
+        self.spare_storages: list[Any] = [None] * len(self.kept)
+        self.bound: list[Any] = []
+        self.alone = [ALONE] * len(self.kept)
+        self.in_a_slot = [IN_A_SLOT] * len(self.kept)
+        self.sites = [c.node.overwritten or c.current.site for c in self.kept]
+        self.fresh = [node for _, node in writer.fresh.values()]
+        self.targets = [int(writer._extra(c.path)[2:-1]) for c in self.others]
+
+    def _compile(self, trace: Trace, writer: _Writer, result: str) -> None:
+        by_node = {c.node: c for c in trace.captured.values()}
+        read = [n for n in self.leaves if not isinstance(n, Scalar)]
+        places = [f"{by_node[n].path}._node" if n in by_node else trace.name_for(n) for n in read]
+        self.read_count = len(read)
+        kept = self.kept
+        places += [f"{c.path}._node" for c in kept]
+        listed = {*read, *(c.node for c in kept)}
+        rest = [c for c in trace.captured.values() if c.node not in listed]
+        places += [f"{c.path}._node" for c in rest]
+        expected = [*read, *(c.node for c in kept), *(c.node for c in rest)]
+        self.requires_grad = [n.requires_grad for n in expected]
+        self.position = {n: k for k, n in enumerate(expected)}
+        for captured in trace.captured.values():
+            self.guards.append(f"{writer.label(captured)}.requires_grad is "
+                               f"{captured.node.requires_grad}")  # fmt: skip
+        numbers = self._numbers(trace)
+        tuples = f"({', '.join(numbers)}{',' if numbers else ''})"
+        extras = f"({', '.join(writer.extras)}{',' if writer.extras else ''})"
+        answer = f"[{', '.join(places)}], {tuples}, {extras}"
+        self.source = trace.source(True, answer)
+        self.enter = trace.function(self.source)
+        self.enter_unchecked = trace.function(trace.source(False, answer))
+        self.commit = trace.function("\n    ".join(["def commit(F, X):", *writer.lines, result]))
+
+    def _numbers(self, trace: Trace) -> list[str]:
+        scalars = [n for n in self.leaves if isinstance(n, Scalar)]
+        traced = dict.fromkeys(n.value.name for n in scalars if isinstance(n.value, TracedNumber))
+        if traced:
+            listed = f"({', '.join(traced)},)"
+            trace.require(f"LITERALS.isdisjoint({listed})", f"none of {listed} is 0, ±1, ±2, 0.5")
+        self.number_dtypes = {n: k for k, n in enumerate(scalars)}
+        return [
+            n.value.name if isinstance(n.value, TracedNumber) else trace.constant(n.value)
+            for n in scalars
+        ]
+
+    # -- a replay -------------------------------------------------------------------------------
+
+    def replay(self, inputs: list[Any], checked: bool = True) -> Any:
+        """What the function returns for these arguments; MISMATCH if a guard does not hold."""
+        if checked:
+            try:
+                entered = self.enter(inputs)
+            except Exception:  # a name, key or attribute that is gone, a division by zero
+                return MISMATCH
+        else:
+            entered = self.enter_unchecked(inputs)
+        if entered is None:
+            return MISMATCH
+        nodes, numbers, extras = entered
+        if [n.requires_grad for n in nodes] != self.requires_grad:
+            return MISMATCH
+        if self.is_graph:
+            return self._record_again(nodes, numbers, extras)
+        read = nodes[: self.read_count]
+        try:
+            addresses = [n.storage.address for n in read]
+        except AttributeError:  # a value that is still pending
+            addresses = [life.value_of(n).address for n in read]
+        olds = nodes[self.read_count : self.read_count + len(self.kept)]
+        self._make_spares(olds)
+        spares = self.spare_storages
+        outputs = [spares[k] if k >= 0 else Storage(nbytes) for k, nbytes in self.plan]
+        if self.program is not None:
+            self._run(addresses, numbers, outputs)
+        fresh = [_var_of(self._value(node, nodes, numbers, outputs)) for node in self.fresh]
+        others = [self._value(c.current, nodes, numbers, outputs, Version) for c in self.others]
+        with uninterrupted():
+            self._bind(olds)
+            for target, version in zip(self.targets, others):
+                self._bind_other(extras[target], version)
+            return self.commit(fresh, extras)
+
+    def _record_again(self, nodes: list[Any], numbers: tuple[Any, ...], extras: Any) -> Any:
+        """The graph of the trace over the Vars and numbers of this call, pending like any other."""
+        new: dict[Node, Node] = {}
+        for node in self.nodes:
+            if node in self.position:
+                given = nodes[self.position[node]]
+                new[node] = buffer_of(given.array) if isinstance(given, ArrayInput) else given
+            elif isinstance(node, Scalar):
+                new[node] = clone(node, ())
+                if node in self.number_dtypes:
+                    new[node].value = numbers[self.number_dtypes[node]]  # type: ignore[attr-defined]
+            elif node.storage is not None:
+                new[node] = node
+            else:
+                new[node] = clone(node, tuple([new[source] for source in node.inputs]))
+        fresh = [Var._of(new[node]) for node in self.fresh]
+        bound = []
+        for captured, target in zip(self.others, self.targets):
+            version, var = new[captured.current], extras[target]
+            life.mark_leaf(version, var)
+            bound.append((var, version))
+        results = []
+        life.rebind(bound, lambda: results.append(self.commit(fresh, extras)))
+        return results[0]
+
+    def _run(self, addresses: list[int], numbers: tuple[Any, ...], outputs: list[Any]) -> None:
+        try:
+            self.replayed.run([*addresses, *[s.address for s in outputs]], numbers)
+        except KernelError as fault:
+            raise life._error_for(self.nodes[fault.check.position], fault) from None
+        except MemoryError as fault:
+            assert self.program is not None
+            raise life._out_of_memory(fault, self.program, self.roots) from None
+
+    def _make_spares(self, olds: list[Any]) -> None:
+        """Sees that every written Var has a node and memory for its new value which nothing else
+        refers to: those of the value before the last, or new ones."""
+        if (
+            olds == self.bound
+            and _count(self.spares) == self.alone
+            and _count(self.spare_storages) == self.in_a_slot
+        ):
+            return
+        for k, captured in enumerate(self.kept):
+            spare = self.spares[k]
+            if (
+                type(spare) is Version
+                and _count(self.spares[k : k + 1]) == [ALONE + 1]
+                and _count(self.spare_storages[k : k + 1]) == [IN_A_SLOT]
+            ):
+                continue
+            node = captured.current
+            version = computed(Version, Storage(node.nbytes), node.shape, node.dtype, node.site)
+            life.mark_leaf(version, captured.var)
+            self.spares[k], self.spare_storages[k] = version, version.storage
+            del spare
+
+    def _bind(self, olds: list[Any]) -> None:
+        if life._transactions.log is not None:
+            self._log(zip(self.vars, olds, self.spares))
+        for var, version, old, site in zip(self.vars, self.spares, olds, self.sites):
+            old.overwritten = site
+            version.overwritten = None
+            var._node = version
+        self.bound, self.spares = self.spares, olds
+        self.spare_storages = [old.storage for old in olds]
+
+    def _bind_other(self, var: Var, version: Any) -> None:
+        old = var._node
+        life.mark_leaf(version, var)
+        if life._transactions.log is not None:
+            self._log([(var, old, version)])
+        old.overwritten = version.site
+        var._node = version
+
+    def _log(self, changes: Any) -> None:
+        log, group = life._transactions.log, object()
+        assert log is not None
+        for var, old, new in changes:
+            log.append(life.Write(var, old, new, group, life._transactions.since))
+
+    def _value(
+        self,
+        node: Node,
+        nodes: list[Any],
+        numbers: tuple[Any, ...],
+        outputs: list[Any],
+        kind: type[Buffer] = Buffer,
+    ) -> Buffer:
+        """A node that holds what this run computed for a node of the trace."""
+        source, place = self.places[node]
+        if source == "out":
+            storage = outputs[place]
+        elif isinstance(place, Scalar):
+            storage = Storage(place.dtype.itemsize)
+            content = number_bytes(numbers[self.number_dtypes[place]], place.dtype)
+            ctypes.memmove(storage.address, content, len(content))
+        else:
+            storage = (
+                nodes[self.position[place]].storage if place in self.position else place.storage
+            )
+            if isinstance(storage, ArrayInput):
+                storage = Storage.of_array(storage.array)
+        version = computed(kind, storage, node.shape, node.dtype, node.site)
+        version.dropped = node.dropped
+        return version
+
+    def __repr__(self) -> str:
+        return f"trace of {self.name}, replayed while\n  " + "\n  ".join(self.guards)
+
+
+# ------------------------------------------------------------------------------------------ jit
+
+
+class Jitted:
+    """A function under `mo.jit`; `traces` are its recordings, each with its guards."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self._traces: dict[Any, list[Recording]] = {}
+        self.count = 0  # of recordings ever made
+        functools.update_wrapper(self, function, updated=())
+
+    @property
+    def traces(self) -> list[Recording]:
+        """The recordings, by signature, the one used last first."""
+        return [trace for bucket in self._traces.values() for trace in bucket]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns; as it, it may write Vars, optimisers, Modules."""
+        if recording.trace is not None:
+            return self.function(*args, **kwargs)
+        arguments = Arguments(args, kwargs)
+        with life._lock:
+            bucket = self._traces.get(arguments.key, ())
+            for k, trace in enumerate(bucket):
+                result = trace.replay(arguments.inputs)
+                if result is not MISMATCH:
+                    if k:
+                        bucket.insert(0, bucket.pop(k))  # type: ignore[union-attr]
+                    return result
+            trace = self._record(arguments, args, kwargs)
+            result = trace.replay(arguments.inputs, checked=False)
+            if result is MISMATCH:
+                raise CompilerBug(f"the trace of {trace.name} does not fit the call that made it")
+            self._remember(arguments.key, trace)
+            return result
+
+    def _record(self, arguments: Arguments, args: Any, kwargs: Any) -> Recording:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        trace = Trace(name)
+        proxies = Proxies(trace, arguments)
+        names = _parameter_names(self.function, len(args))
+        given = [proxies.of(value, name) for value, name in zip(args, names)]
+        named = {key: proxies.of(value, key) for key, value in kwargs.items()}
+        trace.guard_object(self.function, name)
+        try:
+            with tracing(trace):
+                output = self.function(*given, **named)
+        finally:
+            trace.close()
+        self.count += 1
+        return Recording(trace, arguments, output)
+
+    def _remember(self, key: Any, trace: Recording) -> None:
+        self._traces.setdefault(key, []).insert(0, trace)
+        while sum(map(len, self._traces.values())) > TRACES:
+            oldest = next(iter(self._traces))
+            self._traces[oldest].pop()
+            if not self._traces[oldest]:
+                del self._traces[oldest]
+
+    def _meet(self, trace: Trace, label: str) -> None:
+        trace.guard_object(self.function, label)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        return "\n".join([f"jit({name}), {len(self.traces)} traces", *map(repr, self.traces)])
+
+
+def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    names = list(code.co_varnames[: code.co_argcount]) if code is not None else []
+    if isinstance(function, types.MethodType):
+        names = names[1:]
+    return (names + [f"argument {k}" for k in range(count)])[:count]
+
+
+def jit(function: Callable[..., Any]) -> Jitted:
+    """The function, recorded once per signature and replayed as one program.
+
+    It may be any function of Vars, ndarrays, numbers, Modules and optimisers: a whole training
+    step, `mo.jit(net)`, a method.  Its traces are keyed by shapes, dtypes and structure of the
+    arguments, by int, str, bool and None arguments and by whether gradients are recorded; each has
+    guards on what else the function saw (`repr` lists them).  What has changed is recorded again,
+    never replayed stale.  Float arguments, learning rates and the like are inputs: a new value
+    costs nothing.  Other Python runs at recording only.
+
+    Raises JitError where the function asks for a value (`if x > 0`, `x.item()`, `print(x)`).
+
+        @mo.jit
+        def step(x, t):
+            loss = cross_entropy(net(x), t)
+            optimizer.step(loss)
+            return loss
+    """
+    if not callable(function):
+        raise TypeError(
+            f"jit: a function, method or Module is wanted, not {type(function).__name__}"
+        )
+    return Jitted(function)

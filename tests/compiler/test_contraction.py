@@ -1,0 +1,487 @@
+"""Contractions as kernels of register tiles over packed panels: the classes of their loops, the
+loops as text, and what both printers compute, whatever the shapes and the blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import metaop as mo
+from metaop.compiler import contraction, pipeline
+from metaop.compiler.contraction import Plan, classify, plan, prepared
+from metaop.compiler.emit_python import emit_python
+from metaop.compiler.loops import show_kernel, verify
+from metaop.compiler.nest import Buffer, Nest
+from tests.compiler.stages import (
+    ALL_PASSES,
+    after,
+    input_values,
+    nests,
+    only,
+    recorded,
+    run_machine,
+    run_printed,
+)
+from tests.golden import assert_golden
+
+RELATIVE = {"float32": 2e-5, "float64": 1e-12}
+Run = Callable[..., object]
+
+
+def values(*shape: int, dtype: str = "float32", seed: int = 0) -> mo.Var:
+    generator = np.random.default_rng([seed, *shape])
+    return mo.array(generator.standard_normal(shape).astype(dtype))
+
+
+def trained(*shape: int, dtype: str = "float32") -> mo.Var:
+    x = values(*shape, dtype=dtype)
+    x.requires_grad = True
+    return x
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks so small that small shapes have several of each, on any machine the same."""
+    shrink(monkeypatch)
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contraction, "KEPT", {"outer": (7, 12), "dot": (20,), "windows": (18,)})
+    monkeypatch.setattr(contraction, "MOST_ROWS", (4, 8))
+    monkeypatch.setattr(contraction, "MOST_DOT", 5)
+    monkeypatch.setattr(contraction, "MOST_COLUMNS", (30, 48))
+    monkeypatch.setattr(contraction, "SHARED", 3)
+    monkeypatch.setattr(contraction, "registers", lambda dtype: (16, dtype.itemsize // 4))
+    always(monkeypatch)
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Panels also where another schedule is faster."""
+    always(monkeypatch)
+
+
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contraction, "pays", lambda found, divided: True)
+
+
+# --- running a plan -------------------------------------------------------------------------------
+
+
+def planned(result: mo.Var) -> tuple[Nest, Plan]:
+    nest = only(nests(result))
+    made = plan(nest, "k0")
+    assert made is not None, nest.show()
+    for launch in made.launches:
+        verify(launch.kernel)
+    return nest, made
+
+
+def computed(
+    nest: Nest, made: Plan, inputs: list[np.ndarray], run: Run, chunks: int | None = None,
+    backwards: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """What the kernels write, one after the other."""
+    memory: dict[Buffer, np.ndarray] = {}
+    for buffer in nest.buffers.values():
+        memory[buffer] = np.ravel(inputs[buffer.position]).copy()
+    for buffer in (*made.temporaries, nest.target):
+        memory[buffer] = np.full(buffer.size, np.nan, buffer.dtype.storage)
+    for launch in made.launches:
+        count = chunks or launch.chunks
+        order = range(count - 1, -1, -1) if backwards else range(count)
+        arrays = [memory[b] for b in launch.buffers]
+        run(launch.kernel, arrays, list(launch.integers.values()), count, only_chunks=order)
+    return memory[nest.target]
+
+
+def assert_close(got: np.ndarray, want: np.ndarray, dtype: str = "float32") -> None:
+    scale = max(np.abs(want).max(), 1e-30)
+    np.testing.assert_allclose(got.reshape(want.shape) / scale, want / scale, rtol=0,
+                               atol=RELATIVE[dtype])  # fmt: skip
+
+
+def assert_computes(result: mo.Var, want: np.ndarray, dtype: str = "float32") -> Plan:
+    """Both printers' results are `want`."""
+    nest, made = planned(result)
+    inputs = input_values(result)
+    assert_close(computed(nest, made, inputs, run_machine), want, dtype)
+    assert_close(computed(nest, made, inputs, run_printed), want, dtype)
+    return made
+
+
+# --- the definitions, in float64 ------------------------------------------------------------------
+
+
+def windows(x: np.ndarray, size: int, stride: int, pad: int, gap: int) -> np.ndarray:
+    """x [n, c, h, w] seen through windows: a copy [n, c, i, j, r, q]."""
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    span = (size - 1) * gap + 1
+    seen = np.lib.stride_tricks.sliding_window_view(x, (span, span), axis=(2, 3))
+    return seen[:, :, ::stride, ::stride, ::gap, ::gap]
+
+
+def convolved(x: np.ndarray, w: np.ndarray, stride: int, pad: int, gap: int,
+              groups: int) -> np.ndarray:  # fmt: skip
+    seen = windows(x, w.shape[2], stride, pad, gap)
+    parts = [
+        np.einsum("ncijrq,ocrq->noij", one, filters.astype(np.float64))
+        for one, filters in zip(np.split(seen, groups, 1), np.split(w, groups, 0))
+    ]
+    return np.concatenate(parts, 1)
+
+
+def filter_gradient(x: np.ndarray, w: np.ndarray, g: np.ndarray, stride: int, pad: int, gap: int,
+                    groups: int) -> np.ndarray:  # fmt: skip
+    seen = windows(x, w.shape[2], stride, pad, gap)
+    parts = [
+        np.einsum("ncijrq,noij->ocrq", one, part.astype(np.float64))
+        for one, part in zip(np.split(seen, groups, 1), np.split(g, groups, 1))
+    ]
+    return np.concatenate(parts, 0)
+
+
+def image_gradient(x: np.ndarray, w: np.ndarray, g: np.ndarray, stride: int, pad: int, gap: int,
+                   groups: int) -> np.ndarray:  # fmt: skip
+    """The adjoint of the convolution, tap by tap."""
+    size, rows, columns = w.shape[2], *g.shape[2:]
+    wide = np.zeros((*x.shape[:2], x.shape[2] + 2 * pad, x.shape[3] + 2 * pad))
+    channels, outputs = x.shape[1] // groups, w.shape[0] // groups
+    for part in range(groups):
+        mine, theirs = slice(part * channels, (part + 1) * channels), slice(
+            part * outputs, (part + 1) * outputs)  # fmt: skip
+        for r in range(size):
+            for q in range(size):
+                tap = np.einsum(
+                    "noij,oc->ncij", g[:, theirs].astype(np.float64), w[theirs, :, r, q]
+                )
+                wide[:, mine, r * gap : r * gap + stride * (rows - 1) + 1 : stride,
+                     q * gap : q * gap + stride * (columns - 1) + 1 : stride] += tap  # fmt: skip
+    return wide[:, :, pad : pad + x.shape[2], pad : pad + x.shape[3]]
+
+
+# --- products of matrices -------------------------------------------------------------------------
+
+MATRICES = [
+    (2, 3, 2),
+    (17, 5, 33),
+    (9, 31, 50),
+    (2, 40, 20),
+    (30, 2, 16),
+    (5, 70, 19),
+    (26, 26, 26),
+]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(("m", "k", "n"), MATRICES)
+def test_a_product_of_matrices_in_small_blocks(m: int, k: int, n: int):
+    a, b = values(m, k), values(k, n, seed=1)
+    assert_computes(a @ b, a.numpy().astype(np.float64) @ b.numpy())
+
+
+@pytest.mark.usefixtures("packed")
+@pytest.mark.parametrize(("m", "k", "n"), [(33, 70, 40), (8, 300, 20), (200, 9, 7)])
+def test_a_product_of_matrices(m: int, k: int, n: int):
+    a, b = values(m, k), values(k, n, seed=1)
+    assert_computes(a @ b, a.numpy().astype(np.float64) @ b.numpy())
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("left", [False, True], ids=["a", "a transposed"])
+@pytest.mark.parametrize("right", [False, True], ids=["b", "b transposed"])
+def test_transposed_operands(left: bool, right: bool):
+    a, b = values(*((70, 21) if left else (21, 70))), values(*((18, 70) if right else (70, 18)))
+    x, y = mo.transpose(a) if left else a, mo.transpose(b) if right else b
+    want = (a.numpy().T if left else a.numpy()).astype(np.float64) @ (
+        b.numpy().T if right else b.numpy()
+    )
+    assert_computes(x @ y, want)
+
+
+@pytest.mark.usefixtures("packed")
+def test_a_product_of_two_matrices_along_k_is_in_the_dot_form():
+    a, b = values(20, 500), values(9, 500)
+    made = assert_computes(a @ mo.transpose(b), a.numpy().astype(np.float64) @ b.numpy().T)
+    assert made.blocks.form == "dot"
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(("one", "two"), [((3, 9, 13), (3, 13, 20)), ((9, 13), (2, 13, 20)),
+                                          ((2, 3, 5, 17), (3, 17, 18))])  # fmt: skip
+def test_batches_of_matrices(one: tuple[int, ...], two: tuple[int, ...]):
+    a, b = values(*one), values(*two)
+    assert_computes(a @ b, a.numpy().astype(np.float64) @ b.numpy())
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_float64_adds_up_in_float64():
+    a, b = values(19, 33, dtype="float64"), values(33, 21, dtype="float64")
+    assert_computes(a @ b, a.numpy() @ b.numpy(), "float64")
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_factors_that_are_expressions_are_evaluated_while_packing():
+    a, b = values(19, 33), values(33, 21)
+    result = mo.maximum(a, 0.0) @ mo.minimum(b, 0.5)
+    x, y = a.numpy().astype(np.float64), b.numpy().astype(np.float64)
+    made = assert_computes(result, np.maximum(x, 0) @ np.minimum(y, 0.5))
+    assert "maximum" in text(made) and "minimum" in text(made)
+
+
+# --- convolutions and their gradients -------------------------------------------------------------
+
+# batch, channels, height, outputs, window, stride, padding, dilation, groups
+CONVOLUTIONS = [
+    (2, 3, 7, 4, 3, 1, 1, 1, 1),
+    (1, 4, 9, 3, 3, 2, 1, 1, 1),
+    (2, 2, 8, 5, 2, 3, 0, 1, 1),
+    (2, 3, 11, 2, 3, 2, 2, 2, 1),
+    (2, 4, 6, 6, 3, 1, 1, 1, 2),
+    (1, 6, 7, 4, 3, 2, 1, 1, 2),
+    (3, 5, 5, 7, 1, 1, 0, 1, 1),
+    (2, 4, 7, 9, 1, 2, 0, 1, 1),
+    (1, 2, 13, 3, 7, 2, 3, 1, 1),
+    (1, 3, 4, 2, 4, 1, 3, 1, 1),
+]
+
+
+def parts(case: tuple[int, ...]) -> tuple[mo.Var, mo.Var, mo.Var, np.ndarray, tuple[int, ...]]:
+    n, c, h, o, size, stride, pad, gap, groups = case
+    x, w = trained(n, c, h, h), trained(o, c // groups, size, size)
+    y = mo.conv2d(x, w, stride=stride, padding=pad, dilation=gap, groups=groups)
+    g = values(*y.shape, seed=2)
+    return x, w, y, g.numpy(), (stride, pad, gap, groups)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_a_convolution(case: tuple[int, ...]):
+    x, w, y, _, settings_ = parts(case)
+    assert_computes(y, convolved(x.numpy(), w.numpy(), *settings_))
+
+
+def gradient(case: tuple[int, ...], of: int) -> tuple[mo.Var, np.ndarray]:
+    x, w, y, g, settings_ = parts(case)
+    found = mo.grad((y * mo.array(g)).sum(), [x, w])[of]
+    define = (image_gradient, filter_gradient)[of]
+    return found, define(x.numpy(), w.numpy(), g, *settings_)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_the_gradient_of_an_image(case: tuple[int, ...]):
+    assert_computes(*gradient(case, 0))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_the_gradient_of_a_filter(case: tuple[int, ...]):
+    assert_computes(*gradient(case, 1))
+
+
+@pytest.mark.usefixtures("packed")
+@pytest.mark.parametrize("case", [(2, 20, 19, 17, 3, 1, 1, 1, 1), (3, 16, 17, 24, 3, 2, 1, 1, 2),
+                                  (5, 33, 7, 40, 3, 1, 1, 1, 1), (2, 40, 30, 9, 5, 1, 0, 1, 1)],
+                         ids=str)  # fmt: skip
+def test_larger_convolutions_in_the_blocks_of_this_machine(case: tuple[int, ...]):
+    x, w, y, g, settings_ = parts(case)
+    dx, dw = mo.grad((y * mo.array(g)).sum(), [x, w])
+    results = {
+        y: convolved(x.numpy(), w.numpy(), *settings_),
+        dx: image_gradient(x.numpy(), w.numpy(), g, *settings_),
+        dw: filter_gradient(x.numpy(), w.numpy(), g, *settings_),
+    }
+    for result, want in results.items():
+        nest, made = planned(result)
+        assert_close(computed(nest, made, input_values(result), run_machine), want)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[int, ...]:
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    size = draw(st.integers(1, 4))
+    gap = draw(st.integers(1, 2))
+    pad = draw(st.integers(0, 2))
+    height = draw(st.integers(max(1, (size - 1) * gap + 1 - 2 * pad), 14))
+    return (
+        draw(st.integers(1, 3)), groups * draw(st.integers(1, 5)), height,
+        groups * draw(st.integers(1, 5)), size, draw(st.integers(1, 3)), pad, gap, groups,
+    )  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(cases())
+def test_any_convolution_and_its_gradients(case: tuple[int, ...]):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shrink(monkeypatch)
+        x, w, y, g, settings_ = parts(case)
+        dx, dw = mo.grad((y * mo.array(g)).sum(), [x, w])
+        for result, want in (
+            (y, convolved(x.numpy(), w.numpy(), *settings_)),
+            (dx, image_gradient(x.numpy(), w.numpy(), g, *settings_)),
+            (dw, filter_gradient(x.numpy(), w.numpy(), g, *settings_)),
+        ):
+            nest = nests(result)[-1]
+            made = plan(nest, "k0") if nest.contraction else None
+            if made is not None and len(nests(result)) == 1:
+                assert_close(computed(nest, made, input_values(result), run_machine), want)
+
+
+# --- what does not change a bit -------------------------------------------------------------------
+
+
+def several() -> Iterator[mo.Var]:
+    yield values(29, 45) @ values(45, 70)
+    yield values(29, 45) @ mo.transpose(values(30, 45))
+    yield parts((2, 3, 11, 9, 3, 2, 1, 1, 1))[2]
+    yield gradient((2, 3, 11, 9, 3, 2, 1, 1, 1), 0)[0]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("number", range(4))
+def test_results_do_not_depend_on_chunks_or_their_order(number: int):
+    result = list(several())[number]
+    nest, made = planned(result)
+    inputs = input_values(result)
+    want = computed(nest, made, inputs, run_machine)
+    assert max(launch.chunks for launch in made.launches) > 1
+    for chunks, backwards in ((1, False), (3, True), (7, False)):
+        got = computed(nest, made, inputs, run_machine, chunks, backwards)
+        assert got.tobytes() == want.tobytes()
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    a, b = values(150, 300).numpy(), values(300, 170).numpy()
+    results = []
+    for threads in (1, 2, 3):
+        mo.set_num_threads(threads)
+        results.append((mo.array(a) @ mo.array(b)).numpy().tobytes())
+    mo.set_num_threads(2)
+    assert len(set(results)) == 1
+
+
+# --- classes, code, memory ------------------------------------------------------------------------
+
+
+def classes(result: mo.Var) -> tuple[int, int, int, int]:
+    found = classify(*prepared(only(nests(result))))
+    assert found is not None
+    return tuple(math.prod(found.nest.extents[k] for k in loops)
+                 for loops in (found.batch, found.m, found.n, found.k))  # fmt: skip
+
+
+def test_the_loops_of_a_matrix_product_are_m_n_and_k():
+    assert classes(values(5, 6) @ values(6, 7)) == (1, 5, 7, 6)
+
+
+def test_the_loops_of_a_batch_are_in_both_factors():
+    assert classes(values(3, 5, 6) @ values(3, 6, 7)) == (3, 5, 7, 6)
+
+
+def test_the_images_and_positions_of_a_convolution_are_one_class():
+    assert classes(parts((2, 3, 8, 5, 3, 1, 1, 1, 1))[2]) == (1, 5, 2 * 8 * 8, 27)
+
+
+def test_the_groups_of_a_convolution_are_a_batch():
+    assert classes(parts((2, 6, 8, 4, 3, 1, 1, 1, 2))[2]) == (2, 2, 2 * 8 * 8, 27)
+
+
+def test_the_residues_of_a_strided_gradient_are_a_batch():
+    found, _ = gradient((2, 3, 8, 5, 3, 2, 1, 1, 1), 0)
+    assert classes(found) == (2 * 2, 3, 2 * 4 * 4, 5 * 2 * 2)
+
+
+def test_a_depthwise_convolution_has_no_rows_to_tile():
+    assert classify(*prepared(only(nests(parts((2, 4, 8, 4, 3, 1, 1, 1, 4))[2])))) is None
+
+
+def test_a_plain_sum_is_no_contraction():
+    assert plan(only(nests(values(40, 50).sum(axis=1))), "k0") is None
+
+
+def test_few_products_need_no_panels():
+    assert plan(only(nests(values(8, 16) @ values(16, 16))), "k0") is None
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_scratch_and_temporaries_are_no_larger_than_the_operands(size: int):
+    case = (8, 64, 28, 64, size, 1, size // 2, 1, 1)
+    for result in (parts(case)[2], gradient_only(case, 0), gradient_only(case, 1)):
+        nest, made = planned(result)
+        own = sum(b.nbytes for b in made.temporaries)
+        scratch = max(one.kernel.scratch_bytes(list(one.integers.values()))
+                      for one in made.launches)  # fmt: skip
+        operands = nest.target.nbytes + sum(b.nbytes for b in nest.buffers.values())
+        assert own <= operands
+        assert scratch <= 1 << 20
+
+
+def gradient_only(case: tuple[int, ...], of: int) -> mo.Var:
+    x, w, y, g, _ = parts(case)
+    return mo.grad((y * mo.array(g)).sum(), [x, w])[of]
+
+
+def test_no_window_is_unfolded_in_memory():
+    _, made = planned(parts((8, 32, 28, 32, 3, 1, 1, 1, 1))[2])
+    image = 8 * 32 * 28 * 28
+    assert sum(b.size for b in made.temporaries) < image / 4
+
+
+# --- what is done with a result -------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_what_is_made_of_a_result_is_stored_with_it():
+    """relu(a @ b + bias) * a2, and a @ b itself, are one kernel beside packing."""
+    a, b, bias, other = values(19, 33), values(33, 21), values(21), values(19, 21)
+    product = a @ b
+    y = mo.maximum(product + bias, 0.0) * other
+    graph = after(recorded(product, y), ALL_PASSES)
+    _, grouped = pipeline.group_graph(graph)
+    made = plan(only(grouped.trees), "k0")
+    assert made is not None
+    assert [b.role for b in made.tree.writes] == ["out", "out"]
+    exact = a.numpy().astype(np.float64) @ b.numpy()
+    want = [exact, np.maximum(exact + bias.numpy(), 0) * other.numpy()]
+    for found, wanted in zip((product.numpy(), y.numpy()), want, strict=True):
+        assert_close(found, wanted)
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+
+def text(made: Plan) -> str:
+    return "\n".join(show_kernel(one.kernel) for one in made.launches)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_matmul_golden():
+    assert_golden(text(planned(values(20, 40) @ values(40, 50))[1]))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_convolution_golden():
+    assert_golden(text(planned(parts((2, 3, 8, 5, 3, 1, 1, 1, 1))[2])[1]))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_gradient_of_a_strided_convolution_golden():
+    assert_golden(text(planned(gradient((1, 3, 8, 5, 3, 2, 1, 1, 1), 0)[0])[1]))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_gradient_of_a_filter_golden():
+    made = planned(gradient((2, 3, 40, 5, 3, 1, 1, 1, 1), 1)[0])[1]
+    assert_golden(text(made))
+
+
+def test_every_kernel_prints_as_python():
+    _, made = planned(values(64, 64) @ values(64, 64))
+    for launch in made.launches:
+        assert f"def {launch.kernel.name}(" in emit_python(launch.kernel)

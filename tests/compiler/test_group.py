@@ -1,0 +1,245 @@
+"""How many kernels things become, counted by the executor, and what those kernels touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import metaop as mo
+from metaop import life, nn
+from metaop.compiler import programs
+from metaop.compiler.executor import executor
+from metaop.compiler.program import Bound
+from metaop.config import config
+from metaop.graph import pending
+from tests.compiler.stages import only
+
+LARGE = (64, 64, 56, 56)
+ROWS = (8192, 1024)
+
+
+def f32(*shape: int, seed: int = 0) -> mo.Var:
+    return mo.array(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def program_of(asked: list[mo.Var]) -> Bound:
+    """The program of these Vars and the recorded writes, not run."""
+    nodes = [v._node for v in asked] + [w.new for w in life._writes]
+    nodes = list(dict.fromkeys(nodes))
+    return programs.program_for(pending(nodes), nodes)[0]
+
+
+def launched(asked: list[mo.Var]) -> tuple[int, Bound]:
+    """How many kernels computing these Vars and the recorded writes launches, and their program."""
+    program = program_of(asked)
+    before = executor().launch_count
+    mo.sync()
+    return executor().launch_count - before, program
+
+
+def check_one_kernel(asked: list[mo.Var], large: set[int], chunks: int = 32) -> None:
+    """One launch of one root; buffers of `large` sizes read and written, no such temporary."""
+    count, program = launched(asked)
+    assert count == len(program.launches) == 1
+    launch = only(program.launches)
+    biggest = max(large)
+    touched = {b.size for b in [*launch.tree.reads, *launch.tree.writes] if b.size * 4 > biggest}
+    assert touched <= large, touched
+    assert not [t for t in program.program.temporaries if t.nbytes >= biggest]
+    assert launch.scratch < min(2 * biggest, 1 << 19)
+    assert chunks <= launch.chunks <= 64
+
+
+# --- normalisations -------------------------------------------------------------------------------
+
+
+def batch_norm_forward(shape: tuple[int, ...]) -> list[mo.Var]:
+    x = f32(*shape).requires_grad_()
+    net = nn.Sequential(nn.BatchNorm2d(shape[1]), nn.ReLU())
+    mo.sync()
+    return [net(x)]
+
+
+def batch_norm_backward(shape: tuple[int, ...]) -> list[mo.Var]:
+    x = f32(*shape).requires_grad_()
+    net = nn.Sequential(nn.BatchNorm2d(shape[1]), nn.ReLU())
+    upstream = f32(*shape, seed=1)
+    y = net(x)
+    mo.sync()
+    return list(mo.grad((y * upstream).sum(), [x, *net.parameters()], retain_graph=False))
+
+
+@pytest.mark.parametrize("make", [batch_norm_forward, batch_norm_backward])
+def test_batch_norm_and_relu_with_running_statistics_are_one_kernel(make: Callable) -> None:
+    size = int(np.prod(LARGE))
+    check_one_kernel(make(LARGE), {size})
+
+
+@pytest.mark.parametrize("shape", [(256, 6, 24, 24), (256, 16, 8, 8)])
+@pytest.mark.parametrize("make", [batch_norm_forward, batch_norm_backward])
+def test_batch_norm_of_few_channels_is_one_kernel(make: Callable, shape: tuple[int, ...]) -> None:
+    """Little work: one iteration per channel is enough to share out."""
+    check_one_kernel(make(shape), {int(np.prod(shape))}, chunks=shape[1])
+
+
+def test_batch_norm_of_few_channels_and_much_work_is_split() -> None:
+    count, program = launched(batch_norm_forward((64, 3, 128, 128)))
+    assert count > 1
+    assert all(launch.chunks >= 32 for launch in program.launches if launch.tree.iterations > 1e6)
+
+
+@pytest.mark.parametrize("features", [120, 84])
+def test_batch_norm_after_a_dense_layer_is_one_kernel(features: int) -> None:
+    x = f32(256, features).requires_grad_()
+    net = nn.Sequential(nn.BatchNorm1d(features), nn.Sigmoid())
+    mo.sync()
+    count, _ = launched([net(x)])
+    assert count == 1
+
+
+def test_softmax_is_one_kernel() -> None:
+    size = int(np.prod(ROWS))
+    check_one_kernel([nn.functional.softmax(f32(*ROWS), 1)], {size})
+
+
+def test_row_normalisation_is_one_kernel() -> None:
+    size = int(np.prod(ROWS))
+    norm = nn.LayerNorm(ROWS[1])
+    mo.sync()
+    check_one_kernel([norm(f32(*ROWS))], {size})
+
+
+@pytest.mark.parametrize("shape", [ROWS, (256, 10)])
+def test_log_softmax_and_picking_labels_are_one_kernel_each_way(shape: tuple[int, int]) -> None:
+    x = f32(*shape).requires_grad_()
+    labels = mo.array(np.random.default_rng(1).integers(0, shape[1], shape[0]))
+    loss = nn.functional.cross_entropy(x, labels)
+    count, program = launched([loss])
+    assert count == 1
+    assert only(program.launches).tree.writes[0].size <= shape[0]
+    (gradient,) = mo.grad(loss, [x], retain_graph=False)
+    count, program = launched([gradient])
+    assert count == 1
+    if shape is ROWS:
+        assert only(program.launches).chunks >= 32
+
+
+# --- chains and epilogues -------------------------------------------------------------------------
+
+
+def test_a_chain_of_45_operators_is_one_kernel() -> None:
+    x = f32(512, 1000)
+    y = x
+    for k in range(15):
+        y = mo.tanh(y) * 0.9 + float(k)
+    check_one_kernel([y], {512 * 1000})
+
+
+def test_convolution_bias_and_relu_are_one_kernel() -> None:
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    mo.sync()
+    with mo.no_grad():
+        y = nn.functional.relu(conv(f32(8, 3, 32, 32)))
+    count, program = launched([y])
+    assert count <= 2
+    assert sum(n.contraction for la in program.launches for n in la.tree.nests) == 1
+
+
+def test_flatten_between_convolution_and_linear_is_no_kernel() -> None:
+    conv, linear = nn.Conv2d(3, 8, 3), nn.Linear(8 * 30 * 30, 10)
+    mo.sync()
+    with mo.no_grad():
+        h = conv(f32(4, 3, 32, 32))
+        count, program = launched([linear(h.reshape(4, -1))])
+    contractions = sum(n.contraction for la in program.launches for n in la.tree.nests)
+    assert contractions == 2
+    assert count - contractions <= 2  # packing alone
+
+
+def test_concat_of_two_convolutions_copies_neither() -> None:
+    one, two = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 5, 3)
+    mo.sync()
+    x = f32(4, 3, 32, 32)
+    with mo.no_grad():
+        y = mo.concat([one(x), two(x)], 1)
+    _, program = launched([y])
+    assert sum(n.contraction for la in program.launches for n in la.tree.nests) == 2
+    assert all(any(n.contraction for n in la.tree.nests) for la in program.launches[-2:])
+    assert not [t for t in program.program.temporaries if t.nbytes >= 4 * 4 * 5 * 900]
+    config.fuse = False
+    try:
+        with mo.no_grad():
+            apart = mo.concat([one(x), two(x)], 1).numpy()
+    finally:
+        config.fuse = True
+    assert (y.numpy() == apart).all()
+
+
+def test_dropout_writes_no_mask() -> None:
+    x = f32(256, 4096).requires_grad_()
+    y = nn.functional.dropout(x * 1.5, 0.5, training=True)
+    _, program = launched([y])
+    assert [b.size for la in program.launches for b in la.tree.writes if b.size > 64] == [x.numel()]
+    (gradient,) = mo.grad((y * y).sum(), [x], retain_graph=False)
+    _, program = launched([gradient])
+    assert [b.size for la in program.launches for b in la.tree.writes if b.size > 64] == [x.numel()]
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+def test_an_optimiser_step_is_one_phase_of_one_kernel(optimizer: str) -> None:
+    options: dict[str, Any] = {"momentum": 0.9} if optimizer == "SGD" else {}
+    shapes = [(40, 30), (50,), (33, 3, 5, 5), (7,), (1000,)]
+    parameters = [nn.Parameter(f32(*shape)) for shape in shapes]
+    opt = getattr(nn.optim, optimizer)(parameters, lr=0.1, **options)
+    for _ in range(2):
+        for p in parameters:
+            p.grad = f32(*p.shape, seed=2)
+        opt.step()
+    runs = {id(p): p.runs for p in programs._programs.values()}
+    for p in parameters:
+        p.grad = f32(*p.shape, seed=3)
+    opt.step()
+    program = only([p for p in programs._programs.values() if p.runs != runs[id(p)]])
+    (segment,) = program.segments
+    assert len(segment) == 1
+    assert len(program.launches) == len(shapes)
+    assert len({launch.key for launch in program.launches}) == 1
+
+
+# --- what is computed does not change -------------------------------------------------------------
+
+
+def test_trees_compute_what_separate_nests_compute_bit_for_bit() -> None:
+    """The order in which a reduction adds up belongs to its nest, not to its kernel."""
+
+    def results() -> list[np.ndarray]:
+        x = f32(32, 48, 14, 14).requires_grad_()
+        net = nn.Sequential(nn.BatchNorm2d(48), nn.Sigmoid(), nn.AvgPool2d(2))
+        y = net(x)
+        rows = nn.functional.softmax(f32(300, 77), 1)
+        loss = (y * y).mean() + nn.functional.cross_entropy(
+            f32(64, 10).requires_grad_(), mo.array(np.arange(64) % 10)
+        )
+        grads = mo.grad(loss, [x, *net.parameters()], retain_graph=False)
+        return [v.numpy() for v in (rows, y, loss, *grads)]
+
+    together = results()
+    config.fuse = False
+    try:
+        apart = results()
+    finally:
+        config.fuse = True
+    for a, b in zip(together, apart, strict=True):
+        assert (a == b).all()
+
+
+def test_boundaries_say_why() -> None:
+    with mo.no_grad():
+        h = nn.functional.conv2d(f32(8, 3, 32, 32), f32(8, 3, 3, 3))
+        y = h - h.mean(axis=(0, 2, 3), keepdims=True)
+    why = mo.explain(y).boundaries
+    assert any("contraction" in b.reason for b in why)
+    assert "boundaries" in mo.dump(y, "fused")
