@@ -11,7 +11,7 @@ from typing import Any
 from metaop.config import config
 from metaop.errors import CompilerBug, MetaopError
 from metaop.extent import map_extents, recording_guards, require, simplified
-from metaop.graph import Custom, Node
+from metaop.graph import Node
 
 from . import nest as nests_module
 from . import rewrite
@@ -91,10 +91,10 @@ def _needed_by_gradients(nodes: list[Node]) -> set[Node]:
     twice if it is stored."""
     needed: set[Node] = set()
     for node in reversed(nodes):
-        if node.requires_grad or node in needed:
+        if node.requires_grad:
             needed.add(node)
-            if not (type(node) is Custom and getattr(node.call, "recomputes", False)):
-                needed.update(node.inputs)
+        if node in needed and not node.stop:
+            needed.update(node.inputs)
     return needed
 
 

@@ -17,15 +17,17 @@ from .program import _CODES, _STATUS_ADDRESS, Bound, launch, number_bytes
 class Replay:
     """Runs a program from the addresses of its arrays, its numbers, and where results go.
 
-    arrays, numbers: which of the program's inputs are values in memory and Python numbers.
+    arrays, outputs: in which order the addresses come: numbers of the inputs that are values in
+    memory, and of the outputs.
     """
 
-    def __init__(self, program: Bound):
+    def __init__(self, program: Bound, arrays: list[int], outputs: list[int]):
         self.program = program
-        self.arrays = [k for k, (_, _, number) in enumerate(program.inputs) if not number]
+        in_memory = [k for k, (_, _, number) in enumerate(program.inputs) if not number]
         self.numbers = [k for k, (_, _, number) in enumerate(program.inputs) if number]
-        slots = [program.inputs[k][0] for k in self.arrays]
-        self._slots = np.array([*slots, *[slot for slot, _ in program.outputs]], np.int64)
+        slots = [program.inputs[in_memory[k]][0] for k in arrays]
+        slots += [program.outputs[k][0] for k in outputs]
+        self._slots = np.array(slots, np.int64)
         self._dtypes: list[DType] = [program.inputs[k][1] for k in self.numbers]
         self._format = _format({k: program.inputs[k][1] for k in self.numbers})
         size = 8 * max(len(program.inputs), 1)
@@ -35,7 +37,7 @@ class Replay:
         self._memory = (ctypes.c_char * size).from_address(program.numbers_address)
 
     def run(self, addresses: list[int], numbers: tuple[Any, ...]) -> None:
-        """addresses: of the arrays, then of the outputs.  Raises KernelError."""
+        """Raises KernelError; numbers: the inputs that are Python numbers, in their order."""
         with executor().lock:
             self.program.table[self._slots] = addresses
             self._write(numbers)

@@ -957,7 +957,7 @@ class _Placement:
             for arg in value.args:
                 yield from visit(arg)
             loops: frozenset[int] = frozenset()
-            if self.register(value) is not None:
+            if self.register(value) is not None or self.written_before(value):
                 loops = root
             for arg in value.args:
                 loops |= known[id(arg)]
@@ -972,6 +972,14 @@ class _Placement:
             yield from visit(value)
             body.named_loops[name] = known[id(value)]
         yield from visit(self.nest.value)
+
+    def written_before(self, value: Value) -> bool:
+        """True for a load of what an earlier nest of this kernel stores: it cannot move in front of
+        all of them."""
+        if not isinstance(value, Load):
+            return False
+        buffer = self.nest.buffers[value.buffer]
+        return any(nest.target is buffer for nest in self.body.scheduled)
 
     def register(self, value: Value) -> str | None:
         """The name that holds what a load of a result of this iteration reads."""

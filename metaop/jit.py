@@ -17,7 +17,7 @@ import re
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
 from .var import Var, buffer_of
 
-TRACES = 64  # per function; past it the one that was not used for longest is forgotten
+TRACES = 64  # per function; past it one of the signature that was recorded first is forgotten
 MISMATCH = object()
 
 
@@ -71,7 +71,7 @@ class Arguments:
         self.inputs: list[Any] = []  # Var, ArrayInput, float
         self.fixed: list[Any] = []  # what the key names by id: kept alive by the trace
         self._first: dict[int, int] = {}
-        key = [recording.grad, config.cpu]
+        key: list[Any] = [recording.grad, config.cpu, config.fuse]
         for value in args:
             key.append(self._key(value))
         if kwargs:
@@ -306,7 +306,7 @@ class _Writer:
         self.trace.require(f"type({place}) is {kind}", f"{label} is a {type(value).__name__}")
         captured = self.trace.captured.get(id(value))
         if captured is not None:
-            shape, dtype = value.shape, self.trace.name_for(value.dtype)
+            shape, dtype = tuple(map(int, value.shape)), self.trace.name_for(value.dtype)
             self.trace.require(
                 f"{place}._node.shape == {shape} and {place}._node.dtype is {dtype}",
                 f"{label} is {describe(value)}",
@@ -411,6 +411,14 @@ class _Writer:
         return found
 
 
+class _Run(NamedTuple):
+    """What one replay read and made."""
+
+    nodes: list[Any]
+    numbers: tuple[Any, ...]
+    outputs: dict[int, Any]
+
+
 class Recording:
     """A finished trace: the guards, the program, and what a replay binds."""
 
@@ -428,6 +436,15 @@ class Recording:
             self._make_program(trace, writer)
         self._plan_outputs(writer)
         self._compile(trace, writer, result)
+        self._let_go(trace)
+
+    def _let_go(self, trace: Trace) -> None:
+        """Values of the first call are not kept alive by the graph."""
+        for captured in trace.captured.values():
+            captured.node.storage = None
+        for node in self.nodes:
+            if isinstance(node, Scalar) and isinstance(node.value, TracedNumber):
+                node.value = node.value.example
 
     def _has_history(self, writer: _Writer) -> bool:
         """True if a gradient may be asked for through something that outlives the call."""
@@ -447,7 +464,6 @@ class Recording:
         results: list[tuple[str, int]] = []
         if roots:
             self.program, leaves = programs.program_for(self.nodes, roots)
-            self.replayed = Replay(self.program)
             results = self.program.results
         self.places: dict[Node, tuple[str, Any]] = {}
         for node, (kind, number) in zip(roots, results):
@@ -482,46 +498,77 @@ class Recording:
             if kind == "out":
                 users[number] = users.get(number, 0) + 1
         self.kept: list[Captured] = []
-        self.others: list[Captured] = []
+        self.others: list[Node] = []
+        self.targets: list[int] = []
         spare_of: dict[int, int] = {}
         for captured in self.written:
             kind, number = self.places[captured.current]
             is_own = kind == "out" and users[number] == 1 and captured.path == captured.name
             if is_own:
                 spare_of[number] = len(self.kept)
-            (self.kept if is_own else self.others).append(captured)
+            if is_own:
+                self.kept.append(captured)
+            else:
+                self.others.append(captured.current)
+                self.targets.append(int(writer._extra(captured.path)[2:-1]))
         outputs = self.program.outputs if self.program is not None else []
-        self.plan = [(spare_of.get(k, -1), nbytes) for k, (_, nbytes) in enumerate(outputs)]
-        self.vars = [c.var for c in self.kept]
-        self.spares: list[Any] = [None] * len(self.kept)
-        self.spare_storages: list[Any] = [None] * len(self.kept)
-        self.bound: list[Any] = []
-        self.alone = [ALONE] * len(self.kept)
-        self.in_a_slot = [IN_A_SLOT] * len(self.kept)
-        self.sites = [c.node.overwritten or c.current.site for c in self.kept]
+        self.own_outputs = list(spare_of)
+        self.new_outputs = [k for k in range(len(outputs)) if k not in spare_of]
         self.fresh = [node for _, node in writer.fresh.values()]
-        self.targets = [int(writer._extra(c.path)[2:-1]) for c in self.others]
+        self.new_bytes = [outputs[k][1] for k in self.new_outputs]
+        self._make_state()
+
+    def _make_state(self) -> None:
+        """What changes from replay to replay: for every kept Var the node it is bound to and the
+        one it will be bound to next, each with its memory."""
+        count = len(self.kept)
+        self.vars = [c.var for c in self.kept]
+        self.sites = [c.node.overwritten or c.current.site for c in self.kept]
+        self.alone, self.in_a_slot = [ALONE] * count, [IN_A_SLOT] * count
+        self.spares: list[Any] = [None] * count
+        self.spare_storages: list[Any] = [None] * count
+        self.spare_addresses: list[int] = [0] * count
+        self.all_own = False  # whether every spare was made here
+        self.foreign = True  # whether what is bound now was not
+        self.bound: list[Any] = [None] * count
+        self.bound_storages: list[Any] = []
+        self.bound_addresses: list[int] = []
+        self.static: list[Any] | None = None
+        self.static_addresses: list[int] = []
 
     def _compile(self, trace: Trace, writer: _Writer, result: str) -> None:
         by_node = {c.node: c for c in trace.captured.values()}
+        kept = {c.node: k for k, c in enumerate(self.kept)}
         read = [n for n in self.leaves if not isinstance(n, Scalar)]
-        places = [f"{by_node[n].path}._node" if n in by_node else trace.name_for(n) for n in read]
-        self.read_count = len(read)
-        kept = self.kept
-        places += [f"{c.path}._node" for c in kept]
-        listed = {*read, *(c.node for c in kept)}
-        rest = [c for c in trace.captured.values() if c.node not in listed]
-        places += [f"{c.path}._node" for c in rest]
-        expected = [*read, *(c.node for c in kept), *(c.node for c in rest)]
-        self.requires_grad = [n.requires_grad for n in expected]
-        self.position = {n: k for k, n in enumerate(expected)}
+        others = [n for n in by_node if n not in read and n not in kept]
+        given = {n for n, c in by_node.items() if c.path.startswith("A[")}
+        groups = [
+            [n for n in [*read, *others] if n not in kept and n not in given],
+            list(kept),
+            [n for n in [*read, *others] if n in given],
+        ]
+        self.static_count = sum(n in read for n in groups[0])
+        self.given_count = sum(n in read for n in groups[2])
+        self.kept_read = [kept[n] for n in read if n in kept]
+        if self.program is not None:
+            order = [*groups[0][: self.static_count], *groups[2][: self.given_count],
+                     *[n for n in read if n in kept]]  # fmt: skip
+            places = {n: k for k, n in enumerate(read)}
+            outputs = [*self.own_outputs, *self.new_outputs]
+            self.replayed = Replay(self.program, [places[n] for n in order], outputs)
+        self.expected = [[n.requires_grad for n in group] for group in groups]
+        self.position = {n: k for k, n in enumerate(n for group in groups for n in group)}
         for captured in trace.captured.values():
             self.guards.append(f"{writer.label(captured)}.requires_grad is "
                                f"{captured.node.requires_grad}")  # fmt: skip
         numbers = self._numbers(trace)
         tuples = f"({', '.join(numbers)}{',' if numbers else ''})"
         extras = f"({', '.join(writer.extras)}{',' if writer.extras else ''})"
-        answer = f"[{', '.join(places)}], {tuples}, {extras}"
+        lists = [
+            [f"{by_node[n].path}._node" if n in by_node else trace.name_for(n) for n in group]
+            for group in groups
+        ]
+        answer = ", ".join(f"[{', '.join(names)}]" for names in lists) + f", {tuples}, {extras}"
         self.source = trace.source(True, answer)
         self.enter = trace.function(self.source)
         self.enter_unchecked = trace.function(trace.source(False, answer))
@@ -533,7 +580,7 @@ class Recording:
         if traced:
             listed = f"({', '.join(traced)},)"
             trace.require(f"LITERALS.isdisjoint({listed})", f"none of {listed} is 0, ±1, ±2, 0.5")
-        self.number_dtypes = {n: k for k, n in enumerate(scalars)}
+        self.number_of = {n: k for k, n in enumerate(scalars)}
         return [
             n.value.name if isinstance(n.value, TracedNumber) else trace.constant(n.value)
             for n in scalars
@@ -552,29 +599,53 @@ class Recording:
             entered = self.enter_unchecked(inputs)
         if entered is None:
             return MISMATCH
-        nodes, numbers, extras = entered
-        if [n.requires_grad for n in nodes] != self.requires_grad:
+        static, kept, given, numbers, extras = entered
+        if not self._fits(static, kept, given):
             return MISMATCH
         if self.is_graph:
-            return self._record_again(nodes, numbers, extras)
-        read = nodes[: self.read_count]
-        try:
-            addresses = [n.storage.address for n in read]
-        except AttributeError:  # a value that is still pending
-            addresses = [life.value_of(n).address for n in read]
-        olds = nodes[self.read_count : self.read_count + len(self.kept)]
-        self._make_spares(olds)
-        spares = self.spare_storages
-        outputs = [spares[k] if k >= 0 else Storage(nbytes) for k, nbytes in self.plan]
+            return self._record_again([*static, *kept, *given], numbers, extras)
+        self._make_spares()
+        storages = [Storage(nbytes) for nbytes in self.new_bytes]
         if self.program is not None:
-            self._run(addresses, numbers, outputs)
-        fresh = [_var_of(self._value(node, nodes, numbers, outputs)) for node in self.fresh]
-        others = [self._value(c.current, nodes, numbers, outputs, Version) for c in self.others]
+            read, bound = given[: self.given_count], self.bound_addresses
+            addresses = [*self.static_addresses, *[n.storage.address for n in read],
+                         *[bound[k] for k in self.kept_read], *self.spare_addresses,
+                         *[s.address for s in storages]]  # fmt: skip
+            self._run(addresses, numbers)
+        fresh, others = [], []
+        if self.fresh or self.others:
+            run = _Run([*static, *kept, *given], numbers, dict(zip(self.new_outputs, storages)))
+            fresh = [_var_of(self._value(node, run, Buffer)) for node in self.fresh]
+            others = [self._value(node, run, Version) for node in self.others]
         with uninterrupted():
-            self._bind(olds)
+            self._bind()
             for target, version in zip(self.targets, others):
                 self._bind_other(extras[target], version)
             return self.commit(fresh, extras)
+
+    def _fits(self, static: list[Any], kept: list[Any], given: list[Any]) -> bool:
+        """Whether requires_grad is as it was; sees that everything read is computed.
+
+        What was looked at before, and is the same node now, is not looked at again.
+        """
+        if [n.requires_grad for n in given] != self.expected[2]:
+            return False
+        for node in given[: self.given_count]:
+            if node.storage is None:
+                life.value_of(node)
+        if kept != self.bound or self.is_graph:  # compared by identity
+            if [n.requires_grad for n in kept] != self.expected[1]:
+                return False
+            self.bound_storages = [life.value_of(n) for n in kept]
+            self.bound_addresses = [s.address for s in self.bound_storages]
+            self.bound, self.foreign = kept, True
+        if static != self.static or self.is_graph:
+            if [n.requires_grad for n in static] != self.expected[0]:
+                return False
+            read = static[: self.static_count]
+            self.static_addresses = [life.value_of(n).address for n in read]
+            self.static = static
+        return True
 
     def _record_again(self, nodes: list[Any], numbers: tuple[Any, ...], extras: Any) -> Any:
         """The graph of the trace over the Vars and numbers of this call, pending like any other."""
@@ -585,63 +656,63 @@ class Recording:
                 new[node] = buffer_of(given.array) if isinstance(given, ArrayInput) else given
             elif isinstance(node, Scalar):
                 new[node] = clone(node, ())
-                if node in self.number_dtypes:
-                    new[node].value = numbers[self.number_dtypes[node]]  # type: ignore[attr-defined]
+                if node in self.number_of:
+                    new[node].value = numbers[self.number_of[node]]  # type: ignore[attr-defined]
             elif node.storage is not None:
                 new[node] = node
             else:
                 new[node] = clone(node, tuple([new[source] for source in node.inputs]))
         fresh = [Var._of(new[node]) for node in self.fresh]
         bound = []
-        for captured, target in zip(self.others, self.targets):
-            version, var = new[captured.current], extras[target]
+        for node, target in zip(self.others, self.targets):
+            version, var = new[node], extras[target]
             life.mark_leaf(version, var)
             bound.append((var, version))
         results = []
         life.rebind(bound, lambda: results.append(self.commit(fresh, extras)))
         return results[0]
 
-    def _run(self, addresses: list[int], numbers: tuple[Any, ...], outputs: list[Any]) -> None:
+    def _run(self, addresses: list[int], numbers: tuple[Any, ...]) -> None:
         try:
-            self.replayed.run([*addresses, *[s.address for s in outputs]], numbers)
+            self.replayed.run(addresses, numbers)
         except KernelError as fault:
             raise life._error_for(self.nodes[fault.check.position], fault) from None
         except MemoryError as fault:
             assert self.program is not None
             raise life._out_of_memory(fault, self.program, self.roots) from None
 
-    def _make_spares(self, olds: list[Any]) -> None:
-        """Sees that every written Var has a node and memory for its new value which nothing else
-        refers to: those of the value before the last, or new ones."""
+    def _make_spares(self) -> None:
+        """Sees that every kept Var has a node and memory for its new value to which nothing else
+        refers: those of the value before the last, or new ones."""
         if (
-            olds == self.bound
-            and _count(self.spares) == self.alone
+            _count(self.spares) == self.alone
             and _count(self.spare_storages) == self.in_a_slot
+            and self.all_own
         ):
             return
+        nodes, storages = _count(self.spares), _count(self.spare_storages)
         for k, captured in enumerate(self.kept):
-            spare = self.spares[k]
-            if (
-                type(spare) is Version
-                and _count(self.spares[k : k + 1]) == [ALONE + 1]
-                and _count(self.spare_storages[k : k + 1]) == [IN_A_SLOT]
-            ):
-                continue
-            node = captured.current
-            version = computed(Version, Storage(node.nbytes), node.shape, node.dtype, node.site)
-            life.mark_leaf(version, captured.var)
-            self.spares[k], self.spare_storages[k] = version, version.storage
-            del spare
+            is_free = nodes[k] == ALONE and storages[k] == IN_A_SLOT
+            if not is_free or type(self.spares[k]) is not Version:
+                node = captured.current
+                storage = Storage(node.nbytes)
+                version = computed(Version, storage, node.shape, node.dtype, node.site)
+                life.mark_leaf(version, captured.var)
+                self.spares[k], self.spare_storages[k] = version, storage
+                self.spare_addresses[k] = storage.address
+        self.all_own = True
 
-    def _bind(self, olds: list[Any]) -> None:
+    def _bind(self) -> None:
         if life._transactions.log is not None:
-            self._log(zip(self.vars, olds, self.spares))
-        for var, version, old, site in zip(self.vars, self.spares, olds, self.sites):
+            self._log(zip(self.vars, self.bound, self.spares))
+        for var, version, old, site in zip(self.vars, self.spares, self.bound, self.sites):
             old.overwritten = site
             version.overwritten = None
             var._node = version
-        self.bound, self.spares = self.spares, olds
-        self.spare_storages = [old.storage for old in olds]
+        self.bound, self.spares = self.spares, self.bound
+        self.bound_storages, self.spare_storages = self.spare_storages, self.bound_storages
+        self.bound_addresses, self.spare_addresses = self.spare_addresses, self.bound_addresses
+        self.all_own, self.foreign = not self.foreign, False
 
     def _bind_other(self, var: Var, version: Any) -> None:
         old = var._node
@@ -657,28 +728,21 @@ class Recording:
         for var, old, new in changes:
             log.append(life.Write(var, old, new, group, life._transactions.since))
 
-    def _value(
-        self,
-        node: Node,
-        nodes: list[Any],
-        numbers: tuple[Any, ...],
-        outputs: list[Any],
-        kind: type[Buffer] = Buffer,
-    ) -> Buffer:
-        """A node that holds what this run computed for a node of the trace."""
+    def _value(self, node: Node, run: _Run, kind: type[Buffer]) -> Buffer:
+        """A node that holds what a run computed for a node of the trace."""
         source, place = self.places[node]
         if source == "out":
-            storage = outputs[place]
+            storage = run.outputs[place]
         elif isinstance(place, Scalar):
             storage = Storage(place.dtype.itemsize)
-            content = number_bytes(numbers[self.number_dtypes[place]], place.dtype)
+            content = number_bytes(run.numbers[self.number_of[place]], place.dtype)
             ctypes.memmove(storage.address, content, len(content))
-        else:
-            storage = (
-                nodes[self.position[place]].storage if place in self.position else place.storage
-            )
+        elif place in self.position:
+            storage = run.nodes[self.position[place]].storage
             if isinstance(storage, ArrayInput):
                 storage = Storage.of_array(storage.array)
+        else:
+            storage = place.storage
         version = computed(kind, storage, node.shape, node.dtype, node.site)
         version.dropped = node.dropped
         return version
@@ -775,7 +839,9 @@ def jit(function: Callable[..., Any]) -> Jitted:
     arguments, by int, str, bool and None arguments and by whether gradients are recorded; each has
     guards on what else the function saw (`repr` lists them).  What has changed is recorded again,
     never replayed stale.  Float arguments, learning rates and the like are inputs: a new value
-    costs nothing.  Other Python runs at recording only.
+    costs nothing.  Guards see Modules, optimisers, and the globals, closure cells, lists, dicts and
+    objects of the user's that the function and what it calls name.  What Python gets from elsewhere
+    (the clock, a file, NumPy's random numbers) it gets at recording only.
 
     Raises JitError where the function asks for a value (`if x > 0`, `x.item()`, `print(x)`).
 

@@ -131,6 +131,7 @@ class Trace:
         self.cells: dict[tuple[int, str], Any] = {}
         self.written: dict[tuple[int, str], tuple[Cells, str, Any]] = {}
         self.paths: dict[int, str] = {}  # of the arguments
+        self.arrays: dict[int, tuple[Any, bytes]] = {}
         self.held: set[int] = set()  # Vars of which the identity is guarded
         self.guards: list[str] = []
         self.watched: list[str] = []
@@ -214,7 +215,8 @@ class Trace:
 
     def function(self, source: str) -> Callable[..., Any]:
         """The function that a source defines."""
-        names = dict(self.names)
+        used = set(re.findall(r"\b[A-Za-z_]\w*\b", source))
+        names = {name: value for name, value in self.names.items() if name in used}
         exec(compile(source, f"<trace of {self.name}>", "exec"), names)
         function: Callable[..., Any] = names[source[4 : source.index("(")]]
         return function
@@ -273,7 +275,7 @@ class Trace:
         if place in self.written:
             return self.written[place][2]
         if place not in self.cells:
-            expression = f"{self.name_for(cells)}[{key!r}]"
+            expression = f"get({self.name_for(cells)}, {key!r})"
             self.cells[place] = self._number(dict.__getitem__(cells, key), expression, key,
                                              cells.counts)  # fmt: skip
         return self.cells[place]
@@ -349,10 +351,13 @@ class Trace:
             self.guard_function(value, depth)
         elif hasattr(value, "_meet"):
             value._meet(self, label)
-        elif _is_plain(value) and id(value) not in self.met:
-            self.meet(value, label)
-            for name, item in list(vars(value).items()):
-                self.guard_object(item, f"{label}.{name}", depth + 1)
+        elif _is_plain(value):
+            if self.meet(value, label):
+                for name, item in list(vars(value).items()):
+                    self.guard_object(item, f"{label}.{name}", depth + 1)
+            for name in _slots_of(value):
+                place = f"{self.name_for(value)}.{name}"
+                self.guard_value(place, getattr(value, name), f"{label}.{name}", depth + 1)
 
     def guard_function(self, function: types.FunctionType, depth: int = 0) -> None:
         """Guards on the globals and closure cells that a function of the user's names."""
@@ -422,11 +427,26 @@ class Trace:
                     self.guard_function(function, 1)
         return True
 
+    def note_array(self, array: Any) -> None:
+        """Notes an ndarray that becomes a Var: its content now is part of the program."""
+        self.arrays.setdefault(id(array), (array, array.tobytes()))
+
+    def guard_arrays(self) -> None:
+        """Guards on the content of the arrays that somebody else still holds and may change."""
+        for array, content in self.arrays.values():
+            # 3: by the tuple, the variable, the argument; a view's memory is that of another array
+            if sys.getrefcount(array) > 3 or array.base is not None:
+                name, copy = self.name_for(array), self.name_for(content)
+                kind = f"{array.dtype}{list(array.shape)}"
+                self.require(f"{name}.tobytes() == {copy}", f"ndarray {kind} holds what it held")
+        self.arrays.clear()
+
     # -- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Puts back the attributes that the function set; Vars that it made are dead from now."""
         self.closed = True
+        self.guard_arrays()
         for met in self.met.values():
             met.restore()
         for reference in self.born:
@@ -447,11 +467,19 @@ def _kind(value: Any) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """True for an instance of a class of the user's, whose attributes may change."""
+    """True for an instance of a class of the user's, or a namespace, whose attributes may
+    change."""
+    if isinstance(value, types.SimpleNamespace) or type(value).__name__ == "Namespace":
+        return True
     module = sys.modules.get(type(value).__module__)
     file = getattr(module, "__file__", None) if module is not None else None
-    is_own = type(value).__module__ == "__main__" or (file is not None and not _is_library(file))
-    return is_own and hasattr(value, "__dict__") and not isinstance(value, type)
+    return type(value).__module__ == "__main__" or (file is not None and not _is_library(file))
+
+
+def _slots_of(value: Any) -> list[str]:
+    """The attributes of an object that have slots and are set."""
+    names = [n for base in type(value).__mro__ for n in vars(base).get("__slots__", ())]
+    return [n for n in names if not n.startswith("__") and hasattr(value, n)]
 
 
 def _is_library(filename: str) -> bool:

@@ -199,8 +199,6 @@ def checkpoint(function: Function, *arguments: Any) -> Any:
 class _Repeated:
     """A checkpoint as the gradient table sees it: what it reads, and the gradients of that."""
 
-    recomputes = True  # so that nothing is stored for the gradient
-
     def __init__(self, outputs: list[Node], source: dict[Node, Node], read_by: list[Node]):
         self.outputs, self.source, self.inputs = outputs, source, tuple(read_by)
 

@@ -207,8 +207,9 @@ class Var:
         return self._array().tolist()
 
     def sync(self) -> Var:
-        """Computes the value; returns the Var."""
-        life.value_of(self._node)
+        """Computes the value; returns the Var.  Does nothing in a trace of `mo.jit`."""
+        if recording.trace is None:
+            life.value_of(self._node)
         return self
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -477,6 +478,8 @@ def node_of(value: Any, dtype: DType | None = None) -> Node:
     if isinstance(value, Index):
         raise TypeError("an index is not a value; use mo.index(shape, axis) for its numbers")
     array = np.asarray(value)
+    if recording.trace is not None and isinstance(value, np.ndarray):
+        recording.trace.note_array(value)
     if array.dtype == object:
         array = _array_of_objects(value)
     if dtype is None and not hasattr(value, "dtype") and array.dtype == np.float64:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import inspect
+import threading
+import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -163,6 +166,27 @@ def test_the_final_state_is_that_of_a_run_without_jit(scenario: Callable[[Run], 
         run = Run(jitted)
         scenario(run)
         outcomes.append(run.outcome())
+    assert outcomes[0] == outcomes[1]
+
+
+def test_lenet_has_the_state_it_has_without_jit() -> None:
+    generator = np.random.default_rng(0)
+    data = [(generator.standard_normal((8, 1, 28, 28)).astype(np.float32),
+             generator.integers(0, 10, 8)) for _ in range(3)]  # fmt: skip
+    outcomes = []
+    for jitted in (False, True):
+        mo.manual_seed(0)
+        net = nn.models.LeNetBN()
+        optimizer = nn.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x: Any, t: Any, net: Any = net, optimizer: Any = optimizer) -> Any:
+            loss = F.cross_entropy(net(mo.array(x)), mo.array(t))
+            optimizer.step(loss)
+            return loss
+
+        call: Any = mo.jit(step) if jitted else step
+        losses = [call(x, t).item() for x, t in data]
+        outcomes.append((losses, digest(net, optimizer)))
     assert outcomes[0] == outcomes[1]
 
 
@@ -420,6 +444,41 @@ def test_globals_and_cells_are_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f(x).item() == 17
 
 
+def test_an_ndarray_from_outside_is_guarded_by_its_content() -> None:
+    held = np.float32([1.0, 2.0])
+
+    @mo.jit
+    def f(x: Any) -> Any:
+        own = np.linspace(0, 1, 2, dtype=np.float32)
+        return x + mo.array(held) + mo.array(own)
+
+    x = mo.array([10.0, 10.0])
+    assert f(x).tolist() == [11, 13] and f(x).tolist() == [11, 13]
+    held[0] = 5
+    assert f(x).tolist() == [15, 13]
+    assert f.count == 2
+    assert "ndarray float32[2] holds what it held" in repr(f)
+
+
+def test_lists_and_dicts_of_the_users_are_guards() -> None:
+    weights = {"a": [mo.array([1.0])]}
+    options = ["double"]
+
+    @mo.jit
+    def f(x: Any) -> Any:
+        y = x + weights["a"][0]
+        return y * 2 if "double" in options else y
+
+    x = mo.array([1.0])
+    assert f(x).item() == 4
+    options.clear()
+    assert f(x).item() == 2
+    weights["a"][0] = mo.array([5.0])
+    assert f(x).item() == 6
+    weights["a"].insert(0, mo.array([7.0]))
+    assert f(x).item() == 8
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         self.cell = nn.Linear(4, 4)
@@ -468,6 +527,27 @@ def test_methods_and_modules_can_be_jitted() -> None:
     assert trainer.run(x).item() == 2
     trainer.factor = 3
     assert trainer.run(x).item() == 3 and other.run(x).item() == 2
+
+
+def test_attributes_of_plain_objects_are_guards() -> None:
+    class Slotted:
+        __slots__ = ("factor",)
+
+    slotted, space, inner = Slotted(), types.SimpleNamespace(factor=2), types.SimpleNamespace(k=1)
+    slotted.factor, space.inner = 3, inner
+
+    @mo.jit
+    def f(x: Any) -> Any:
+        return x * slotted.factor * space.factor + space.inner.k
+
+    x = mo.array([1.0])
+    assert f(x).item() == 7
+    slotted.factor = 5
+    assert f(x).item() == 11
+    space.factor = 1
+    assert f(x).item() == 6
+    inner.k = 0
+    assert f(x).item() == 5
 
 
 def test_grad_mode_is_part_of_the_key() -> None:
@@ -696,3 +776,76 @@ def test_memory_stays_flat_over_many_replays() -> None:
         run.step(x, t)
     gc.collect()
     assert len(gc.get_objects()) - before < 50
+
+
+def test_a_trace_keeps_no_value_of_its_first_call() -> None:
+    weight = nn.Parameter(np.zeros((100, 100), np.float32))
+    optimizer = nn.optim.SGD([weight], lr=0.1)
+
+    @mo.jit
+    def step(x: Any) -> None:
+        optimizer.step((x @ weight).sum())
+
+    first = mo.array(np.ones((100, 100), np.float32))
+    kept = [weakref.ref(first._node.storage), weakref.ref(weight._node.storage)]
+    step(first)
+    del first
+    for _ in range(3):
+        step(mo.array(np.ones((100, 100), np.float32)))
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]
+
+
+def test_a_replay_writes_into_the_memory_of_the_value_before_the_last() -> None:
+    run = Run(True)
+    run.train(3)
+    x, t = batches(1)[0]
+    weight = run.net.fc.weight
+    seen = []
+    for _ in range(6):
+        run.step(x, t)
+        seen.append(weight._node.storage.address)
+    assert len(set(seen)) == 2
+    held = weight.__array__(copy=False)  # now the memory is read by somebody
+    before = held.copy()
+    for _ in range(3):
+        run.step(x, t)
+    np.testing.assert_array_equal(held, before)
+
+
+def test_threads_trace_and_replay_at_once() -> None:
+    data = batches(6)
+
+    def alone(results: list[Any], number: int, jitted: bool) -> None:
+        weight = nn.Parameter(np.full((FEATURES, CLASSES), 0.1 * (number + 1), np.float32))
+        optimizer = nn.optim.SGD([weight], lr=0.1, momentum=0.9)
+
+        def step(x: Any, t: Any) -> Any:
+            loss = F.cross_entropy(x @ weight, t)
+            optimizer.step(loss)
+            return loss
+
+        call: Any = mo.jit(step) if jitted else step
+        losses = [call(mo.array(x), mo.array(t)).item() for x, t in data]
+        results[number] = (losses, weight.numpy().tolist())
+
+    want: list[Any] = [None] * 4
+    for number in range(4):
+        alone(want, number, False)
+    got: list[Any] = [None] * 4
+    threads = [threading.Thread(target=alone, args=(got, k, k % 2 == 0)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == want
+
+
+def test_sync_in_a_trace_does_nothing() -> None:
+    @mo.jit
+    def f(x: Any) -> Any:
+        y = (x + 1).sync()
+        mo.sync()
+        return y * 2
+
+    assert [f(mo.array([k])).item() for k in (1.0, 2.0)] == [4, 6]

@@ -232,3 +232,10 @@ def test_a_cached_program_imports_no_stage_of_the_compiler():
     modules_after(program)
     loaded = modules_after(program)
     assert not loaded & {"numba", "metaop.compiler.pipeline", "metaop.compiler.fuse"}
+
+
+def test_a_second_process_with_another_batch_size_compiles_nothing(
+    filled: tuple[Path, dict[str, Any]],
+):
+    another = train(filled[0], SMALL.replace("32", "47"))
+    assert another["compiled"] == another["programs"] == 0 and not another["numba"]
