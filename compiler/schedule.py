@@ -382,7 +382,7 @@ class VectorCost:
             cost += 8.0 / self.repeats
         else:
             cost += _access_cost(self.stride(self.store, loop)) / self.repeats
-        n = int(self.nest.extents[loop])
+        n = max(int(self.nest.extents[loop]), 1)
         return cost / (n / (LANES * -(-n // LANES)))
 
     def scalar(self) -> float:
@@ -936,7 +936,7 @@ class _Placement:
         for value, loops in order:
             new = self.rebuilt(value)
             self.replaced[id(value)] = new
-            if isinstance(new, Ref) and not isinstance(value, Ref):
+            if isinstance(new, Ref) and not isinstance(value, Ref) and id(value) not in names:
                 continue
             if id(value) in names:
                 self.let(names[id(value)], loops, new)
