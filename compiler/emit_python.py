@@ -50,8 +50,8 @@ _COMBINE = {
     "fma": "fma({1}, {2}, {0})",
 }  # fmt: skip
 _PREFIX = {
-    "neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}", "barrier": "{0}",
-    "again": "{0}",
+    "neg": "-{0}", "invert": "~{0}", "logical_not": "~{0}", "copy": "{0}", "again": "{0}",
+    "barrier": "{0}",
 }  # fmt: skip
 
 

@@ -35,9 +35,11 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
         with compiling:
             program = _programs.get(key)
             if program is None:
-                if any(isinstance(n, Escape) and n.key is None for n in nodes):
-                    return _alone(nodes, asked), leaves
-                program = _bound(nodes, asked)
+                callbacks = [n for n in nodes if isinstance(n, Escape)]
+                # a callback is made for certain sizes, and cannot be written to disk
+                program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
+                if any(n.key is None for n in callbacks):
+                    return program, leaves
                 _programs.put(map_extents(key, int), program, len(nodes))
     return program, leaves
 

@@ -86,8 +86,6 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
             )  # fmt: skip
         case RandomBits():
             new = RandomBits(node.shape, *inputs)
-        case Ruled():
-            return inputs[0]
         case Escape():
             new = Escape(node.name, node.call, node.shape, node.dtype, *inputs, key=node.key)
         case _:

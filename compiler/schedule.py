@@ -382,7 +382,7 @@ class VectorCost:
             cost += 8.0 / self.repeats
         else:
             cost += _access_cost(self.stride(self.store, loop)) / self.repeats
-        n = int(self.nest.extents[loop])
+        n = max(int(self.nest.extents[loop]), 1)
         return cost / (n / (LANES * -(-n // LANES)))
 
     def scalar(self) -> float:
@@ -936,7 +936,7 @@ class _Placement:
         for value, loops in order:
             new = self.rebuilt(value)
             self.replaced[id(value)] = new
-            if isinstance(new, Ref) and not isinstance(value, Ref):
+            if isinstance(new, Ref) and not isinstance(value, Ref) and id(value) not in names:
                 continue
             if id(value) in names:
                 self.let(names[id(value)], loops, new)
@@ -957,7 +957,7 @@ class _Placement:
             for arg in value.args:
                 yield from visit(arg)
             loops: frozenset[int] = frozenset()
-            if self.register(value) is not None:
+            if self.register(value) is not None or self.written_before(value):
                 loops = root
             for arg in value.args:
                 loops |= known[id(arg)]
@@ -972,6 +972,14 @@ class _Placement:
             yield from visit(value)
             body.named_loops[name] = known[id(value)]
         yield from visit(self.nest.value)
+
+    def written_before(self, value: Value) -> bool:
+        """True for a load of what an earlier nest of this kernel stores: it cannot move in front of
+        all of them."""
+        if not isinstance(value, Load):
+            return False
+        buffer = self.nest.buffers[value.buffer]
+        return any(nest.target is buffer for nest in self.body.scheduled)
 
     def register(self, value: Value) -> str | None:
         """The name that holds what a load of a result of this iteration reads."""

@@ -34,6 +34,18 @@ without a number has no derivative, because its result is no float or is constan
 
 `axis` is also `dim` and `dims`, `keepdims` is `keepdim`, `correction` is `ddof`. What NumPy and
 PyTorch mean differently is listed in [from-pytorch.md](from-pytorch.md).
+
+```python
+import metaop as mo
+
+x = mo.array([[3.0, 1.0], [2.0, 4.0]])
+assert mo.sort(x, dim=0).tolist() == [[2, 1], [3, 4]]
+assert mo.einsum("ij,ij->i", x, x).tolist() == [10, 20]
+jacobian = mo.jacobian(mo.cumsum)(x.reshape(4))
+assert (jacobian == mo.tril(mo.ones(4, 4))).all()
+last, every = mo.scan(lambda total, row: (total + row, total), mo.zeros(2), x)
+assert last.tolist() == [5, 5] and every.tolist() == [[0, 0], [3, 1]]
+```
 """
 
 

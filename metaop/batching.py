@@ -18,7 +18,7 @@ from .compiler.rewrite import rebuild
 from .errors import CompilerBug, JitError, ShapeError, describe, origin
 from .graph import Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, Ruled, toposort
 from .index import Expr, transform
-from .placeholder import Placeholder, Recorded, as_var, leaves_of, rebuilt
+from .placeholder import Placeholder, Recorded, all_inputs, as_var, leaves_of, rebuilt
 from .var import Var
 
 # ----------------------------------------------------------------------------------- node by node
@@ -116,9 +116,36 @@ def _escape_gradient(
     return tuple(gradients)
 
 
-def _custom(node: Ruled, inputs: list[Node], batched: list[bool], count: int) -> Node:
-    """The value; the rule of one example is applied to a batch by `vmap` of it."""
-    raise JitError("vmap of mo.checkpoint: map the function inside instead")
+class BatchedCall:
+    """A call of a `mo.Function` for many examples: the gradients of one of them, batched."""
+
+    def __init__(self, call: Any, new: dict[Node, Node], has_axis: dict[Node, bool], count: int):
+        self.call, self.new, self.has_axis, self.count = call, new, has_axis, count
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes that its gradients belong to."""
+        return tuple(self.new[n] for n in self.call.inputs)
+
+    def gradients(self, given: dict[int, Node]) -> tuple[Node | None, ...]:
+        """The gradients of the inputs from those of the results, by number."""
+        places: dict[int, Node] = {
+            k: Placeholder(g.shape[1:], g.dtype, "vmap") for k, g in given.items()
+        }
+        found = self.call.gradients(places)
+        many = {n: v for n, v in self.new.items() if self.has_axis[n]}
+        one = {n: v for n, v in self.new.items() if not self.has_axis[n]}
+        many |= {place: given[k] for k, place in places.items()}
+        wanted = [f for f in found if f is not None]
+        results = iter(batched_nodes(wanted, many, self.count, one))
+        return tuple(
+            None if f is None else self._of_all(*next(results), self.has_axis[source])
+            for f, source in zip(found, self.call.inputs)
+        )
+
+    def _of_all(self, gradient: Node, is_batched: bool, wanted: bool) -> Node:
+        whole = gradient if is_batched else _spread(gradient, self.count)
+        return whole if wanted else reduce("add", whole, (0,))
 
 
 RULES: dict[type[Node], Callable[..., Node]] = {
@@ -126,7 +153,6 @@ RULES: dict[type[Node], Callable[..., Node]] = {
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
-    Ruled: _custom,
 }
 
 
@@ -138,11 +164,18 @@ def batched_nodes(
     many: what stands for an input with the axis; one: for an input without.
     """
     new: dict[Node, Node] = dict(many) | (one or {})
+    calls: dict[int, BatchedCall] = {}
     has_axis: dict[Node, bool] = dict.fromkeys(many, True) | dict.fromkeys(one or {}, False)
     saved = origin.site
     try:
-        for node in toposort(outputs, lambda n: n in has_axis):
+        for node in toposort(outputs, lambda n: n in has_axis, all_inputs):
             if node in new:
+                continue
+            if type(node) is Custom and any(has_axis[i] for i in all_inputs(node)):
+                call = calls.setdefault(id(node.call), BatchedCall(node.call, new, has_axis, count))
+                value = new[node.inputs[0]]
+                value = value if has_axis[node.inputs[0]] else _spread(value, count)
+                new[node], has_axis[node] = Custom(value, call, node.number), True
                 continue
             flags = [has_axis[i] for i in node.inputs]
             inputs = [new[i] for i in node.inputs]

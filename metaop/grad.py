@@ -364,16 +364,11 @@ def _escape(node: Escape, g: Node) -> Gradients:
     return tuple(node.gradient(node, g))
 
 
-def _ruled(node: Ruled, g: Node) -> Gradients:
-    return tuple(node.rule(node, g))
-
-
 TABLE: dict[type[Node], Callable[..., Gradients]] = {
     Elementwise: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
-    Ruled: _ruled,
     RandomBits: lambda node, g: (None, None),
 }
 
@@ -413,7 +408,7 @@ def gradients_of(
 
 def _check_history(loss: Node, wanted: set[Node]) -> None:
     """A loss that was computed while nothing required a gradient has forgotten how."""
-    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape | Custom | Ruled)
+    made = isinstance(loss, Elementwise | Reindex | ReindexReduce | Escape)
     if made and not loss.inputs and not loss.stop and loss not in wanted:
         raise StaleValueError(
             f"the loss {describe(loss)} made at {loss.site} was computed while nothing required a "

@@ -9,7 +9,6 @@
                                                  condition holds; fill outside x_k or if none does
            | ReindexReduce(op, shape, e; y, …)   out = identity; for i: out[e(i)] op= y[i]
            | Escape(call; a, …)                  a host callback, a boundary of native execution
-           | Ruled(rule; a, b, …)                a, with a gradient of its own in a, b, …
 
 Nodes have identity equality and are never changed after construction, with one exception that
 is the life of a value: a node acquires a storage when it is computed, and loses its inputs when

@@ -10,7 +10,7 @@ from . import life
 from .compiler.rewrite import rebuild
 from .dtype import DType
 from .errors import JitError, origin
-from .graph import Node, Scalar, Shape, _sequence, recording, toposort
+from .graph import Custom, Node, Scalar, Shape, _sequence, recording, toposort
 from .var import Var, node_of
 
 
@@ -146,18 +146,51 @@ def _is_fixed(node: Node) -> bool:
     )
 
 
+def all_inputs(node: Node) -> tuple[Node, ...]:
+    """What a node is computed from, and where gradients go that a `mo.Function` computes."""
+    if type(node) is Custom and node.call is not None:
+        return (*node.inputs, *node.call.inputs)
+    return node.inputs
+
+
+class MovedCall:
+    """A call of a `mo.Function` over other nodes: its gradients are those that were recorded on the
+    nodes of the first time, moved in turn."""
+
+    def __init__(self, call: Any, new: dict[Node, Node]):
+        self.call, self.new = call, new
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes that its gradients belong to."""
+        return tuple(self.new.get(n, n) for n in self.call.inputs)
+
+    def gradients(self, given: dict[int, Node]) -> tuple[Node | None, ...]:
+        """The gradients of the inputs from those of the results, by number."""
+        places: dict[int, Node] = {k: Placeholder(g.shape, g.dtype, "it") for k, g in given.items()}
+        found = self.call.gradients(places)
+        moved = {place: given[k] for k, place in places.items()}
+        results = iter(substitute([f for f in found if f is not None], self.new | moved))
+        return tuple(None if f is None else next(results) for f in found)
+
+
 def substitute(outputs: Sequence[Node], replace: dict[Node, Node]) -> list[Node]:
     """The outputs with some nodes replaced by others; what depends on none of them is kept."""
     new = dict(replace)
+    calls: dict[int, MovedCall] = {}
     saved = origin.site
     try:
-        for node in toposort(outputs, lambda n: n in replace):
+        for node in toposort(outputs, lambda n: n in replace, all_inputs):
             if node in new:
                 continue
-            if any(new[source] is not source for source in node.inputs):
+            if any(new[source] is not source for source in all_inputs(node)):
                 origin.site = node.site
-                new[node] = rebuild(node, tuple(new[source] for source in node.inputs))
-                _keep_rule(node, new[node])
+                if type(node) is Custom and node.call is not None:
+                    call = calls.setdefault(id(node.call), MovedCall(node.call, new))
+                    new[node] = Custom(new[node.inputs[0]], call, node.number)
+                else:
+                    new[node] = rebuild(node, tuple(new[source] for source in node.inputs))
+                    _keep_rule(node, new[node])
             else:
                 new[node] = node
     finally:

@@ -175,8 +175,8 @@ def _one(x: Array) -> Array:
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     # One operand.
     "copy": np.copy,
-    "barrier": np.copy,
     "again": np.copy,
+    "barrier": np.copy,
     "neg": np.negative,
     "abs": np.absolute,
     "sign": np.sign,

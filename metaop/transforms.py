@@ -190,30 +190,33 @@ def checkpoint(function: Function, *arguments: Any) -> Any:
         plain |= {n: Elementwise("copy", n) for n in outside}
         values = substitute(outputs, plain)
     read_by = [*inside, *(n for n in outside if n not in inside)]
+    call = _Repeated(outputs, dict(zip(given, inside)), read_by)
+    made = [Var._of(Custom(value, call, k)) if value.dtype.is_float else Var._of(value)
+            for k, value in enumerate(values)]  # fmt: skip
+    return rebuilt(results, made)
 
-    def made(output: Node, value: Node) -> Var:
-        return Var._of(Ruled(functools.partial(_recompute, output, given, inside), value, *read_by))
 
-    return rebuilt(results, [made(o, v) for o, v in zip(outputs, values)])
+class _Repeated:
+    """A checkpoint as the gradient table sees it: what it reads, and the gradients of that."""
 
+    def __init__(self, outputs: list[Node], source: dict[Node, Node], read_by: list[Node]):
+        self.outputs, self.source, self.inputs = outputs, source, tuple(read_by)
 
-def _recompute(
-    output: Node, given: list[Node], inside: list[Node], node: Ruled, g: Node
-) -> list[Node | None]:
-    """The output computed again from copies that no rewrite removes, and its gradient."""
-    again = {n: Elementwise("again", n) for n in node.inputs[1:] if n.dtype.is_float}
-    for copy in again.values():
-        copy.requires_grad, copy.stop = True, False
-    replace: dict[Node, Node] = {v: again.get(n, n) for v, n in zip(given, inside)}
-    replace |= {n: a for n, a in again.items() if n not in replace}
-    saved, recording.grad = recording.grad, True  # backward() records constants
-    try:
-        (repeated,) = substitute([output], replace)
-    finally:
-        recording.grad = saved
-    wanted = [again.get(n) for n in node.inputs[1:]]
-    found = iter(gradients_of(repeated, [n for n in wanted if n is not None], g))
-    return [None, *(None if n is None else next(found) for n in wanted)]
+    def gradients(self, given: dict[int, Node]) -> tuple[Node | None, ...]:
+        """The outputs computed again from copies that no rewrite removes, and their gradients."""
+        again = {n: Elementwise("again", n) for n in self.inputs if n.dtype.is_float}
+        for copy in again.values():
+            copy.requires_grad, copy.stop = True, False
+        replace: dict[Node, Node] = {v: again.get(n, n) for v, n in self.source.items()}
+        replace |= {n: a for n, a in again.items() if n not in replace}
+        saved, recording.grad = recording.grad, True  # backward() records constants
+        try:
+            repeated = substitute([self.outputs[k] for k in given], replace)
+            loss = _weighted(list(map(Var._of, repeated)), list(map(Var._of, given.values())))
+        finally:
+            recording.grad = saved
+        found = iter(gradients_of(loss._node, list(again.values())))
+        return tuple(next(found) if n in again else None for n in self.inputs)
 
 
 # ------------------------------------------------------------------------------------ gradcheck

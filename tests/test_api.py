@@ -191,13 +191,13 @@ def test_the_table_names_every_array_function() -> None:
     """A function that is exported is compared here, or named with the test that has it."""
     elsewhere = set(
         """
-        cond scan while_loop vmap vjp jvp jacobian hessian hvp value_and_grad gradcheck checkpoint
-        kernel numpy_code take_along_dim msort chain_matmul matvec vecmat broadcast_shapes
-        ascontiguousarray Axis DType Generator Indexed Var array as_tensor asarray assign_all axes
-        broadcast broadcast_to can_cast config dump e enable_grad explain finfo from_dlpack
-        from_numpy
-        get_num_threads grad iinfo index inf is_floating_point is_grad_enabled is_tensor
-        isdtype load manual_seed nan ndim newaxis no_grad numel optim pi reindex
+        compare dynamic jit no_fuse stop_fuse cond scan while_loop vmap vjp jvp jacobian
+        hessian hvp value_and_grad gradcheck checkpoint kernel numpy_code take_along_dim
+        msort chain_matmul matvec vecmat broadcast_shapes ascontiguousarray Axis DType
+        Generator Indexed Var array as_tensor asarray assign_all axes broadcast
+        broadcast_to can_cast config dump e enable_grad explain finfo from_dlpack
+        from_numpy get_num_threads grad iinfo index inf is_floating_point is_grad_enabled
+        is_tensor isdtype load manual_seed nan ndim newaxis no_grad numel optim pi reindex
         reindex_reduce result_type save seed set_global_seed set_grad_enabled
         set_num_threads shape size stats sync tensor transaction uninterrupted empty
         empty_like rand rand_like randint randn randn_like randperm bernoulli multinomial

@@ -22,7 +22,6 @@ from metaop.graph import (
     CONVERSIONS,
     OPERATORS,
     REDUCTIONS,
-    Custom,
     Elementwise,
     Escape,
     Piece,
@@ -200,16 +199,6 @@ def _two_pieces() -> tuple[Any, list[np.ndarray]]:
     return build, [rng.normal(size=3), rng.normal(size=3)]
 
 
-def _identity_with_a_rule() -> tuple[Any, list[np.ndarray]]:
-    def build(x: mo.Var) -> mo.Var:
-        def rule(node: Custom, g: Any) -> tuple[Any, Any]:
-            return None, rules.mul(g, rules.times(node.inputs[1], 2.0))
-
-        return mo.Var._of(Custom(rule, (x * x).detach()._node, x._node))
-
-    return build, [np.array([0.5, -2.0, 3.0])]
-
-
 KINDS: dict[type, tuple[Any, list[np.ndarray]]] = {
     Elementwise: (lambda x, y: mo.Var._of(Elementwise("mul", x._node, y._node)),
                   [rng.normal(size=4), rng.normal(size=4)]),
@@ -217,7 +206,6 @@ KINDS: dict[type, tuple[Any, list[np.ndarray]]] = {
     ReindexReduce: (lambda x: x.reindex_reduce("add", (3,), lambda i, j: (2 * i + j - 1,)),
                     [rng.normal(size=(3, 2))]),
     Escape: _callback(),
-    Custom: _identity_with_a_rule(),
 }  # fmt: skip
 
 

@@ -308,7 +308,7 @@ def test_a_bad_shape_raises():
 
 # --------------------------------------------------------------- distributions made of the others
 
-COUNT = 20_000
+SAMPLES = 20_000
 
 
 def moments(x: mo.Var) -> tuple[float, float]:
@@ -318,7 +318,7 @@ def moments(x: mo.Var) -> tuple[float, float]:
 
 def test_exponential_has_its_mean_and_variance() -> None:
     mo.manual_seed(1)
-    mean, variance = moments(mo.random.exponential((COUNT,), 2.5))
+    mean, variance = moments(mo.random.exponential((SAMPLES,), 2.5))
     assert abs(mean - 2.5) < 0.1 and abs(variance - 6.25) < 0.6
     assert (mo.random.exponential((100,)).numpy() >= 0).all()
 
@@ -326,9 +326,9 @@ def test_exponential_has_its_mean_and_variance() -> None:
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 2.5, 40.0])
 def test_gamma_has_its_mean_variance_and_third_moment(alpha: float) -> None:
     mo.manual_seed(2)
-    x = mo.random.gamma(alpha, (COUNT,), dtype="float64")
+    x = mo.random.gamma(alpha, (SAMPLES,), dtype="float64")
     mean, variance = moments(x)
-    spread = 5 / np.sqrt(COUNT)
+    spread = 5 / np.sqrt(SAMPLES)
     assert abs(mean - alpha) < spread * np.sqrt(alpha)
     assert abs(variance - alpha) < 3 * spread * (alpha + np.sqrt(alpha))
     third = ((x.numpy() - alpha) ** 3).mean()
@@ -347,9 +347,9 @@ def test_gamma_broadcasts_alpha_and_takes_no_gradient() -> None:
 def test_multinomial_draws_with_the_given_probabilities(replacement: bool) -> None:
     mo.manual_seed(3)
     p = np.array([0.0, 1.0, 3.0, 6.0])
-    drawn = mo.random.multinomial(mo.array(np.tile(p, (COUNT, 1))), 2, replacement).numpy()
-    assert drawn.shape == (COUNT, 2) and drawn.dtype == np.int64
-    first = np.bincount(drawn[:, 0], minlength=4) / COUNT
+    drawn = mo.random.multinomial(mo.array(np.tile(p, (SAMPLES, 1))), 2, replacement).numpy()
+    assert drawn.shape == (SAMPLES, 2) and drawn.dtype == np.int64
+    first = np.bincount(drawn[:, 0], minlength=4) / SAMPLES
     np.testing.assert_allclose(first, p / 10, atol=0.015)
     if not replacement:
         assert (drawn[:, 0] != drawn[:, 1]).all()

@@ -274,6 +274,38 @@ def test_backward_through_a_checkpoint_fills_grad() -> None:
     np.testing.assert_allclose(layer.weight.grad.numpy(), want, rtol=1e-5)
 
 
+# ------------------------------------------------------------------- gradients of a user's own
+
+
+class Doubled(mo.Function):
+    """x * w, whose gradient is twice the right one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: mo.Var, w: mo.Var) -> mo.Var:
+        ctx.save_for_backward(x, w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx: Any, g: mo.Var) -> Any:
+        x, w = ctx.saved_tensors
+        return 2 * g * w, 2 * g * x
+
+
+def test_a_function_of_its_own_gradient_under_vmap_scan_and_checkpoint() -> None:
+    xs, w = RNG.normal(size=(5, 3)), RNG.normal(size=3)
+    for run in (
+        lambda x, v: mo.vmap(Doubled.apply, in_axes=(0, None))(x, v).sum(),
+        lambda x, v: mo.scan(lambda c, row: (c, Doubled.apply(row, v)), 0.0, x)[1].sum(),
+        lambda x, v: mo.checkpoint(Doubled.apply, x, v + mo.zeros_like(x)).sum(),
+    ):
+        vx, vw = mo.array(xs, requires_grad=True), mo.array(w, requires_grad=True)
+        y = run(vx, vw)
+        gx, gw = mo.grad(y, [vx, vw])
+        np.testing.assert_allclose(y.item(), (xs * w).sum())
+        np.testing.assert_allclose(gx.numpy(), 2 * np.tile(w, (5, 1)))
+        np.testing.assert_allclose(gw.numpy(), 2 * xs.sum(0))
+
+
 # -------------------------------------------------------------------------------------- gradcheck
 
 
