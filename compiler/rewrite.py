@@ -15,7 +15,6 @@ from metaop.graph import (
     RandomBits,
     Reindex,
     ReindexReduce,
-    Ruled,
     Scalar,
     Shape,
     toposort,

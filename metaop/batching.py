@@ -16,7 +16,7 @@ import numpy as np
 from .build import broadcast_to, permute, reduce
 from .compiler.rewrite import rebuild
 from .errors import CompilerBug, JitError, ShapeError, describe, origin
-from .graph import Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, Ruled, toposort
+from .graph import Custom, Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
 from .index import Expr, transform
 from .placeholder import Placeholder, Recorded, all_inputs, as_var, leaves_of, rebuilt
 from .var import Var

@@ -39,7 +39,6 @@ from .graph import (
     RandomBits,
     Reindex,
     ReindexReduce,
-    Ruled,
     history_inputs,
     is_projection,
     recording,

@@ -320,18 +320,6 @@ class Custom(Elementwise):
         self.requires_grad = any(source.requires_grad for source in call.inputs)
 
 
-class Ruled(Node):
-    """The value of its first input, whose gradient a rule gives: (node, output gradient) -> the
-    gradients of all inputs.  The others are where gradients may go; the compiler drops them."""
-
-    __slots__ = ("rule",)
-    kind = "ruled"
-
-    def __init__(self, rule: Callable[..., Any], value: Node, *others: Node):
-        self.rule = rule
-        super().__init__(value.shape, value.dtype, (value, *others), ("ruled",))
-
-
 def history_inputs(node: Node) -> tuple[Node, ...]:
     """The nodes to which a gradient passes on from a node."""
     if type(node) is Custom:

@@ -19,7 +19,7 @@ from .batching import vmap
 from .build import full
 from .errors import DTypeError, ShapeError, UnreachedGradientWarning, describe
 from .grad import gradients_of
-from .graph import Elementwise, IndexOf, Node, Ruled, _sequence, recording, toposort
+from .graph import Custom, Elementwise, IndexOf, Node, _sequence, recording, toposort
 from .placeholder import as_var, leaves_of, rebuilt, substitute
 from .var import Var, grad
 
