@@ -353,6 +353,8 @@ from .threads import get_num_threads, set_num_threads
 from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
+from . import support  # isort: skip
+
 # last: the methods, then what is built on all of the above
 from . import methods, nn  # isort: skip
 from .nn import optim  # isort: skip
