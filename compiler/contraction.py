@@ -1199,7 +1199,7 @@ class _Builder:
         targets = [target, *(other.target for other in self.after)]
         targets = [t for t in targets if t.role != "local"]
         launch = self.launchable(self.name, body, targets, items, self.scratch)
-        temporaries = [one.buffers[-1] for one in self.packing]
+        temporaries = self.tree.packed = [one.buffers[-1] for one in self.packing]
         return Plan([*self.packing, launch], temporaries, self.blocks, self.c.nest, self.tree)
 
     def grid_loops(self) -> list[int]:

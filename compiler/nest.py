@@ -81,6 +81,7 @@ class Tree:
     nests: list[Nest]
     last: list[Nest] = field(default_factory=list)
     across: bool | None = None  # whether a root loop is the vector loop; None: not decided yet
+    packed: list[Buffer] = field(default_factory=list)  # operands that a kernel of their own packs
 
     @property
     def all_nests(self) -> list[Nest]:

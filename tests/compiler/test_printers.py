@@ -31,6 +31,7 @@ from metaop.compiler.loops import (
 from metaop.compiler.nest import Tree
 from metaop.compiler.program import KernelLaunch
 from metaop.compiler.schedule import Scheduled
+from metaop.extent import evaluate
 from tests.compiler.stages import input_values, only, run_machine, run_printed, scheduled
 from tests.golden import assert_golden
 
@@ -290,9 +291,10 @@ class Checker:
         self.launches = 0
         self.worst = 0.0
 
-    def launch(self, launch: KernelLaunch, table: np.ndarray) -> None:
+    def launch(self, launch: KernelLaunch, table: np.ndarray, bound_to: Any) -> None:
         self.launches += 1
-        sizes = {b.name: b.size for b in [*launch.tree.reads, *launch.tree.writes]}
+        buffers = [*launch.tree.reads, *launch.tree.writes, *launch.tree.packed]
+        sizes = {b.name: evaluate(b.size, bound_to) for b in buffers}
         live = [
             memory_at(int(table[slot]), p.dtype, max(sizes.get(p.name, 1), 1))
             for slot, p in zip(launch.slots, launch.kernel.buffers)
@@ -317,7 +319,7 @@ class Checker:
     @staticmethod
     def sample(launch: KernelLaunch) -> tuple[int, list[int]]:
         """In how many chunks to cut the kernel, and which to run: first, middle and last."""
-        iterations = launch.tree.iterations
+        iterations = int(launch.tree.iterations)
         if iterations <= MOST_ITERATIONS:
             return launch.chunks, list(range(launch.chunks))
         pieces = 3 * -(-iterations // MOST_ITERATIONS)
@@ -332,6 +334,14 @@ def checker(monkeypatch):
     class Native:
         def __init__(self, phases: Any) -> None:
             self.phases = phases
+            self.sizes = bound_to[-1]
+
+    bound_to: list[Any] = []  # the sizes of the segment that was evaluated last
+    sized = program_module._sized
+
+    def noting(segment: Any, sizes: Any) -> Any:
+        bound_to.append(sizes)
+        return sized(segment, sizes)
 
     def watched(segment: Any) -> Any:
         return segment if isinstance(segment, program_module.HostCall) else Native(segment)
@@ -345,9 +355,10 @@ def checker(monkeypatch):
             table = memory_at(address, mo.int64, size)
             for phase in native.phases:
                 for launch in phase:
-                    found.launch(launch, table)
+                    found.launch(launch, table, native.sizes)
 
     programs._programs.clear()  # programs prepared earlier run natively
+    monkeypatch.setattr(program_module, "_sized", noting)
     monkeypatch.setattr(program_module, "_native", watched)
     monkeypatch.setattr(program_module, "executor", lambda: Runner)
     yield found
