@@ -21,8 +21,8 @@ classes are matters of packing alone.
 Two forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: vectors along K, both
 panels as rows of k; for factors that lie contiguous along K, which to turn around would cost more.
 
-The order of additions depends on extents and index maps only: k in order (dot: 16 lanes and a fixed
-tree) within a block, then block after block.
+The order of additions depends on extents, index maps and the target's registers: k in order (dot:
+16 sums side by side, added up in a fixed tree at the end) within a block, then block after block.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ from metaop.index import (
 
 from .loops import (
     LANES,
-    MOST_COPIES,
     Condition,
     Const,
     For,
@@ -637,7 +636,9 @@ def pays(c: Contraction, divided: bool) -> bool:
         return True
     source = sum(c.nest.buffers[name].size for name in _buffers_of(c.b.value))
     windows = 2 * source < c.size([*c.batch, *c.n, *c.k])  # packing multiplies B
-    few = c.size(c.m) < FEW_ROWS or (along_n and windows and c.size(c.k) < FEW_SUMS)
+    sums = c.size(c.k)
+    few = c.size(c.m) < FEW_ROWS and (not along_n or sums < ENOUGH_FOR_FEW_ROWS)
+    few = few or (along_n and windows and sums < FEW_SUMS)
     return not few and math.prod(extents) >= FEW_PRODUCTS
 
 
@@ -645,8 +646,8 @@ def _buffers_of(value: Value) -> list[str]:
     return sorted({part.buffer for part in walk(value) if isinstance(part, Load)})
 
 
-def choose(c: Contraction) -> Blocks:
-    """The cheapest blocks of a contraction."""
+def choose(c: Contraction) -> Blocks | None:
+    """The cheapest blocks of a contraction, None if no tile fits in the registers."""
     dtype, extents = c.nest.value.dtype, c.nest.extents
     options = []
     for tile in tiles("dot", dtype, c.size(c.m)):
@@ -665,21 +666,23 @@ def choose(c: Contraction) -> Blocks:
         for most in MOST_ROWS:
             m = flat(c, c.m, tile.rows, most)
             options += [Blocks("outer", tile, m, n, k, n.outer, w) for n, k, w in inner]
-    return min(options, key=lambda blocks: _cost(c, blocks))
+    return min(options, key=lambda blocks: _cost(c, blocks), default=None)
 
 
 # Cycles by which the forms are compared.
-SHORT_VECTOR, FEW_ROWS, FEW_SUMS, FEW_PRODUCTS = 12, 8, 32, 32_768
+SHORT_VECTOR, FEW_ROWS, FEW_SUMS, FEW_PRODUCTS = 12, 8, 24, 32_768
+ENOUGH_FOR_FEW_ROWS = 128
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
 MOST_PADDING = 1.25  # of what is packed once, against the operand
 LONG_ROW = 64  # elements of a row whose last vector is better masked
 
 LOAD, FAR_LOAD, PARTIAL = 0.25, 0.5, 12.0  # a vector from the first cache, from the second; its sum
 FIRST_CACHE = 26_000  # bytes of a panel that stay there beside what passes by
-COPY, GUARDED, GATHER = 3.0, 3.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
-SHORT_LOOP = 6.0  # to begin a row
+COPY, GUARDED, GATHER = 3.0, 8.0, 24.0  # of 16 elements packed: plainly, conditions, with a stride
+SHORT_LOOP = 3.0  # to begin a row
 APART = 10.0  # of 16 elements that lie 2 to 4 apart
-ACROSS = 8.0  # to add up 16 lanes
+STREAM = 0.5  # to bring an element of a panel near again for another block
+ACROSS = 4.0  # to fetch and put away 16 sums of a result
 SECOND_CACHE, CROWDED = 500_000, 0.3  # bytes of blocks that it holds well, and the cost of more
 ENOUGH_ITEMS, FEW_ITEMS = 32, 0.4
 
@@ -691,7 +694,7 @@ def _cost(c: Contraction, blocks: Blocks) -> float:
     width = tile.columns * (1 if dot else LANES)
     exact = n.total if isinstance(n, Flat) else n.extent * n.step
     waste = -(-m.total // tile.rows) * tile.rows / m.total
-    waste *= -(-blocks.columns // width) * width * n.count / exact
+    waste *= _computed(blocks, width) / exact
     taps = blocks.windows.count(c) if blocks.windows else 1
     lines = 2 if blocks.windows else 1  # vectors that are not aligned lie in two lines
     loads = LOAD * (tile.rows + lines * tile.columns) / sums
@@ -706,14 +709,27 @@ def _cost(c: Contraction, blocks: Blocks) -> float:
     rows, columns = min(m.capacity, m.total), min(n.capacity, exact)
     outer = c.size(blocks.grid_n)
     once = n.count * outer if n.count * outer >= SHARED else 1
+    cost += LANES * STREAM * (1 / columns + 1 / rows)
     cost += LANES * _packing(c, c.a, k if dot else _rows_along(c, m) or k) / columns / once
     again = math.prod(blocks.windows.lengths) / (n.capacity * taps) if blocks.windows else 1.0
     cost += LANES * again * _packing(c, c.b, k if dot else n) / rows
     depth = k.capacity / taps
-    held = itemsize * (rows * k.capacity + columns * depth + rows * columns)
+    sums = rows * columns * (LANES if dot else 1)
+    held = itemsize * (rows * k.capacity + columns * depth + sums)
     items = c.size(c.batch) * m.count * outer * n.count
     cost *= 1 + CROWDED * max(0.0, held / SECOND_CACHE - 1)
     return cost * (1 + FEW_ITEMS * max(0.0, 1 - items / ENOUGH_ITEMS))
+
+
+def _computed(blocks: Blocks, width: int) -> int:
+    """Columns that tiles of this width compute in all blocks of n, the last one not full."""
+    n = blocks.n
+    if isinstance(n, Flat):
+        return -(-n.total // width) * width
+    pieces = n.extent - n.size * (n.count - 1)
+    last = blocks.windows.columns(pieces) if blocks.windows else pieces * n.step
+    full = -(-blocks.columns // width)
+    return ((n.count - 1) * full + -(-last // width)) * width
 
 
 def _rows_along(c: Contraction, m: Flat) -> Flat | None:
@@ -764,6 +780,8 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
         if not pays(found, divided):
             return None
         blocks = choose(found)
+    if blocks is None:
+        return None
     return _Builder(found, blocks, name, tree, after).plan()
 
 
@@ -825,7 +843,8 @@ class _Builder:
             if loop not in self.ends:
                 for factor in (c.a, c.b):
                     factor.guard = conjunction(factor.guard, part)
-        self.partial_stride = odd_lines(self.extents[self.n_tile] * self.width)
+        columns = self.extents[self.n_tile] * self.width
+        self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
 
     # -- loops, names and integers ------------------------------------------------------------
 
@@ -945,8 +964,18 @@ class _Builder:
         if not panel.along_k:
             return self.serial(k, k_block, lambda row, place: self.across(
                 factor, side, block, place, lambda e, v: self.fill(panel, e, row, v)))  # fmt: skip
-        return self.serial(side, block, lambda row, place: self.across(
-            factor, k, k_block, place, lambda e, v: self.fill(panel, row, e, v)))  # fmt: skip
+        return self.serial(side, block, lambda row, place: [*self.across(
+            factor, k, k_block, place, lambda e, v: self.fill(panel, row, e, v)),
+            *self.row_end(panel, row)])  # fmt: skip
+
+    def row_end(self, panel: Panel, row: Expr) -> list[Stmt]:
+        """Zeros behind a row that tiles read in whole vectors."""
+        if self.blocks.form != "dot":
+            return []
+        lane = self.loop(LANES)
+        behind = _add(self.filled(self.blocks.k, self.k_block), ("i", lane))
+        zero = Store(panel.array, panel.place(row, behind), Const(0.0, self.dtype))
+        return [For(lane, 0, LANES, "vector", [zero])]
 
     @staticmethod
     def fill(panel: Panel, own: Expr, k: Expr, value: Value) -> Stmt:
@@ -1041,7 +1070,8 @@ class _Builder:
         own = -(-side.capacity // tile) * tile
         k = self.blocks.k
         rows, length = (own, k) if along_k else (k.capacity, side)
-        stride = odd_lines(max(_room(length, self.extents), 0 if along_k else own))
+        room = _room(length, self.extents) + (LANES if self.blocks.form == "dot" else 0)
+        stride = odd_lines(max(room, 0 if along_k else own))
         panel = Panel(array, along_k, stride)
         if not self.packs_once(panel, factor, block, rows * stride):
             self.scratch.append(Scratch(array, self.dtype, rows * stride))
@@ -1226,12 +1256,17 @@ class _Builder:
         if not self.blocked:
             return [*self.named_ends(), rows, columns, *inside]
         size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
+        finished = self.finish_block()
+        if blocks.form == "dot":
+            self.scratch.append(Scratch("totals", self.dtype, size))
+            finished = [*self.add_lanes(), *finished]
+            size *= LANES
         self.scratch.append(Scratch("partial", self.dtype, size))
         loops = [*blocks.k.outer, self.k_block]
         inside = self.over(loops, inside)
         offsets = self.tap_offsets(blocks.windows) if blocks.windows else []
         before = [*self.named_ends(), rows, columns, *offsets]
-        return [*before, *inside, *self.finish_block()]
+        return [*before, *inside, *finished]
 
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
         body = self.dot_tile(a, b) if self.blocks.form == "dot" else self.outer_tile(a, b)
@@ -1282,21 +1317,35 @@ class _Builder:
         return [For(lane, 0, LANES, "vector", body)]
 
     def dot_tile(self, a: Panel, b: Panel) -> list[Stmt]:
-        """One tile of results over one block of k, vectors along k."""
+        """One tile of results over one block of k, vectors along k: 16 sums of every result."""
         both = (self.row, self.column)
-        step = self.loop(self.blocks.k.capacity)
+        step, lane = self.loop(-(-self.blocks.k.capacity // LANES)), self.loop(LANES)
         row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
         column = _add(_times(("i", self.n_tile), self.width), ("i", self.column))
-        sums = self.products(a, b, row, column, ("i", step))
-        place = _add(_times(row, self.partial_stride), column)
+        sums = self.products(a, b, row, column, _add(_times(("i", step), LANES), ("i", lane)))
+        place = _add(_times(_add(_times(row, self.partial_stride), column), LANES), ("i", lane))
         before = Load("partial", place, self.later(), 0.0, self.dtype)
-        total = Op("add", (before, Ref("acc", both, self.dtype)), self.dtype)
-        copies = max(1, MOST_COPIES // (self.blocks.tile.rows * self.blocks.tile.columns))
-        return [
-            self.each(both, Init("acc", both, "add", self.dtype, copies)),
-            For(step, 0, self.depth, "vector", sums),
-            self.each(both, Store("partial", place, total)),
+        body: list[Stmt] = [
+            self.each(both, Init("acc", both, "add", self.dtype)),
+            For(step, 0, _pieces(self.depth, LANES), "serial", sums),
+            self.each(both, Update("acc", both, "add", (before,))),
+            self.each(both, Store("partial", place, Ref("acc", both, self.dtype))),
         ]
+        return [For(lane, 0, LANES, "vector", body)]
+
+    def add_lanes(self) -> list[Stmt]:
+        """The 16 sums of every result of a block added up."""
+        row, column = self.loop(self.blocks.m.capacity), self.loop(self.blocks.n.capacity)
+        lane = self.loop(LANES)
+        place = _add(_times(("i", row), self.partial_stride), ("i", column))
+        one = Load("partial", _add(_times(place, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
+        body: list[Stmt] = [
+            Init("total", (), "add", self.dtype, 1),
+            For(lane, 0, LANES, "vector", [Update("total", (), "add", (one,))]),
+            Store("totals", place, Ref("total", (), self.dtype)),
+        ]
+        body = [For(column, 0, self.columns, "serial", body)]
+        return [For(row, 0, self.rows, "serial", body)]
 
     def later(self) -> Expr:
         """The condition that a block of k is not the first."""
@@ -1338,7 +1387,8 @@ class _Builder:
             for (loop, _), pitch in zip(order, w.pitch):
                 column = _add(column, _times(("i", loop), pitch))
         place = _add(_times(("i", row), self.partial_stride), column)
-        value = Load("partial", place, TRUE, 0.0, self.dtype)
+        sums = "totals" if self.blocks.form == "dot" else "partial"
+        value = Load(sums, place, TRUE, 0.0, self.dtype)
         places.append((m.loops, self.number(m, self.m_block, ("i", row))))
         body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
         how = "vector"

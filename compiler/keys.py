@@ -89,24 +89,20 @@ class Canonical(NamedTuple):
     extents: Callable[[Any], Any]
 
 
-def canonical(
-    nodes: list[Node], asked: list[Node], hints: Callable[[int, int], int] | None = None
-) -> Canonical:
+def canonical(nodes: list[Node], asked: list[Node]) -> Canonical:
     """The key of a recorded graph by the origin of its extents.
 
     Extents that have to be the same, such as those of the operands of an addition, become one
     symbol, and a constant if one of them is: optimiser state and running statistics are constant
-    because the parameters are.
-
-    hints(number, value): what a symbol is taken to be where only cost matters; by default one of
-    a few numbers by its order of magnitude, which are part of the key.
+    because the parameters are.  The key holds the order of magnitude of each symbol too, by which
+    costs are judged.
     """
     same = _Unifier()
     for node in nodes:
         if not is_leaf(node):
             for a, b in _equal_extents(node):
                 same.unify(a, b)
-    naming = _Naming(same, hints or _standard)
+    naming = _Naming(same)
     number: dict[Node, int] = {}
     key: list[Any] = []
     for position, node in enumerate(nodes):
@@ -121,10 +117,6 @@ def canonical(
     options = (config.cpu, config.fuse)
     whole = (tuple(key), tuple([number[n] for n in asked]), options, scales)
     return Canonical(whole, tuple(naming.values), naming)
-
-
-def _standard(number: int, value: int) -> int:
-    return standard_hint(number, size_range(value))
 
 
 def _equal_extents(node: Node) -> Iterator[tuple[int, int]]:
@@ -217,8 +209,8 @@ class _Unifier:
 class _Naming:
     """Maps recorded extents to formulas over symbols numbered in order of appearance."""
 
-    def __init__(self, same: _Unifier, hints: Callable[[int, int], int]):
-        self.same, self.hints = same, hints
+    def __init__(self, same: _Unifier):
+        self.same = same
         self.values: list[int] = []
         self.number: dict[Atom, Polynomial] = {}
         self._known: dict[Polynomial, int] = {}
@@ -243,7 +235,7 @@ class _Naming:
                     self.number[symbol] = (((("s", len(self.values)),), 1),)
                     self.values.append(symbol[2])
             polynomial = replaced(polynomial, self.number)
-            likely = [self.hints(k, value) for k, value in enumerate(self.values)]
+            likely = [standard_hint(size_range(value)) for value in self.values]
             known = Symbolic(evaluate_polynomial(polynomial, likely), polynomial)
             self._known[n.polynomial] = known
         return known

@@ -5,7 +5,7 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metaop.config import config
@@ -156,10 +156,17 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
 
 
 def compile_program(
-    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] = numbers
+    nodes: list[Node],
+    asked: list[Node],
+    extents: Callable[[Any], Any] = numbers,
+    sizes: Sequence[int] | None = None,
 ) -> Program:
-    """Runs every stage."""
-    with recording_guards() as guards:
+    """Runs every stage.
+
+    extents: maps recorded extents to those of the program; sizes: of the symbols in them, for which
+    decisions are to be right.
+    """
+    with recording_guards(sizes) as guards:
         graph = run_passes(import_graph(nodes, asked, extents))
         fused, grouped = group_graph(graph)
         program = assemble(nodes, graph, fused, grouped)

@@ -171,7 +171,11 @@ def _native(segment: Segment) -> NativeProgram | HostCall:
 def _sized(segment: Segment, sizes: Sequence[int]) -> Segment:
     """A segment with formulas evaluated."""
     if isinstance(segment, HostCall):
-        return segment
+        places = [
+            (slot, dtype, tuple([evaluate(n, sizes) for n in shape]))
+            for slot, dtype, shape in (*segment.inputs, segment.output)
+        ]
+        return HostCall(segment.call, places[:-1], places[-1])
     return [
         [
             replace(

@@ -6,7 +6,7 @@ are imported by the first program that is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metaop.extent import map_extents
@@ -37,7 +37,7 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
             if program is None:
                 callbacks = [n for n in nodes if isinstance(n, Escape)]
                 # a callback is made for certain sizes, and cannot be written to disk
-                program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
+                program = _alone(nodes, asked) if callbacks else _bound(nodes, asked)
                 if any(n.key is None for n in callbacks):
                     return program, leaves
                 _programs.put(map_extents(key, int), program, len(nodes))
@@ -45,29 +45,39 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
 
 
 def _compiled(
-    nodes: list[Node], asked: list[Node], extents: Callable[[Any], Any] | None = None
+    nodes: list[Node],
+    asked: list[Node],
+    extents: Callable[[Any], Any] | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> Program:
     from .pipeline import compile_program, numbers
 
-    return compile_program(nodes, asked, extents or numbers)
+    return compile_program(nodes, asked, extents or numbers, sizes)
 
 
 def _bound(nodes: list[Node], asked: list[Node]) -> Bound:
     """The program of a structure, bound to the sizes of these nodes.
 
     One program serves all sizes that fulfil its guards.  The others have one for sizes of their
-    order of magnitude, or at last one for themselves: which it is depends on the sizes alone.
+    order of magnitude, or one for themselves, and at last one that knows nothing but these: which
+    it is depends on the sizes alone.
     """
     form = canonical(nodes, asked)
-    program = _of_structure(form.key, nodes, asked, form.extents)
-    if program.admits(form.values):
-        return program.bind(form.values)
-    near = canonical(nodes, asked, _of_this_magnitude)
-    magnitudes = tuple([value.bit_length() for value in form.values])
-    program = _of_structure((form.key, magnitudes), nodes, asked, near.extents)
-    if program.admits(form.values):
-        return program.bind(form.values)
+    magnitude = tuple([1 << (value.bit_length() - 1) for value in form.values])
+    for sizes in (None, magnitude, form.values):
+        program = _of_structure((form.key, sizes), nodes, asked, form.extents, sizes)
+        if program.admits(form.values):
+            return program.bind(form.values)
     return _of_structure((form.key, form.values, "exactly"), nodes, asked).bind()
+
+
+def _alone(nodes: list[Node], asked: list[Node]) -> Bound:
+    """The program of nodes whose structure no others will have."""
+    form = canonical(nodes, asked)
+    program = _compiled(nodes, asked, form.extents, form.values)
+    if program.admits(form.values):
+        return program.bind(form.values)
+    return _compiled(nodes, asked).bind()
 
 
 def _of_structure(
@@ -75,12 +85,13 @@ def _of_structure(
     nodes: list[Node],
     asked: list[Node],
     extents: Callable[[Any], Any] | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> Program:
     """The program of a key without sizes, from memory, from disk or compiled now."""
     program = _structures.get(key)
     if program is None:
         printed = map_extents(key, _formula)
-        program = stored(printed, lambda: _compiled(nodes, asked, extents))
+        program = stored(printed, lambda: _compiled(nodes, asked, extents, sizes))
         _structures.put(key, program, len(nodes))
     return program
 
@@ -88,10 +99,6 @@ def _of_structure(
 def _formula(n: int) -> Any:
     """An extent by what it is computed from, for a key that is printed."""
     return ("extent", n.polynomial)  # type: ignore[attr-defined]
-
-
-def _of_this_magnitude(number: int, value: int) -> int:
-    return 1 << (value.bit_length() - 1)
 
 
 def forget() -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from metaop import dtype as dt
-from metaop.extent import Extent, hint, maximum, minimum, require
+from metaop.extent import Extent, guess, hint, maximum, minimum, require
 from metaop.index import (
     TRUE,
     Expr,
@@ -625,7 +625,7 @@ class _Scheduler:
         return min(options, key=lambda tiles: (self.tile_cost(tiles, loads, vector), len(tiles)))
 
     def tile_sizes(self, loop: int) -> list[int]:
-        return [n for n in range(2, LARGEST_TILE + 1) if n <= hint(self.extents[loop])]
+        return [n for n in range(2, LARGEST_TILE + 1) if n <= guess(self.extents[loop])]
 
     def tile_cost(
         self, tiles: list[Tile], loads: list[frozenset[int]], vector: int | None

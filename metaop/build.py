@@ -53,6 +53,8 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
                     result[k] = extent
                 elif extent != 1:
                     raise ValueError(f"{extent} != {result[k]}")
+            elif type(extent) is int:  # what meets a constant is one
+                result[k] = extent
     return tuple(result)
 
 

@@ -10,7 +10,7 @@ multiple of the other, by their origin and never by equal numbers.
 
 A program is compiled for all values of its symbols at once.  There an extent is a `Symbolic`: its
 int is only a `hint` of what the value may be, equality is that of polynomials, and an order that
-is not the same for all values is decided by the hint and recorded as a guard of the program.
+is not the same for all values is a guard of the program.
 
     polynomial ::= ((monomial, coefficient), …)     sorted; the empty monomial is the constant
     monomial   ::= (atom, …)                        sorted
@@ -294,7 +294,20 @@ def _lower_bounds(atom: Atom) -> list[tuple[Polynomial, int]]:
         bounds.append((ZERO, 1))
     if kind == "//" and divisor is not None:
         bounds.append((subtract(a, constant(divisor - 1)), divisor))
+        least = _extreme_number(a, 1)
+        if least is not None:
+            bounds.append((constant(least // divisor), 1))
     return bounds
+
+
+def _extreme_number(a: Polynomial, sign: int) -> int | None:
+    """The least (sign 1) or greatest (-1) value of a polynomial over symbols, None if it has none
+    or that is not known."""
+    if any(atom[0] != "s" for monomial, _ in a for atom in monomial):
+        return None
+    terms = dict(_from_least(a))
+    number = terms.pop((), 0)
+    return number if all(sign * c >= 0 for c in terms.values()) else None
 
 
 def _upper_bounds(atom: Atom) -> list[tuple[Polynomial, int]]:
@@ -308,6 +321,9 @@ def _upper_bounds(atom: Atom) -> list[tuple[Polynomial, int]]:
         bounds.append((subtract(b, ONE), 1))
     elif divisor is not None:
         bounds.append((a, divisor))
+        greatest = _extreme_number(a, -1)
+        if greatest is not None:
+            bounds.append((constant(greatest // divisor), 1))
     if nonnegative(a):
         bounds.append((a, 1))
     return bounds
@@ -476,27 +492,23 @@ def common_factor(a: int, b: int) -> int:
     kind: Any = type(a) if isinstance(a, Extent) else type(b)
     if not shared:
         return number
-    unit = [atom_value(kind, atom) for atom in shared]
+    unit = [atom_value(atom) for atom in shared]
     return kind(number * math.prod(unit), ((tuple(shared), number),))
 
 
-def atom_value(kind: type, atom: Atom) -> int:
+def atom_value(atom: Atom) -> int:
     """The value, or the hint, of an atom."""
     if atom[0] == "s":
-        return atom[2] if len(atom) > 2 else _hint_of(kind, atom[1])
-    parts = [_value_of(kind, part) for part in atom[1:]]
+        return atom[2] if len(atom) > 2 else standard_hint(0)
+    parts = [_value_of(part) for part in atom[1:]]
     return _NUMBERS[atom[0]](*parts)
 
 
-def _value_of(kind: type, a: Polynomial) -> int:
+def _value_of(a: Polynomial) -> int:
     total = 0
     for monomial, coefficient in a:
-        total += coefficient * math.prod(atom_value(kind, atom) for atom in monomial)
+        total += coefficient * math.prod(atom_value(atom) for atom in monomial)
     return total
-
-
-def _hint_of(kind: type, number: int) -> int:
-    return standard_hint(number, 0)
 
 
 def exact_quotient(a: int, b: int) -> int | None:
@@ -516,8 +528,9 @@ def exact_quotient(a: int, b: int) -> int | None:
 class Symbolic(Extent):
     """An extent of a program that is compiled for all values of its symbols.
 
-    Equality is that of polynomials.  An order that depends on the symbols is that of the hints,
-    and a guard of the program.
+    Equality is that of polynomials.  An order that depends on the symbols is decided for the sizes
+    at hand, and a guard of the program.  Its int is a hint: the same in every program, so that what
+    decides the order of a sum by it does so alike.
     """
 
     def __eq__(self, other: object) -> Any:
@@ -547,7 +560,7 @@ class Symbolic(Extent):
     def __bool__(self) -> bool:
         if at_least(self, 1) or at_least(-1, self):
             return True
-        return self > 0 if int(self) >= 0 else self < 0
+        return self > 0 if guess(self) >= 0 else self < 0
 
     def __pow__(self, exponent: int, modulus: Any = None) -> Any:
         result: Any = 1
@@ -590,26 +603,43 @@ def size_range(value: int) -> int:
     return next(k for k, (most, _) in enumerate(SIZE_RANGES) if value <= most)
 
 
-def standard_hint(number: int, scale: int) -> int:
-    """The hint of a program's symbol whose value lies in a size range."""
-    return SIZE_RANGES[scale][1] + 2 * number
+def standard_hint(scale: int) -> int:
+    """The hint of a symbol whose value lies in a size range.
+
+    It is the same for all symbols: how a sum is cut into pieces must not depend on what else a
+    program computes.
+    """
+    return SIZE_RANGES[scale][1]
 
 
 class _Guards(threading.local):
     active: dict[Polynomial, None] | None = None
+    sizes: Sequence[int] | None = None
 
 
 _guards = _Guards()
 
 
 @contextmanager
-def recording_guards() -> Iterator[dict[Polynomial, None]]:
-    """Collects the guards of the decisions made inside: polynomials that must be at least 0."""
-    outer, _guards.active = _guards.active, {}
+def recording_guards(sizes: Sequence[int] | None = None) -> Iterator[dict[Polynomial, None]]:
+    """Collects the guards of the decisions made inside: polynomials that must be at least 0.
+
+    sizes: values of the symbols for which the decisions are to be right; by default the hints.
+    """
+    outer = _guards.active, _guards.sizes
+    _guards.active, _guards.sizes = {}, sizes
     try:
         yield _guards.active
     finally:
-        _guards.active = outer
+        _guards.active, _guards.sizes = outer
+
+
+def guess(n: int) -> int:
+    """What n is for the sizes that a program is compiled for: for choices that are right for some
+    values only, which `require` makes guards of, and that change no bit of a result."""
+    if not isinstance(n, Symbolic) or _guards.sizes is None:
+        return int(n)
+    return evaluate_polynomial(n.polynomial, _guards.sizes)
 
 
 def _less(a: int, b: int, by: int) -> bool:
@@ -620,7 +650,7 @@ def _less(a: int, b: int, by: int) -> bool:
     opposite = subtract(scale(difference, -1), ONE)
     if nonnegative(opposite):
         return False
-    holds = int(a) + by <= int(b)
+    holds = guess(a) + by <= guess(b)
     if _guards.active is not None:
         _guards.active[difference if holds else opposite] = None
     return holds
@@ -696,7 +726,7 @@ def decode(data: Any) -> int:
     if isinstance(data, int):
         return data
     polynomial = _tuples(data)
-    return Symbolic(_value_of(Symbolic, polynomial), polynomial)
+    return Symbolic(_value_of(polynomial), polynomial)
 
 
 # ------------------------------------------------------------------- extents in index expressions
@@ -723,7 +753,7 @@ def specialise(e: Any, symbols: Sequence[Atom]) -> Any:
 
     def special(n: int) -> int:
         polynomial = replaced(n.polynomial, value)  # type: ignore[attr-defined]
-        return Extent(_value_of(Extent, polynomial), polynomial)
+        return Extent(_value_of(polynomial), polynomial)
 
     return map_extents(e, special)
 

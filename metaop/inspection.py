@@ -19,10 +19,12 @@ from .build import times
 from .compiler import pipeline
 from .compiler.emit_python import HEADER, emit_python
 from .compiler.group import Boundary
+from .compiler.keys import canonical
 from .compiler.loops import Op, show_kernel
 from .compiler.nest import Nest, Tree, dependencies
 from .compiler.schedule import Scheduled
 from .elementwise import square, subtract
+from .extent import evaluate
 from .graph import Elementwise, Node, pending
 from .indexing import take_along_axis
 from .reduction import logsumexp, mean
@@ -71,13 +73,13 @@ class Explanation:
 
 def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
-    stages = _Stages([v._node for v in vars])
-    kernels = [_kernel_info(s, stages.fused.names) for s in stages.scheduled]
+    stages = _Stages([v._node for v in vars], dynamic=True)
+    kernels = [_kernel_info(s, stages) for s in stages.scheduled]
     return Explanation(kernels, stages.grouped.boundaries)
 
 
-def _kernel_info(scheduled: Scheduled, names: dict[Node, str]) -> KernelInfo:
-    tree = scheduled.tree
+def _kernel_info(scheduled: Scheduled, stages: _Stages) -> KernelInfo:
+    tree, names, sizes = scheduled.tree, stages.fused.names, stages.sizes
     reads, writes = tree.reads, tree.writes
     touched = {b.name: b.nbytes for b in [*reads, *writes]}
     return KernelInfo(
@@ -85,10 +87,10 @@ def _kernel_info(scheduled: Scheduled, names: dict[Node, str]) -> KernelInfo:
         _fused_names(tree, names),
         [b.name for b in reads if b not in writes],
         [b.name for b in writes],
-        sum(touched.values()),
-        sum(_operations(nest) * nest.iterations for nest in tree.all_nests),
+        evaluate(sum(touched.values()), sizes),
+        evaluate(sum(_operations(nest) * nest.iterations for nest in tree.all_nests), sizes),
         emit_python(scheduled.kernel, _comment(tree, names)),
-        scheduled.chunks,
+        evaluate(scheduled.chunks, sizes),
     )
 
 
@@ -112,13 +114,20 @@ def _comment(tree: Tree, names: dict[Node, str]) -> str:
 
 
 class _Stages:
-    """Every stage of compiling some nodes, each computed once."""
+    """Every stage of compiling some nodes, each computed once.
 
-    def __init__(self, asked: Sequence[Node]):
+    dynamic: of the program for all sizes of the dynamic axes, which is what runs; else with numbers
+    for them, as they are read.
+    """
+
+    def __init__(self, asked: Sequence[Node], dynamic: bool = False):
         # a computed value has no kernels: show it as a copy of what is in memory
         roots = [n if n.storage is None else Elementwise("copy", n) for n in asked]
         self.nodes = pending(roots)
-        self.recorded = pipeline.import_graph(self.nodes, roots)
+        form = canonical(self.nodes, roots)
+        self.sizes = form.values
+        extents = form.extents if dynamic else pipeline.numbers
+        self.recorded = pipeline.import_graph(self.nodes, roots, extents)
         self.canonical = pipeline.run_passes(self.recorded)
         self.fused, self.grouped = pipeline.group_graph(self.canonical)
         self.scheduled = [

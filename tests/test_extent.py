@@ -68,7 +68,7 @@ def test_an_extent_is_the_int_that_plain_arithmetic_gives(expression, a, b, c):
 @settings(max_examples=400, deadline=None)
 def test_a_symbolic_extent_has_the_value_of_plain_arithmetic_for_all_sizes(expression, sizes):
     with ex.recording_guards():
-        symbols = {name: symbol(k, ex.standard_hint(k, 0)) for k, name in enumerate("abc")}
+        symbols = {name: symbol(k, ex.standard_hint(0)) for k, name in enumerate("abc")}
         formula = compute(expression, symbols)
     for values in sizes:
         want = compute(expression, dict(zip("abc", values)))
@@ -190,7 +190,7 @@ def test_bits_of_an_unknown_extent_are_refused():
 @given(EXPRESSIONS)
 @settings(max_examples=100, deadline=None)
 def test_what_is_encoded_is_decoded(expression):
-    symbols = {name: symbol(k, ex.standard_hint(k, 0)) for k, name in enumerate("abc")}
+    symbols = {name: symbol(k, ex.standard_hint(0)) for k, name in enumerate("abc")}
     formula = compute(expression, symbols)
     if formula is None:
         return

@@ -29,7 +29,7 @@ from metaop.index import (
 )
 from tests.strategies import conditions, expressions
 
-B, T = symbol(0, standard_hint(0, 0)), symbol(1, standard_hint(1, 0))
+B, T = symbol(0, standard_hint(0)), symbol(1, standard_hint(0))
 FORMULAS = (B, T, 2 * B, B + 1, B * T, B - 1, -(-B // 4), B // 2, 3 * T - 2)
 SIZES = st.lists(st.tuples(st.integers(2, 6), st.integers(2, 6)), min_size=3, max_size=3)
 

@@ -96,7 +96,7 @@ BINARY_FLOAT = {
     "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
     "logical_and": "logical_and", "logical_or": "logical_or", "logical_xor": "logical_xor",
 }  # fmt: skip
-UNARY_INTEGER = ("copy", "barrier", "neg", "abs", "square", "invert", "logical_not")
+UNARY_INTEGER = ("copy", "barrier", "again", "neg", "abs", "square", "invert", "logical_not")
 BINARY_INTEGER = {name: BINARY_FLOAT[name] for name in (
     "add", "sub", "mul", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne",
 )} | {"bitand": "bitwise_and", "bitor": "bitwise_or", "bitxor": "bitwise_xor"}  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 import metaop as mo
 from metaop import reference
 from metaop.compiler.passes.invert import LARGEST_GROWTH, inverted
+from metaop.extent import plain
 from metaop.graph import REDUCTIONS, Node, Piece, Reindex, ReindexReduce, identity_of, is_projection
 from metaop.index import TRUE, contains, loops_of, show
 from tests.strategies import IndexMap, index_function, index_maps
@@ -26,6 +27,8 @@ def scatter(
     """out[indices] op= y, where y is an array or the shape of one."""
     array = rng.normal(size=y) if isinstance(y, tuple) else y
     nodes = [mo.array(a)._node for a in (array, *inputs)]
+    for node in nodes:
+        node.shape = plain(node.shape)
     return ReindexReduce(op, shape, indices, *nodes, condition=condition)
 
 

@@ -103,9 +103,10 @@ def test_another_number_compiles_nothing():
 
 
 @pytest.mark.usefixtures("no_disk_cache")
-def test_another_large_extent_compiles_no_kernel():
-    (f32(1000) * 0.7).numpy()
-    assert compiled_by(lambda: (f32(1001) * 0.7).numpy()) == (0, 1)
+def test_another_large_extent_compiles_no_kernel_and_a_dynamic_one_no_program():
+    (f32(3, 1000) * 0.7).numpy()
+    assert compiled_by(lambda: (f32(3, 1001) * 0.7).numpy()) == (0, 1)
+    assert compiled_by(lambda: (f32(4, 1001) * 0.7).numpy()) == (0, 0)
 
 
 @pytest.mark.usefixtures("no_disk_cache")
