@@ -30,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from metaop import dtype as dt
@@ -118,6 +118,14 @@ class Factor:
     def guarded(self) -> bool:
         """True if something is not read everywhere."""
         return any(v.guard != TRUE for v in walk(self.value) if isinstance(v, Load))
+
+    def span(self, extents: Sequence[int]) -> int:
+        """The elements between the first and the last that are read, were it stored."""
+        distance = 1
+        for atom, step in self.access.items():
+            if atom is not None and atom[0] == "i":
+                distance += abs(hint(step)) * (hint(extents[atom[1]]) - 1)
+        return distance
 
     def stride(self, loop: int) -> int | None:
         """How far a step of the loop moves the access; None if not by a fixed distance."""
@@ -634,7 +642,7 @@ def pays(c: Contraction, divided: bool) -> bool:
     along_k = (c.a.stride(k), c.b.stride(k)) == (1, 1) and extents[k] >= SHORT_VECTOR
     if divided or not (along_n or along_k):
         return True
-    source = sum(c.nest.buffers[name].size for name in _buffers_of(c.b.value))
+    source = c.b.span(extents)
     windows = 2 * source < c.size([*c.batch, *c.n, *c.k])  # packing multiplies B
     sums = c.size(c.k)
     few = c.size(c.m) < FEW_ROWS and (not along_n or sums < ENOUGH_FOR_FEW_ROWS)
@@ -647,7 +655,11 @@ def _buffers_of(value: Value) -> list[str]:
 
 
 def choose(c: Contraction) -> Blocks | None:
-    """The cheapest blocks of a contraction, None if no tile fits in the registers."""
+    """The cheapest blocks of a contraction, None if no tile fits in the registers.
+
+    What decides the order in which products are added, the form and the blocks of *dot*, depends on
+    extents and on where the operands would lie in memory, not on what happens to be stored.
+    """
     dtype, extents = c.nest.value.dtype, c.nest.extents
     options = []
     for tile in tiles("dot", dtype, c.size(c.m)):
@@ -655,18 +667,27 @@ def choose(c: Contraction) -> Blocks | None:
         all_n = flat(c, c.n, tile.columns, MOST_DOT)
         options += [Blocks("dot", tile, m, all_n, cut(c.k, extents, d), []) for d in KEPT["dot"]]
     columns = [cut(_by_stride(c), extents, most) for most in MOST_COLUMNS]
+    plain = [(n, cut(c.k, extents, depth)) for n in columns for depth in KEPT["outer"]]
+    outer = list(_outer_blocks(c, [(n, k, None) for n, k in plain]))
+    best = min([*options, *outer], key=lambda blocks: _cost(c, blocks), default=None)
+    if best is None or best.form == "dot":
+        return best
     inner: list[tuple[Cut, Cut, Windows | None]] = []
     for n in columns:
-        inner += [(n, cut(c.k, extents, depth), None) for depth in KEPT["outer"]]
         for depth in KEPT["windows"]:
             k = cut(c.k, extents, depth)
             windows = find_windows(c, n, k)
             inner += [(n, k, windows)] if windows is not None else []
-    for tile in tiles("outer", dtype, c.size(c.m)):
+    return min([best, *_outer_blocks(c, inner)], key=lambda blocks: _cost(c, blocks))
+
+
+def _outer_blocks(c: Contraction, inner: list[tuple[Cut, Cut, Windows | None]]) -> Iterator[Blocks]:
+    """The form with vectors along n, with every tile and every number of rows."""
+    for tile in tiles("outer", c.nest.value.dtype, c.size(c.m)):
         for most in MOST_ROWS:
             m = flat(c, c.m, tile.rows, most)
-            options += [Blocks("outer", tile, m, n, k, n.outer, w) for n, k, w in inner]
-    return min(options, key=lambda blocks: _cost(c, blocks), default=None)
+            for n, k, windows in inner:
+                yield Blocks("outer", tile, m, n, k, n.outer, windows)
 
 
 # Cycles by which the forms are compared.
@@ -748,7 +769,7 @@ def _packing(c: Contraction, factor: Factor, side: Cut | Flat) -> float:
             break
         length *= c.nest.extents[outer]
     cost = COPY if step in (0, 1) else APART if step in (2, 3, 4) else GATHER
-    cost += GUARDED if factor.guarded else 0.0
+    cost += GUARDED if factor.guard != TRUE else 0.0
     return (cost * -(-length // LANES) + SHORT_LOOP) / length
 
 
@@ -1300,15 +1321,14 @@ class _Builder:
         column = _add(_times(("i", self.n_tile), self.width),
                       _times(("i", self.column), LANES), ("i", lane))  # fmt: skip
         sums = self.products(a, b, row, column, ("i", step))
-        body: list[Stmt] = [
-            self.each(both, Init("acc", both, "add", self.dtype)),
-            For(step, 0, self.depth, "serial", sums),
-        ]
-        result = Ref("acc", both, self.dtype)
-        if self.blocked:
-            place = _add(_times(row, self.partial_stride), column)
+        body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
+        place = _add(_times(row, self.partial_stride), column)
+        if self.blocked:  # goes on where the block before stopped: blocks do not change the sum
             before = Load("partial", place, self.later(), 0.0, self.dtype)
             body.append(self.each(both, Update("acc", both, "add", (before,))))
+        body.append(For(step, 0, self.depth, "serial", sums))
+        result = Ref("acc", both, self.dtype)
+        if self.blocked:
             body.append(self.each(both, Store("partial", place, result)))
         else:
             guard = ("and", ("lt", row, self.rows), ("lt", column, self.columns))

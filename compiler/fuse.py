@@ -514,8 +514,8 @@ class _Builder:
         parts = [Part(d, 1, n) for d, n in enumerate(shape)]
         nest = build(node, parts)
         for _ in range(MOST_SPLITS):
-            cut = self._cut(nest)
-            if cut is None:
+            cut = None if nest.contraction else self._cut(nest)
+            if cut is None:  # a contraction shares no loops with what it reads
                 break
             at, k = cut
             dim, divisor, n = parts[at]

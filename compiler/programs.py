@@ -71,15 +71,6 @@ def _bound(nodes: list[Node], asked: list[Node]) -> Bound:
     return _of_structure((form.key, form.values, "exactly"), nodes, asked).bind()
 
 
-def _alone(nodes: list[Node], asked: list[Node]) -> Bound:
-    """The program of nodes whose structure no others will have."""
-    form = canonical(nodes, asked)
-    program = _compiled(nodes, asked, form.extents, form.values)
-    if program.admits(form.values):
-        return program.bind(form.values)
-    return _compiled(nodes, asked).bind()
-
-
 def _of_structure(
     key: Any,
     nodes: list[Node],

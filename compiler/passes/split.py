@@ -29,6 +29,7 @@ SHORT = 8192  # terms of a sum that one thread may add up alone
 ACCURATE = 2048  # terms of a piece of a longer one, so that rounding errors stay small
 ENOUGH_BLOCKS = 32  # blocks of a matrix product that threads can share
 BLOCK = 4096  # its results
+FIXED_AXIS = 16  # iterations of an axis of one size that is cut rather than a dynamic one
 LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
@@ -48,6 +49,10 @@ def _split(node: Node) -> Node:
         return node
     kept = [e[1] for e in node.indices]
     reduced = [k for k in range(len(y.shape)) if k not in kept]
+    # a piece of a dynamic axis has a fixed length, so few examples would fill a part of one
+    fixed = [k for k in reduced if not isinstance(y.shape[k], Extent)]
+    if _is_product(y) and fixed and max(hint(y.shape[k]) for k in fixed) >= FIXED_AXIS:
+        reduced = fixed
     axis = max(reduced, key=lambda k: hint(y.shape[k]) * (8 if k == reduced[0] else 1))
     results, extent = hint(node.size), y.shape[axis]
     if _is_product(y) and results >= ENOUGH_RESULTS:
