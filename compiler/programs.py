@@ -37,7 +37,7 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
             if program is None:
                 callbacks = [n for n in nodes if isinstance(n, Escape)]
                 # a callback is made for certain sizes, and cannot be written to disk
-                program = _alone(nodes, asked) if callbacks else _bound(nodes, asked)
+                program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
                 if any(n.key is None for n in callbacks):
                     return program, leaves
                 _programs.put(map_extents(key, int), program, len(nodes))
