@@ -3,10 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from . import errors, linalg, random, safetensors
-from .batching import vmap
 from .compiler.signals import uninterrupted
 from .config import config
-from .control import cond, scan, while_loop
 from .convolution import (
     avg_pool2d,
     conv1d,
@@ -169,7 +167,6 @@ from .interchange import (
     result_type,
 )
 from .jit import jit
-from .kernels import kernel, numpy_code
 from .life import transaction
 from .linear import (
     addmm,
@@ -350,7 +347,6 @@ from .special import (
 )
 from .statistics import stats
 from .threads import get_num_threads, set_num_threads
-from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, then what is built on all of the above
@@ -370,3 +366,34 @@ def __getattr__(name: str) -> Any:
 
         return getattr(inspection, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Loaded when first used, because `import metaop` is to be quick.
+_LATER = {
+    "batching": ("vmap",),
+    "control": ("cond", "scan", "while_loop"),
+    "kernels": ("kernel", "numpy_code"),
+    "transforms": (
+        "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
+    ),
+}  # fmt: skip
+
+if TYPE_CHECKING:
+    from .batching import vmap
+    from .control import cond, scan, while_loop
+    from .kernels import kernel, numpy_code
+    from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+else:
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _LATER.items():
+            if name in names:
+                from importlib import import_module
+
+                for each in names:
+                    globals()[each] = getattr(import_module(f".{module}", __name__), each)
+                return globals()[name]
+        raise AttributeError(f"module 'metaop' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *(name for names in _LATER.values() for name in names)})
