@@ -1,5 +1,6 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors, linalg, random, safetensors
@@ -356,44 +357,33 @@ from .nn import optim  # isort: skip
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .batching import vmap
+    from .control import cond, scan, while_loop
     from .inspection import dump, explain
+    from .kernels import kernel, numpy_code
+    from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 
-def __getattr__(name: str) -> Any:
-    """`dump` and `explain`, which load the whole compiler: a program that is cached needs none."""
-    if name in ("dump", "explain"):
-        from . import inspection
-
-        return getattr(inspection, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-# Loaded when first used, because `import metaop` is to be quick.
+# What loads when first used, because `import metaop` is to be quick, and because a program that is
+# cached needs no compiler (which `dump` and `explain` load).
 _LATER = {
     "batching": ("vmap",),
     "control": ("cond", "scan", "while_loop"),
+    "inspection": ("dump", "explain"),
     "kernels": ("kernel", "numpy_code"),
     "transforms": (
         "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     ),
 }  # fmt: skip
 
-if TYPE_CHECKING:
-    from .batching import vmap
-    from .control import cond, scan, while_loop
-    from .kernels import kernel, numpy_code
-    from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-else:
 
-    def __getattr__(name: str) -> Any:
-        for module, names in _LATER.items():
-            if name in names:
-                from importlib import import_module
+def __getattr__(name: str) -> Any:
+    """The functions of `_LATER`."""
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(_import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-                for each in names:
-                    globals()[each] = getattr(import_module(f".{module}", __name__), each)
-                return globals()[name]
-        raise AttributeError(f"module 'metaop' has no attribute {name!r}")
 
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *(name for names in _LATER.values() for name in names)})
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _LATER.values() for name in names)})
