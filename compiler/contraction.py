@@ -966,8 +966,9 @@ class _Builder:
         if isinstance(value, Load) and value.fill == 0:
             guard = conjunction(conjunction(value.guard, guard), exists)
             return Load(value.buffer, value.offset, guard, value.fill, value.dtype)
-        if exists != TRUE:
-            value = _guarded(value, exists, {})
+        needed = conjunction(guard, exists)
+        if needed != TRUE:
+            value = _guarded(value, needed, {})
         if guard == TRUE:
             return value
         zero = Const(0.0, value.dtype)

@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 
 from metaop.config import config
 
-PASSES = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "loop_simplify", "loop_rotate",
+PASSES = ("sroa", "simplify_cfg", "instruction_combine", "loop_simplify", "loop_rotate",
           "instruction_combine", "simplify_cfg")  # fmt: skip
 
 

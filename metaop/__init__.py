@@ -350,6 +350,8 @@ from .statistics import stats
 from .threads import get_num_threads, set_num_threads
 from .var import Var, assign_all, grad, sync
 
+from . import support  # isort: skip
+
 # last: the methods, then what is built on all of the above
 from . import methods, nn  # isort: skip
 from .nn import optim  # isort: skip

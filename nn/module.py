@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import metaop as mo
-from metaop.errors import is_own, origin, user_site
-from metaop.graph import recording
-from metaop.life import in_transaction
-from metaop.traced import Watched, changes
+from metaop import support
 
 from .parameter import Parameter
 
@@ -92,7 +89,7 @@ class Module:
 
     training: bool = True
     _is_layer = False  # True where forward is metaop's own code
-    _watched = True  # every change of an attribute counts in `changes`
+    _watched = True  # every change of an attribute counts in `support.changes`
     # Names in the state dict that a dict to be loaded may leave out.
     optional_state: frozenset[str] = frozenset()
 
@@ -107,7 +104,7 @@ class Module:
             if method is not None:
                 cls.forward = cls.execute = method  # type: ignore[method-assign]
                 code = getattr(method, "__code__", None)
-                cls._is_layer = code is not None and is_own(code.co_filename)
+                cls._is_layer = code is not None and support.is_own(code.co_filename)
                 return
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -118,31 +115,31 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward(*args, **kwargs)`; if it raises, no write that it recorded remains."""
-        if recording.trace is not None:
-            self._meet(recording.trace)
-        if not in_transaction():
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
+        if not support.in_transaction():
             with mo.transaction():
                 return self._forward(args, kwargs)
         return self._forward(args, kwargs)
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """All that a layer of metaop's own records has one site, which is looked for once."""
-        if origin.layer is not None or not self._is_layer or self.__dict__.get("_modules"):
+        if support.origin.layer is not None or not self._is_layer or self.__dict__.get("_modules"):
             return self.forward(*args, **kwargs)
         if "forward" in self.__dict__:
             return self.forward(*args, **kwargs)
-        origin.layer = user_site()
+        support.origin.layer = support.user_site()
         try:
             return self.forward(*args, **kwargs)
         finally:
-            origin.layer = None
+            support.origin.layer = None
 
     # --- attributes -------------------------------------------------------------------------------
 
     def _table(self, table: str) -> dict[str, Any]:
         entries = self.__dict__.get(table)
         if entries is None:
-            entries = self.__dict__[table] = Watched()
+            entries = self.__dict__[table] = support.Watched()
         return entries
 
     def _meet(self, trace: Any, label: str = "") -> None:
@@ -155,8 +152,8 @@ class Module:
             )
 
     def __getattr__(self, name: str) -> Any:
-        if recording.trace is not None:
-            self._meet(recording.trace)
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
         for table in TABLES:
             entries = self.__dict__.get(table, {})
             if name in entries:
@@ -173,9 +170,9 @@ class Module:
         return f"{message}; did you mean {' or '.join(close)}?" if close else message
 
     def __setattr__(self, name: str, value: Any) -> None:
-        changes.count += 1
-        if recording.trace is not None:
-            self._meet(recording.trace)
+        support.changes.count += 1
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
         if isinstance(value, Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -200,9 +197,9 @@ class Module:
         self._table(table)[name] = value
 
     def __delattr__(self, name: str) -> None:
-        changes.count += 1
-        if recording.trace is not None:
-            self._meet(recording.trace)
+        support.changes.count += 1
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
         table = self._home(name)
         if table is None:
             object.__delattr__(self, name)

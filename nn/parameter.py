@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import metaop as mo
-from metaop.extent import plain
+from metaop import support
 
 
 class Parameter(mo.Var):
@@ -21,4 +21,6 @@ class Parameter(mo.Var):
 
     def __init__(self, data: Any, requires_grad: bool = True, dtype: Any = None):
         super().__init__(data, dtype=dtype, requires_grad=requires_grad)
-        self._node.shape = plain(self.shape)  # another size of a parameter is another program
+        self._node.shape = support.plain(
+            self.shape
+        )  # another size of a parameter is another program

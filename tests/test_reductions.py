@@ -299,8 +299,8 @@ def test_sum_of_ten_million_ones_is_exact():
 
 def test_long_columns_of_a_wide_matrix_are_summed_in_pieces():
     tall, short = mo.zeros(40_000, 4096).sum(0), mo.zeros(4000, 4096).sum(0)
-    assert len(mo.explain(tall).kernels) == 2
-    assert len(mo.explain(short).kernels) == 1
+    partial = [mo.dump(x, "canonical").count("reindex_reduce.add") for x in (tall, short)]
+    assert partial == [2, 1]
 
 
 @pytest.mark.parametrize("shape, axis", [

@@ -6,11 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import metaop as mo
-from metaop import Var
-from metaop.errors import is_own, origin, user_site
-from metaop.graph import recording
-from metaop.traced import Cells, Counters, Watched, changes
-from metaop.tracing import outside
+from metaop import Var, support
 
 Group = dict[str, Any]
 State = dict[str, Any]
@@ -35,7 +31,7 @@ class Optimizer:
 
     params: an iterable of Vars, or of groups `{"params": [...], "lr": ...}` whose hyperparameters
     override `defaults`.  A subclass says which zero-initialised Vars it keeps per parameter
-    (`state_names`) and how a step changes them (`update`); everything else is here.
+    (`state_names`) and how a step support.changes them (`update`); everything else is here.
 
     param_groups: the groups, hyperparameters readable and writable at any time.
     state: parameter -> its Vars by name, and "step", the number of steps it has made.
@@ -49,7 +45,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]):
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
-        self.state: dict[Var, State] = Watched()
+        self.state: dict[Var, State] = support.Watched()
         if isinstance(params, Var):
             raise TypeError(f"params must be an iterable of Vars or groups, write [{params!r}]")
         groups = list(params)
@@ -63,7 +59,7 @@ class Optimizer:
     _watched = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        changes.count += 1
+        support.changes.count += 1
         object.__setattr__(self, name, value)
 
     # --- what a subclass defines ------------------------------------------------------------------
@@ -75,7 +71,7 @@ class Optimizer:
     def update(
         self, parameter: Var, gradient: Var, state: State, group: Group
     ) -> tuple[Var, dict[str, Var]]:
-        """The parameter's new value and the new values of its state; changes nothing.
+        """The parameter's new value and the new values of its state; support.changes nothing.
 
         `state["step"]` is the number of this step, from 1.
         """
@@ -94,7 +90,7 @@ class Optimizer:
             if id(parameter) in known:
                 raise ValueError("a parameter appears in more than one place of the groups")
             known.add(id(parameter))
-        group = Cells({**self.defaults, **param_group, "params": params})
+        group = support.Cells({**self.defaults, **param_group, "params": params})
         self.param_groups.append(group)
         for parameter in params:
             if parameter.requires_grad:
@@ -105,17 +101,17 @@ class Optimizer:
         state = self.state.get(parameter)
         missing = [n for n in self.state_names(group) if state is None or n not in state]
         if state is None or missing:
-            with outside() as trace:
+            with support.outside() as trace:
                 state = self._complete(parameter, missing)
             if trace is not None:
                 trace.adopt(*[dict.__getitem__(state, name) for name in missing])
-        if recording.trace is not None:
-            recording.trace.guard_entry(self.state, parameter, state)
+        if support.recording.trace is not None:
+            support.recording.trace.guard_entry(self.state, parameter, state)
         return state
 
     def _complete(self, parameter: Var, missing: list[str]) -> State:
         """The state of a parameter with zeros for what is missing."""
-        state = self.state.setdefault(parameter, Counters(step=0))
+        state = self.state.setdefault(parameter, support.Counters(step=0))
         for name in missing:
             state[name] = mo.zeros(parameter.shape, dtype=parameter.dtype).sync()
         return state
@@ -139,8 +135,8 @@ class Optimizer:
             group["lr"] = value
 
     def _trained(self) -> Iterator[tuple[Var, Group]]:
-        if recording.trace is not None:
-            self._meet(recording.trace, type(self).__name__)
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace, type(self).__name__)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.requires_grad:
@@ -150,8 +146,8 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set `.grad` of every parameter to None, or to zeros with set_to_none=False."""
-        if recording.trace is not None:
-            self._meet(recording.trace, type(self).__name__)
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace, type(self).__name__)
         for group in self.param_groups:
             for parameter in group["params"]:
                 keep = not set_to_none and parameter.grad is not None
@@ -168,12 +164,15 @@ class Optimizer:
         """
         moved = list(self._gradients(loss))
         with mo.uninterrupted(), mo.no_grad():
-            if is_own(type(self).update.__code__.co_filename) and origin.layer is None:
-                origin.layer = user_site()  # once for all parameters
+            if (
+                support.is_own(type(self).update.__code__.co_filename)
+                and support.origin.layer is None
+            ):
+                support.origin.layer = support.user_site()  # once for all parameters
                 try:
                     self._move(moved)
                 finally:
-                    origin.layer = None
+                    support.origin.layer = None
             else:
                 self._move(moved)
         mo.sync()
@@ -233,7 +232,7 @@ class Optimizer:
                 f"load_state_dict: groups have {here} parameters here, {there} in the state dict"
             )
         states = {int(number): state for number, state in state_dict["state"].items()}
-        loaded: dict[Var, State] = Watched()
+        loaded: dict[Var, State] = support.Watched()
         for group, saved_group in zip(self.param_groups, saved, strict=True):
             for parameter, number in zip(group["params"], saved_group["params"], strict=True):
                 if number in states:
@@ -254,7 +253,7 @@ class Optimizer:
 
 def _read(cells: dict[str, Any]) -> dict[str, Any]:
     """The entries, as a trace reads them."""
-    return cells.read() if isinstance(cells, Cells) else cells
+    return cells.read() if isinstance(cells, support.Cells) else cells
 
 
 def _snapshot(value: Any) -> Any:
@@ -262,7 +261,7 @@ def _snapshot(value: Any) -> Any:
 
 
 def _loaded_state(parameter: Var, saved: Mapping[str, Any]) -> State:
-    state: State = Counters()
+    state: State = support.Counters()
     for name, value in saved.items():
         if name == "step":
             state[name] = int(value)

@@ -348,7 +348,7 @@ def checker(monkeypatch):
                     found.launch(launch, table)
 
     programs._programs.clear()  # programs prepared earlier run natively
-    monkeypatch.setattr(program_module.Bound, "_native", staticmethod(watched))
+    monkeypatch.setattr(program_module, "_native", watched)
     monkeypatch.setattr(program_module, "executor", lambda: Runner)
     yield found
     programs._programs.clear()  # and these do not

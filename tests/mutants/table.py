@@ -56,14 +56,14 @@ MUTANTS = [
     Mutant(
         "split: the last, shorter piece is dropped",
         "compiler/passes/split.py",
-        "length = -(-y.shape[axis] // pieces)",
-        "length = y.shape[axis] // pieces",
+        "return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))",
+        "return _in_pieces(node, kept, axis, pieces, extent // pieces)",
         f"{COMPILER}/test_passes.py -k split",
     ),
     Mutant(
         "share: a key without the fill",
         "metaop/graph.py",
-        'signature = ("reindex", shape, pieces, repr(fill))',
+        'signature = ("reindex", shape, pieces, text)',
         'signature = ("reindex", shape, pieces)',
         f"{COMPILER}/test_program.py -k share_a_key",
     ),
@@ -134,8 +134,8 @@ MUTANTS = [
     Mutant(
         "program: two phases run as one",
         "compiler/assemble.py",
-        "if not phases or nest.target in made or made.intersection(nest.reads):",
-        "if not phases or nest.target in made:",
+        "needs = [written[b] for b in (*reads, *writes) if b in written]",
+        "needs = [written[b] for b in writes if b in written]",
         f"{COMPILER}/test_program.py -k phase",
     ),
     Mutant(
