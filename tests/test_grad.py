@@ -62,7 +62,8 @@ INTEGERS = ([-7, 5, 3, -2], [2, 3, 1, 2])
 CASES: dict[str, tuple[tuple[Any, ...], int]] = {
     **dict.fromkeys(
         (
-            "neg copy again barrier exp exp2 expm1 sin cos atan sinh cosh tanh asinh sigmoid erf erfc abs"
+            "neg copy again barrier exp exp2 expm1 sin cos atan sinh cosh tanh asinh sigmoid erf "
+            "erfc abs"
         ).split(),
         ((ANY,), 3),
     ),
