@@ -1,12 +1,11 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors, linalg, random, safetensors
-from .batching import vmap
 from .compiler.signals import uninterrupted
 from .config import config
-from .control import cond, scan, while_loop
 from .convolution import (
     avg_pool2d,
     conv1d,
@@ -169,7 +168,6 @@ from .interchange import (
     result_type,
 )
 from .jit import jit
-from .kernels import kernel, numpy_code
 from .life import transaction
 from .linear import (
     addmm,
@@ -350,7 +348,6 @@ from .special import (
 )
 from .statistics import stats
 from .threads import get_num_threads, set_num_threads
-from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .var import Var, assign_all, grad, sync
 
 from . import support  # isort: skip
@@ -362,13 +359,33 @@ from .nn import optim  # isort: skip
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .batching import vmap
+    from .control import cond, scan, while_loop
     from .inspection import dump, explain
+    from .kernels import kernel, numpy_code
+    from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+
+
+# What loads when first used, because `import metaop` is to be quick, and because a program that is
+# cached needs no compiler (which `dump` and `explain` load).
+_LATER = {
+    "batching": ("vmap",),
+    "control": ("cond", "scan", "while_loop"),
+    "inspection": ("dump", "explain"),
+    "kernels": ("kernel", "numpy_code"),
+    "transforms": (
+        "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
+    ),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """`dump` and `explain`, which load the whole compiler: a program that is cached needs none."""
-    if name in ("dump", "explain"):
-        from . import inspection
-
-        return getattr(inspection, name)
+    """The functions of `_LATER`."""
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(_import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _LATER.values() for name in names)})

@@ -165,7 +165,12 @@ def median(
     is even (NumPy's, not torch's lower one); NaN if there is one."""
     axis = axis if dim is None else dim
     ordered, axes = _sorted_last("median", x, axis)
-    return _finish(_between(ordered, 0.5), axes, keepdims or keepdim)
+    half = ordered.shape[-1] // 2
+    value = ordered[..., half]
+    if ordered.shape[-1] % 2 == 0:
+        value = el.multiply(el.add(ordered[..., half - 1], value), 0.5)
+    last = ordered[..., -1]
+    return _finish(el.where(el.isnan(last), last, value), axes, keepdims or keepdim)
 
 
 def quantile(

@@ -37,7 +37,8 @@ def _log_sum(operation: str, a: Any, b: Any, base: float) -> Var:
     x, y = _floats(operation, a, b)
     first = el.greater_equal(x, y)
     high, low = el.where(first, x, y), el.where(first, y, x)
-    distance = el.where(el.isfinite(high), el.subtract(low, high), 0.0)
+    endless = el.logical_and(el.isinf(high), el.equal(low, low))  # low is not NaN
+    distance = el.where(endless, 0.0, el.subtract(low, high))
     if base != math.e:
         distance = el.multiply(distance, math.log(base))
     grown = el.log1p(el.exp(distance))

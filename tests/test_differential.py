@@ -169,7 +169,7 @@ ALONG: dict[str, tuple[Any, str, bool]] = {  # NumPy's, dtypes, may be empty alo
     "nanprod": (np.nanprod, "float64", True), "nanmax": (np.nanmax, "float32 float64", False),
     "nanmin": (np.nanmin, "float32 float64 int8", False),
     "nanmean": (np.nanmean, "float32 float64", True),
-    "nanvar": (np.nanvar, "float64", True), "median": (np.median, "float64 int32", False),
+    "nanvar": (np.nanvar, "float64", True), "median": (np.median, "float64", False),
     "max": (np.max, EVERY, False), "argmin": (np.argmin, EVERY, False),
     "count_nonzero": (np.count_nonzero, EVERY, True), "flip": (np.flip, EVERY, True),
 }  # fmt: skip
