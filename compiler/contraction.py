@@ -859,7 +859,7 @@ class _Builder:
             _several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
         )
         self.blocked = self.blocked or blocks.windows is not None
-        self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.inner}
+        self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.loops}
         for loop, (_, part) in c.ends.items():
             if loop not in self.ends:
                 for factor in (c.a, c.b):
@@ -939,7 +939,10 @@ class _Builder:
     def pieces(self, side: Cut, block: int) -> Expr:
         """How many pieces of the loop there are in a block."""
         if side.count == 1:
-            return self.integer(side.extent)
+            return self.end(side.loop) if side.loop in self.ends else self.integer(side.extent)
+        if side.loop in self.ends:
+            left = ("sub", self.end(side.loop), _times(self.i(block), side.size))
+            return ("max", ("min", left, side.size), 0)
         left = ("sub", self.integer(side.extent), _times(self.i(block), side.size))
         return ("min", left, side.size)
 
@@ -1034,7 +1037,10 @@ class _Builder:
     ) -> list[Stmt]:  # fmt: skip
         """Loops over one row, the innermost one a vector loop, around fill(number, value)."""
         for merged in range(len(side.loops)):
-            if len(side.loops) - merged > 1 and self.ends.keys() & set(side.loops[merged:]):
+            within = set(
+                side.loops[max(merged, 1) :]
+            )  # the first may end early: what is left runs on
+            if len(side.loops) - merged > 1 and self.ends.keys() & within:
                 continue  # these do not follow each other at a fixed distance
             order, number, places = self.row_loops(side, block, merged)
             index = self.mapping(self.at(row, *places))
