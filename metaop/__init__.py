@@ -167,7 +167,6 @@ from .interchange import (
     isdtype,
     result_type,
 )
-from .jit import jit
 from .life import transaction
 from .linear import (
     addmm,
@@ -350,19 +349,19 @@ from .statistics import stats
 from .threads import get_num_threads, set_num_threads
 from .var import Var, assign_all, grad, sync
 
-from . import support  # isort: skip
-
-# last: the methods, then what is built on all of the above
-from . import methods, nn  # isort: skip
-from .nn import optim  # isort: skip
+# last: the methods, of what is above
+from . import methods  # isort: skip
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import nn, support
     from .batching import vmap
     from .control import cond, scan, while_loop
     from .inspection import dump, explain
+    from .jitted import jit
     from .kernels import kernel, numpy_code
+    from .nn import optim
     from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 
@@ -372,6 +371,7 @@ _LATER = {
     "batching": ("vmap",),
     "control": ("cond", "scan", "while_loop"),
     "inspection": ("dump", "explain"),
+    "jitted": ("jit",),
     "kernels": ("kernel", "numpy_code"),
     "transforms": (
         "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
@@ -379,8 +379,13 @@ _LATER = {
 }  # fmt: skip
 
 
+_MODULES_LATER = {"nn": ".nn", "optim": ".nn.optim", "support": ".support"}
+
+
 def __getattr__(name: str) -> Any:
-    """The functions of `_LATER`."""
+    """The functions of `_LATER`, and the modules that `import metaop` alone does not need."""
+    if name in _MODULES_LATER:
+        return _import_module(_MODULES_LATER[name], __name__)
     for module, names in _LATER.items():
         if name in names:
             return getattr(_import_module(f".{module}", __name__), name)
@@ -388,4 +393,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _LATER.values() for name in names)})
+    later = {name for names in _LATER.values() for name in names}
+    return sorted({*globals(), *_MODULES_LATER, *later})
