@@ -46,7 +46,7 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
     key: list[Any] = []
     for position, node in enumerate(nodes):
         number[node] = position
-        if is_leaf(node):
+        if node.storage is not None or (type(node) is Scalar and not node.literal):
             leaves.append(node)
             key.append(("leaf", node.shape, node.dtype.name, isinstance(node, Scalar)))
         else:
