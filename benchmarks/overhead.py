@@ -23,6 +23,8 @@ import numpy as np
 import metaop as mo
 from metaop import life, nn
 from metaop.compiler import executor, programs
+from metaop.compiler.program import run
+from metaop.graph import pending
 from metaop.nn import functional
 
 clock: Callable[[], float] = time.perf_counter
@@ -160,6 +162,28 @@ def count_nodes(step: Callable[..., Any], given: tuple[Any, ...]) -> int:
     return next(mo.graph._sequence) - before - 1
 
 
+def launches(rounds: int, count: int = 2000) -> dict[str, list[float]]:
+    """Seconds a launch of a kernel that doubles 16 numbers, in a program of so many phases."""
+    x = mo.array(np.ones(16, np.float32))
+    y = x * 2.0
+    program, leaves = programs.program_for(pending([y._node]), [y._node])
+    storages = run(program, leaves)
+    (launch,) = program.launches
+    runner = executor.executor()
+    times: dict[str, list[float]] = {}
+    for threads in (1, 2):
+        one = executor.Launch(launch.address, [*launch.slots, *launch.integers], threads)
+        phases = executor.NativeProgram([[one]] * count)
+        runner.run(phases, program.table_address, threads)
+        found = times[f"{threads} thread{'s' * (threads > 1)}"] = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            runner.run(phases, program.table_address, threads)
+            found.append((time.perf_counter() - start) / count)
+    del storages
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16)
@@ -182,6 +206,9 @@ def main() -> None:
     for momentum in (0.0, 0.9):
         times = replayed_alone(options.batch, momentum, *size)
         print(f"  momentum {momentum}                : {shown(times, 'µs', 1e6)}")
+    print("a launch, each in a phase of its own:")
+    for name, values in launches(4 * options.rounds).items():
+        print(f"  {name:28}: {shown(values, 'µs', 1e6)}")
     parts = without_jit(options.batch, 0.9, *size)
     print(f"without jit, {parts.pop('nodes')[0]:.0f} nodes a step, microseconds a node:")
     for name, values in parts.items():
