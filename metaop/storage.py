@@ -19,6 +19,7 @@ POOL_BYTES = 1 << 30
 TINY = 16  # up to this size, as for numbers, a value has a quarter of a cache line
 SMALL = 4096  # up to this size a value lies in a slab
 SLAB_BYTES = 1 << 16
+MORE_THAN_USED = 1.0  # of what was in use at most: what is held before new memory is taken
 
 Block = tuple[Any, int, int]  # what owns the memory, the address, the size
 
@@ -63,16 +64,17 @@ class _Lease(weakref.ref):
 
 class Pool:
     """Free memory by size class, bounded in bytes: past the bound the class that was not used for
-    longest goes back to the system.  A request may get a block of up to twice its size, so that
+    longest goes back to the system.  A request may get a block of up to twice its size, and before
+    new memory is taken, so much goes back that what is held is hardly more than ever was in use: so
     batches of many sizes need hardly more memory than one of the largest.
 
-    lent_bytes: all that was ever lent, a clock for whoever bounds memory.
+    lent_bytes: all that was ever lent, a clock for whoever bounds memory; used_bytes: lent now.
     """
 
     def __init__(self, limit: int = POOL_BYTES):
         self.limit = limit
         self.free_bytes = 0
-        self.lent_bytes = 0
+        self.lent_bytes = self.used_bytes = self._most_used = 0
         self._returned: deque[_Lease] = deque()
         self.give: Any = self._returned.append
         self._free: dict[int, list[Block]] = {}
@@ -90,15 +92,38 @@ class Pool:
             if blocks:
                 block = blocks.pop()
                 self.free_bytes -= block[2]
+                self._count(block[2])
                 return block
+            self._count(size)
             if size <= SMALL:
                 return self._slab(size)
+            while self.free_bytes + self.used_bytes > MORE_THAN_USED * self._most_used:
+                if not self._give_back_oldest():
+                    break
             try:
                 return *aligned_bytes(size), size
             except MemoryError:
                 self._free.clear()
                 self.free_bytes = 0
                 return *aligned_bytes(size), size
+
+    def _count(self, size: int) -> None:
+        self.used_bytes += size
+        self._most_used = max(self._most_used, self.used_bytes)
+
+    def _give_back_oldest(self) -> bool:
+        """Returns a block of the class that was not used for longest; False if there is none."""
+        last = self._last_return
+        while True:
+            oldest = min((s for s in last if s > SMALL), key=last.__getitem__, default=0)
+            if not oldest:
+                return False
+            blocks = self._free.get(oldest)
+            if blocks:
+                blocks.pop()
+                self.free_bytes -= oldest
+                return True
+            del last[oldest]
 
     def _larger(self, size: int) -> list[Block] | None:
         """Free blocks of the next class that has some, of classes up to twice the size."""
@@ -132,16 +157,9 @@ class Pool:
                 self._free.setdefault(size, []).append((lease.owner, lease.address, size))
                 self._last_return[size] = self.lent_bytes
                 self.free_bytes += size
-        while self.free_bytes > self.limit:
-            oldest = min(self._last_return, key=self._last_return.__getitem__, default=0)
-            blocks = self._free.get(oldest)
-            if blocks:
-                blocks.pop()
-                self.free_bytes -= oldest
-            elif oldest:
-                del self._last_return[oldest]
-            else:
-                self.free_bytes = 0
+                self.used_bytes -= size
+        while self.free_bytes > self.limit and self._give_back_oldest():
+            pass
 
     def clear(self) -> None:
         """Returns all free memory to the system."""
