@@ -53,6 +53,7 @@ from metaop.index import (
     unflatten,
 )
 
+from .arguments import name_extents
 from .loops import (
     LANES,
     Condition,
@@ -85,7 +86,6 @@ from .schedule import (
     Scheduled,
     distinct_names,
     map_nest,
-    name_arguments,
 )
 
 IndexMap = Callable[[Expr], Expr]
@@ -1232,7 +1232,7 @@ class _Builder:
         narrow = all(self.is_narrow(e) for e in indices)
         kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
         integers = dict(self.integers)
-        name_arguments(kernel, integers)
+        name_extents(kernel, integers)
         used = set().union(*map(integers_of, _indices(body)))
         used.update(*(integers_of(array.elements) for array in scratch))
         integers = {n: v for n, v in integers.items() if n in used}

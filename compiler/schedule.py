@@ -1177,13 +1177,6 @@ def _name_integers(kernel: Kernel, integers: dict[str, int]) -> None:
     _Integers(kernel, integers).run()
 
 
-def name_arguments(kernel: Kernel, integers: dict[str, int]) -> None:
-    """Makes arguments of the numbers that are not plain integers, and of them alone."""
-    _Arguments(kernel, integers).run()
-    for array in kernel.scratch:
-        array.elements = _Arguments(kernel, integers).arguments(array.elements)
-
-
 class _Integers:
     """Large extents and offsets become arguments, and every number that is an Argument."""
 
@@ -1278,17 +1271,3 @@ class _Integers:
         if stmt.how == "unroll":
             return self.kernel.extents[stmt.loop]
         return self.extent(stmt.stop)
-
-
-class _Arguments(_Integers):
-    """Numbers that are not plain integers become arguments; equal ones are one."""
-
-    def name(self, prefix: str, value: int) -> Expr:
-        found = next((n for n, v in self.integers.items() if type(v) is not int and v == value), "")
-        return ("val", found) if found else super().name(prefix, value)
-
-    def extent(self, e: Expr) -> Expr:
-        return self.arguments(e)
-
-    def offset(self, e: Expr) -> Expr:
-        return self.arguments(e)
