@@ -199,8 +199,11 @@ class _Writer:
         self.changes_structure = False
         self._label_children()
         self._find_paths()
-        for met in trace.met.values():
-            self._guard_met(met)
+        guarded: set[int] = set()
+        while more := [key for key in trace.met if key not in guarded]:
+            for key in more:  # a guard may meet what the trace only passed by
+                self._guard_met(trace.met[key])
+            guarded.update(more)
         self._guard_grads()
 
     # -- how a replay finds the Vars of the trace ---------------------------------------------

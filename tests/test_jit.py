@@ -513,6 +513,19 @@ def test_plain_var_attributes_are_state() -> None:
     assert call.count == 2  # without a state, and with one
 
 
+def test_a_module_may_have_children_that_are_never_called() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            self.used, self.idle = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: mo.Var) -> mo.Var:
+            return self.used(x)
+
+    net, x = Idle(), mo.ones((2, 3))
+    jitted = mo.jit(lambda x: net(x).sum())
+    assert jitted(x).item() == jitted(x).item() == net(x).sum().item()
+
+
 def test_methods_and_modules_can_be_jitted() -> None:
     class Trainer:
         def __init__(self) -> None:

@@ -141,7 +141,8 @@ def test_without_a_cache_the_result_is_the_same(filled: tuple[Path, dict[str, An
 
 def test_another_cpu_has_entries_of_its_own(filled: tuple[Path, dict[str, Any]], tmp_path: Path):
     folder = copy_of(filled, tmp_path / "cache")
-    assert train(folder, METAOP_CPU="generic")["compiled"] == filled[1]["compiled"]
+    other = train(folder, METAOP_CPU="generic")
+    assert other["compiled"] > 0 and other["loaded"] == 0
     again = train(folder)
     assert again["compiled"] == 0 and again["sha"] == filled[1]["sha"]
 

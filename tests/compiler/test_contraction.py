@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import metaop as mo
 from metaop.compiler import contraction, pipeline
-from metaop.compiler.contraction import Plan, classify, plan, prepared
+from metaop.compiler.contraction import Plan, blocks, build, plan
+from metaop.compiler.contraction.classify import classify, prepared
 from metaop.compiler.emit_python import emit_python
 from metaop.compiler.loops import show_kernel, verify
 from metaop.compiler.nest import Buffer, Nest
@@ -51,12 +52,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contraction, "KEPT", {"outer": (7, 12), "dot": (20,), "windows": (18,)})
-    monkeypatch.setattr(contraction, "MOST_ROWS", (4, 8))
-    monkeypatch.setattr(contraction, "MOST_DOT", 5)
-    monkeypatch.setattr(contraction, "MOST_COLUMNS", (30, 48))
-    monkeypatch.setattr(contraction, "SHARED", 3)
-    monkeypatch.setattr(contraction, "registers", lambda dtype: (16, dtype.itemsize // 4))
+    monkeypatch.setattr(blocks, "KEPT", {"outer": (7, 12), "dot": (20,), "windows": (18,)})
+    monkeypatch.setattr(blocks, "MOST_ROWS", (4, 8))
+    monkeypatch.setattr(blocks, "MOST_DOT", (5,))
+    monkeypatch.setattr(blocks, "MOST_COLUMNS", (30, 48))
+    for module in (blocks, build):
+        monkeypatch.setattr(module, "SHARED", 3)
+    monkeypatch.setattr(blocks, "registers", lambda dtype: (16, dtype.itemsize // 4))
     always(monkeypatch)
 
 

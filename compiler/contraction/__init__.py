@@ -1,0 +1,64 @@
+"""contraction: a sum of products as one kernel of register tiles over packed panels.
+
+    out[b, m, n] = sum over k of A(b, m, k) * B(b, n, k)
+
+ -> grid b, block of m, block of n:
+      serial block of k:
+        pack A, pack B                      into scratch, by evaluating their index maps
+        serial tile of n, tile of m:
+          vector lane:
+            acc[i][j] = 0
+            serial k:  acc[i][j] fma= A[i], B[j]
+            out[…] = acc[i][j]              or partial sums, if there are more blocks of k
+
+Every loop of a contraction is of one class: batch (both factors and the result), M (one factor and
+the result), N (the other and the result) or K (summed).  N is the class with the loop along which
+the result lies contiguous in memory.  A class may have several loops or none; nothing here knows
+what they stand for.  A factor is any expression over its loops: it is evaluated once per element of
+a panel, and 0 where the nest's guard does not hold, so windows, strides, borders and residue
+classes are matters of packing alone.
+
+Two forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: vectors along K, both
+panels as rows of k; for factors that lie contiguous along K, which to turn around would cost more.
+
+The order of additions depends on extents, index maps and the target's registers: k in order (dot:
+16 sums side by side, added up in a fixed tree at the end) within a block, then block after block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from metaop.extent import recording_guards
+
+from ..nest import Nest, Tree
+from ..schedule import distinct_names
+from .blocks import choose
+from .build import Builder, Plan
+from .classify import classify, pays, prepared
+
+__all__ = ["Plan", "plan"]
+
+
+def plan(work: Tree | Nest, name: str) -> Plan | None:
+    """The kernels of a contraction and of maps that read its result where they write their own;
+    None where loops without packing serve it better."""
+    tree = distinct_names(work if isinstance(work, Tree) else Tree(work.rank, [work]))
+    nest, after = tree.nests[0], tree.nests[1:]
+    if not nest.contraction or tree.last:
+        return None
+    if any(other.op is not None or other.named or other.checks for other in after):
+        return None
+    nest = dataclasses.replace(nest, carried=tuple(("i", k) for k in range(nest.rank)))
+    ready, exists = prepared(nest)
+    divided = len(ready.extents) > sum(n != 1 for n in nest.extents)
+    found = classify(ready, exists)
+    if found is None:
+        return None
+    with recording_guards():  # what only costs are decided by restricts no sizes
+        if not pays(found, divided):
+            return None
+        blocks = choose(found)
+    if blocks is None:
+        return None
+    return Builder(found, blocks, name, tree, after).plan()

@@ -1,0 +1,471 @@
+"""Which blocks and tiles a contraction is computed in: the options, what each costs, the cheapest.
+
+The options are compared with extents as plain numbers, many hundreds for a contraction; only the
+chosen one is written in formulas of the extents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from metaop.dtype import DType
+from metaop.extent import Extent, hint
+from metaop.index import TRUE, Expr, loops_of, simplify, substitute, terms_of
+
+from ..loops import LANES, rewrite, walk
+from .classify import Contraction, Factor
+
+
+@dataclass(eq=False)
+class Cut:
+    """Some loops of a class as blocks: outer loops | one loop in pieces of `size` | inner loops.
+
+    A block has up to `capacity` elements, numbered in row-major order.
+    """
+
+    outer: list[int]
+    loop: int
+    size: int
+    inner: list[int]
+    extent: int  # of the loop in pieces
+    step: int  # elements of the inner loops
+
+    @property
+    def capacity(self) -> int:
+        return self.size * self.step
+
+    @property
+    def count(self) -> int:
+        """Pieces of the loop."""
+        return -(-self.extent // self.size)
+
+    @property
+    def loops(self) -> list[int]:
+        """The loops inside a block, the one in pieces first."""
+        return [self.loop, *self.inner]
+
+
+def cut(loops: Sequence[int], extents: Sequence[int], most: int) -> Cut:
+    """Blocks of up to `most` elements, as equal as they can be; a loop of dynamic extent runs in
+    pieces of a fixed size."""
+    step, position = 1, len(loops) - 1
+    while position > 0 and step * hint(extents[loops[position]]) <= most // 2:
+        if isinstance(extents[loops[position]], Extent):
+            break
+        step *= extents[loops[position]]
+        position -= 1
+    loop = loops[position]
+    pieces = -(-hint(extents[loop]) // max(1, most // step))
+    size = -(-hint(extents[loop]) // pieces)
+    return Cut(list(loops[:position]), loop, size, list(loops[position + 1 :]), extents[loop], step)
+
+
+@dataclass(eq=False)
+class Flat:
+    """All loops of a class numbered by one index, in blocks that may cut across any of them."""
+
+    loops: list[int]
+    capacity: int
+    total: int
+
+    @property
+    def count(self) -> int:
+        """The number of blocks."""
+        return -(-self.total // self.capacity)
+
+
+def flat(c: Contraction, loops: list[int], tile: int, most: int) -> Flat:
+    """Blocks of whole tiles of up to `most` rows, as equal as they can be."""
+    total = c.size(loops)
+    return Flat(loops, evenly(hint(total), tile, most), total)
+
+
+def evenly(total: int, tile: int, most: int) -> int:
+    """Rows of a block of whole tiles, so that blocks are as equal as they can be."""
+    tiles = -(-total // tile)
+    blocks = -(-tiles // max(1, most // tile))
+    return -(-tiles // blocks) * tile
+
+
+def several(count: int) -> bool:
+    """True for a loop that may have more than one iteration."""
+    return isinstance(count, Extent) or count > 1
+
+
+def odd_lines(elements: int) -> int:
+    """A row length from which rows spread over all sets of a cache: an odd number of vectors."""
+    return (-(-elements // LANES) | 1) * LANES
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of results in registers: rows x vectors of columns (dot: rows x columns)."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(eq=False)
+class Blocks:
+    """Everything that is chosen: form, tile, blocks."""
+
+    form: str  # "outer" or "dot"
+    tile: Tile
+    m: Flat
+    n: Cut | Flat
+    k: Cut
+    grid_n: list[int]  # loops of n that are outside all blocks
+    windows: Windows | None = None
+
+    @property
+    def columns(self) -> int:
+        """Columns of a block, with those between the rows of windows that are computed in vain."""
+        if self.windows is None:
+            return self.n.capacity
+        assert isinstance(self.n, Cut)
+        return self.windows.columns(self.n.size)
+
+
+@dataclass(eq=False)
+class Windows:
+    """B packed as it lies, borders included, instead of once for every tap of a window.
+
+    A loop i of n and a loop q of k of which B knows only i + d * q: the panel has one axis for the
+    two, longer by the reach of the taps, and column j at tap q is the element j + d * q further on.
+    Columns run on from row to row of the panel, over its borders too; those results are dropped.
+    """
+
+    factor: Factor  # with i for i + d * q, counted from the first tap
+    taps: dict[int, tuple[int, int]]  # loop of n -> (loop of k, d)
+    lengths: list[int]  # of the panel's axes, one for each loop of a block of n
+    first: list[int]  # the loops of a block of k that are no taps
+    axes: list[int]  # the loops of the block of n
+
+    @property
+    def pitch(self) -> list[int]:
+        """How far apart neighbours along an axis are."""
+        return [math.prod(self.lengths[p + 1 :]) for p in range(len(self.lengths))]
+
+    @property
+    def plane(self) -> int:
+        """The distance of panels for different k that are no taps."""
+        return odd_lines(math.prod(self.lengths) + LANES)
+
+    def columns(self, pieces: int) -> int:
+        """Columns of `pieces` steps of the first loop."""
+        return pieces * self.pitch[0] - self.tail
+
+    @property
+    def tail(self) -> int:
+        """What the last step lacks: it ends with its last result, not with the border."""
+        inner = zip(self.axes[1:], self.lengths[1:], self.pitch[1:])
+        return self.pitch[0] - 1 - sum((n - 1 - self.reach(k)) * p for k, n, p in inner)
+
+    def reach(self, loop: int) -> int:
+        """By how much the taps make an axis longer."""
+        return self._reach.get(loop, 0)
+
+    def __post_init__(self) -> None:
+        self._reach: dict[int, int] = {}
+
+    def count(self, c: Contraction) -> int:
+        """The number of taps."""
+        return c.size([q for q, _ in self.taps.values()])
+
+    def farthest(self) -> int:
+        """The distance of the last tap from the first."""
+        return sum(self.reach(k) * p for k, p in zip(self.axes, self.pitch))
+
+
+def find_windows(c: Contraction, n: Cut, k: Cut) -> Windows | None:
+    """The windows of B within blocks of n and k, None if there are none."""
+    extents = list(c.nest.extents)
+    factor, taps, reach = c.b, {}, {}
+    candidates = [q for q in k.loops if q != k.loop or not several(k.count)]
+    for loop in n.loops:
+        own = c.b.access.get(("i", loop), 0)
+        steps = {q: c.b.access.get(("i", q), 0) for q in candidates if own}
+        fitting = [q for q, step in steps.items() if step and step % own == 0]
+        for q in sorted(fitting, key=lambda q: abs(steps[q])):
+            distance = steps[q] // own
+            longer = abs(distance) * (c.nest.extents[q] - 1)
+            if longer > c.nest.extents[loop]:
+                continue
+            moved = _from_first_tap(factor, loop, q, distance, extents)
+            if moved is not None:
+                factor, taps[loop] = moved, (q, distance)
+                reach[loop] = longer
+                extents[loop] += reach[loop]
+                candidates.remove(q)
+                break
+    if not taps:
+        return None
+    used = {q for q, _ in taps.values()}
+    lengths = [n.size if loop == n.loop else c.nest.extents[loop] for loop in n.loops]
+    lengths = [length + reach.get(loop, 0) for loop, length in zip(n.loops, lengths)]
+    found = Windows(factor, taps, lengths, [q for q in k.loops if q not in used], n.loops)
+    found._reach = reach
+    return found
+
+
+def _from_first_tap(
+    factor: Factor, loop: int, tap: int, distance: int, extents: list[int]
+) -> Factor | None:
+    """The factor in terms of i + d * q alone, None if it knows i or q apart."""
+    reach = abs(distance) * (extents[tap] - 1)
+    longer = [n + reach if k == loop else n for k, n in enumerate(extents)]
+    at: list[Expr] = [("i", k) for k in range(len(extents))]
+    at[loop] = ("sub", ("i", loop), ("mul", ("i", tap), distance))
+    if distance < 0:
+        at[loop] = ("sub", at[loop], reach)
+
+    def index(e: Expr) -> Expr:
+        return simplify(substitute(e, at), longer)
+
+    value, guard = rewrite(factor.value, index, {}), index(factor.guard)
+    found = [guard, *(e for part in walk(value) for e in part.indices)]
+    if any(tap in loops_of(e) for e in found):
+        return None
+    return Factor(value, guard, factor.access)
+
+
+# What is tried: products added up before a tile moves on, rows and columns of a block.
+KEPT = {"outer": (128, 192, 320, 640), "dot": (512, 1024), "windows": (256, 640)}
+MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
+MOST_COLUMNS = (128, 256, 400, 800)
+MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
+ENOUGH_SUMS = 0.43  # of the registers
+MOST_TILE_ROWS, MOST_TILE_COLUMNS = 24, 8
+
+
+def registers(dtype: DType) -> tuple[int, int]:
+    """How many vector registers there are, and how many a vector of 16 lanes takes."""
+    from ..machine import cpu_features  # llvmlite loads when something is compiled
+
+    features = cpu_features()
+    wide, count = (64, 32) if "+avx512f" in features else (32, 16) if "+avx" in features else (
+        (16, 32) if "+neon" in features else (16, 16)
+    )  # fmt: skip
+    return count, max(1, LANES * dtype.itemsize // wide)
+
+
+def tiles(form: str, dtype: DType, most: int) -> list[Tile]:
+    """The tiles of up to `most` rows whose sums and operands fit in registers and nearly fill half
+    of them, of those with as many tiles in `most` rows the one with the fewest rows."""
+    count, each = registers(dtype)
+    most = hint(most)
+    found: dict[tuple[int, int], Tile] = {}
+    for rows in range(min(most, MOST_TILE_ROWS), 0, -1):
+        for columns in range(1, MOST_TILE_COLUMNS + 1):
+            operands = columns * each + 1 if form == "outer" else (min(rows, columns) + 1) * each
+            sums = rows * columns * each
+            fits = sums + operands <= count
+            if fits and (sums >= ENOUGH_SUMS * count or rows == most):
+                found[columns, -(-most // rows)] = Tile(rows, columns)
+    return list(found.values())
+
+
+def choose(c: Contraction) -> Blocks | None:
+    """The cheapest blocks of a contraction, None if no tile fits in the registers.
+
+    What decides the order in which products are added, the form and the blocks of *dot*, depends on
+    extents and on where the operands would lie in memory, not on what happens to be stored.
+    """
+    costs = Costs(c)
+    options = [(costs.of(one), one) for one in (*_dot_options(c), *_outer_options(c))]
+    if not options:
+        return None
+    cost, best = min(options, key=lambda option: option[0])
+    if best.form == "outer":
+        windows = [(costs.of(one), one) for one in _window_options(c)]
+        cost, best = min([(cost, best), *windows], key=lambda option: option[0])
+    return best.blocks(c)
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """Blocks that may be chosen: the limits that they are cut by."""
+
+    form: str
+    tile: Tile
+    rows: int
+    n: Cut | int  # dot: columns
+    k: Cut
+    windows: Windows | None = None
+
+    def blocks(self, c: Contraction) -> Blocks:
+        """The blocks themselves."""
+        m = flat(c, c.m, self.tile.rows, self.rows)
+        if isinstance(self.n, Cut):
+            return Blocks(self.form, self.tile, m, self.n, self.k, self.n.outer, self.windows)
+        return Blocks(self.form, self.tile, m, flat(c, c.n, self.tile.columns, self.n), self.k, [])
+
+
+def _dot_options(c: Contraction) -> Iterator[Option]:
+    kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT["dot"]]
+    for tile in tiles("dot", c.nest.value.dtype, c.size(c.m)):
+        for rows in MOST_DOT:
+            for columns in MOST_DOT:
+                for k in kept:
+                    yield Option("dot", tile, rows, columns, k)
+
+
+def _outer_options(c: Contraction) -> Iterator[Option]:
+    kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT["outer"]]
+    return _with_tiles(c, [(n, k, None) for n in _columns(c) for k in kept])
+
+
+def _window_options(c: Contraction) -> Iterator[Option]:
+    inner: list[tuple[Cut, Cut, Windows | None]] = []
+    for n in _columns(c):
+        for depth in KEPT["windows"]:
+            k = cut(c.k, c.nest.extents, depth)
+            windows = find_windows(c, n, k)
+            inner += [(n, k, windows)] if windows is not None else []
+    return _with_tiles(c, inner)
+
+
+def _columns(c: Contraction) -> list[Cut]:
+    return [cut(_by_stride(c), c.nest.extents, most) for most in MOST_COLUMNS]
+
+
+def _with_tiles(
+    c: Contraction, inner: Sequence[tuple[Cut, Cut, Windows | None]]
+) -> Iterator[Option]:
+    """The form with vectors along n, with every tile and every number of rows."""
+    for tile in tiles("outer", c.nest.value.dtype, c.size(c.m)):
+        for rows in MOST_ROWS:
+            for n, k, windows in inner:
+                yield Option("outer", tile, rows, n, k, windows)
+
+
+# --------------------------------------------------------------------------------------------- cost
+
+# Cycles for 16 products, where one multiply-add of a vector takes one: fitted to measured times of
+# some forty blockings of each of a dozen contractions.
+DOT = 0.65  # a vector that a tile of dots loads, by its products
+LOAD = 0.35  # a vector that a tile loads (an element costs nothing: it is an operand)
+FIRST_CACHE, FAR_LOAD = 30_000, 0.8  # bytes of a panel that stay there; a vector from the second
+SECOND_CACHE, FAR_ROW = 700_000, 0.25  # the same of the second cache, and an element
+PARTIAL, FAR_PARTIAL, LANE_PARTIAL = 15.0, 15.0, 90.0  # 16 sums fetched and put away
+COPY, GUARDED, GATHER = 1.5, 3.0, 15.0  # of 16 elements packed: plainly, conditions, with a stride
+APART = 5.0  # of 16 elements that lie 2 to 4 apart
+SHORT_LOOP = 8.0  # to begin a row
+STREAM = 0.5  # to bring an element of a panel near again for another block
+LATENCY = 8  # sums that must be under way
+ENOUGH_ITEMS, FEW_ITEMS = 16, 0.25
+SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
+
+
+class Costs:
+    """What the options of one contraction cost."""
+
+    def __init__(self, c: Contraction):
+        self.c = c
+        self.itemsize = c.nest.value.dtype.itemsize
+        self.m, self.n, self.k = (hint(c.size(loops)) for loops in (c.m, c.n, c.k))
+        self.batch = hint(c.size(c.batch))
+        self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
+        self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
+
+    def of(self, option: Option) -> float:
+        """Cycles for 16 products, with what tiles compute beyond the edges."""
+        dot, tile, n = option.form == "dot", option.tile, option.n
+        depth = min(hint(option.k.capacity), self.k)
+        rows = min(evenly(self.m, tile.rows, option.rows), self.m)
+        waste = -(-self.m // tile.rows) * tile.rows / self.m
+        if isinstance(n, Cut):
+            columns, blocks, more = self._cut(n, option.windows, tile.columns * LANES)
+            loops_n = n.loops
+        else:
+            columns = min(evenly(self.n, tile.columns, n), self.n)
+            blocks, more = -(-self.n // columns), -(-self.n // tile.columns) * tile.columns / self.n
+            loops_n = option.k.loops
+        cost = waste * more * (self._dot(tile) if dot else self._outer(option, rows, depth))
+        if dot:
+            cost += LANE_PARTIAL / depth
+        elif depth < self.k or option.windows is not None:
+            cost += (PARTIAL + FAR_PARTIAL * self._over(rows * columns, SECOND_CACHE)) / depth
+        once = blocks if blocks >= SHARED else 1
+        if self.itemsize * columns * (depth + rows * (LANES if dot else 1)) > MOST_SCRATCH:
+            return math.inf
+        along_m = not dot and rows_along(self.c, self.c.m)
+        loops_a, capacity = (self.c.m, rows) if along_m else (option.k.loops, depth)
+        packed = self._packing(self.c.a, loops_a, capacity)
+        cost += LANES * (STREAM + packed) / columns / once
+        packed = self._packing(self.c.b, loops_n, depth if dot else columns)
+        again = 1.0
+        if option.windows is not None:
+            panel = math.prod(hint(n) for n in option.windows.lengths)
+            again = panel / (columns * hint(option.windows.count(self.c)))
+        cost += LANES * again * (STREAM + packed) / rows
+        items = self.batch * -(-self.m // rows) * blocks
+        return cost * (1 + FEW_ITEMS * max(0.0, 1 - items / ENOUGH_ITEMS))
+
+    def _dot(self, tile: Tile) -> float:
+        sums = tile.rows * tile.columns
+        return max(1.0, LATENCY / sums) + DOT * (tile.rows + tile.columns) / sums
+
+    def _outer(self, option: Option, rows: int, depth: int) -> float:
+        """Cycles of a tile for a vector of products."""
+        tile, windows = option.tile, option.windows
+        sums = tile.rows * tile.columns
+        lines = 2 if windows else 1  # vectors that are not aligned lie in two lines
+        cost = max(1.0, LATENCY / sums)
+        cost += LOAD * lines * tile.columns / sums
+        taps = hint(windows.count(self.c)) if windows else 1
+        strip = depth * (tile.rows + tile.columns * LANES / taps)
+        cost += FAR_LOAD * self._over(strip, FIRST_CACHE) / tile.rows
+        return cost + FAR_ROW * self._over(rows * depth, SECOND_CACHE) / tile.columns
+
+    def _over(self, elements: float, room: int) -> float:
+        """The share of these elements that a cache has no room for."""
+        return max(0.0, 1 - room / (elements * self.itemsize))
+
+    def _cut(self, n: Cut, windows: Windows | None, width: int) -> tuple[int, int, float]:
+        """Columns of a block, the number of blocks, and what tiles compute for each result."""
+        key = (id(n), id(windows), width)
+        if key not in self._columns:
+            extent, size, step, count = (hint(v) for v in (n.extent, n.size, n.step, n.count))
+            pieces = extent - size * (count - 1)
+            last = hint(windows.columns(pieces)) if windows else pieces * step
+            block = hint(windows.columns(size)) if windows else size * step
+            computed = ((count - 1) * -(-block // width) + -(-last // width)) * width
+            around = hint(self.c.size(n.outer))
+            self._columns[key] = size * step, count * around, computed / (extent * step)
+        return self._columns[key]
+
+    def _packing(self, factor: Factor, loops: Sequence[int], capacity: int) -> float:
+        """Cycles for an element of a factor that is packed in vectors along some loops."""
+        key = (factor, tuple(loops))
+        if key not in self._rows:
+            self._rows[key] = self._row(factor, loops)
+        cost, length, alone = self._rows[key]
+        length = min(length, capacity) if alone else length
+        return (cost * -(-length // LANES) + SHORT_LOOP) / length
+
+    def _row(self, factor: Factor, loops: Sequence[int]) -> tuple[float, int, bool]:
+        """Cycles for 16 elements of a factor, the elements that follow each other in rows along
+        some loops, and whether blocks may cut such a row."""
+        extents = self.c.nest.extents
+        step, length = factor.stride(loops[-1]), extents[loops[-1]]
+        for outer in reversed(loops[:-1]):
+            if factor.guard != TRUE or step is None or factor.stride(outer) != step * length:
+                break
+            length *= extents[outer]
+        cost = COPY if step in (0, 1) else APART if step in (2, 3, 4) else GATHER
+        cost += GUARDED if factor.guard != TRUE else 0.0
+        return cost, hint(length), len(loops) == 1
+
+
+def rows_along(c: Contraction, loops: Sequence[int]) -> bool:
+    """True if panels of A are best packed along m, False if along k."""
+    return len(loops) == 1 and c.a.stride(loops[0]) == 1
+
+
+def _by_stride(c: Contraction) -> list[int]:
+    """The loops of n, the one with the longest step through the result first."""
+    terms = terms_of(c.nest.offset, c.nest.extents)
+    return sorted(c.n, key=lambda k: (-abs(terms.get(("i", k), 0)), k))
