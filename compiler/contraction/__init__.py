@@ -21,6 +21,8 @@ classes are matters of packing alone.
 Two forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: vectors along K, both
 panels as rows of k; for factors that lie contiguous along K, which to turn around would cost more.
 
+A contraction may be turned: M and N in each other's place, vectors across the rows of the result.
+
 The order of additions depends on extents, index maps and the target's registers: k in order (dot:
 16 sums side by side, added up in a fixed tree at the end) within a block, then block after block.
 """
@@ -58,7 +60,7 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
     with recording_guards():  # what only costs are decided by restricts no sizes
         if not pays(found, divided):
             return None
-        blocks = choose(found)
-    if blocks is None:
+        chosen = choose(found)
+    if chosen is None:
         return None
-    return Builder(found, blocks, name, tree, after).plan()
+    return Builder(*chosen, name, tree, after).plan()

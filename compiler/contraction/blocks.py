@@ -237,7 +237,7 @@ MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
 MOST_COLUMNS = (128, 256, 400, 800)
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
 ENOUGH_SUMS = 0.43  # of the registers
-MOST_TILE_ROWS, MOST_TILE_COLUMNS = 24, 8
+MOST_TILE_ROWS, MOST_TILE_COLUMNS = 16, 8
 
 
 def registers(dtype: DType) -> tuple[int, int]:
@@ -267,21 +267,29 @@ def tiles(form: str, dtype: DType, most: int) -> list[Tile]:
     return list(found.values())
 
 
-def choose(c: Contraction) -> Blocks | None:
-    """The cheapest blocks of a contraction, None if no tile fits in the registers.
+def choose(c: Contraction) -> tuple[Contraction, Blocks] | None:
+    """The cheapest blocks of a contraction, and itself or itself turned, whichever they are of;
+    None if no tile fits in the registers.
 
     What decides the order in which products are added, the form and the blocks of *dot*, depends on
     extents and on where the operands would lie in memory, not on what happens to be stored.
     """
-    costs = Costs(c)
-    options = [(costs.of(one), one) for one in (*_dot_options(c), *_outer_options(c))]
-    if not options:
+    found = _cheapest(c, [*_dot_options(c), *_outer_options(c)])
+    turned = c.turned()
+    across = _cheapest(turned, list(_outer_options(turned)))
+    if found is None or (across is not None and across[0] < found[0]):
+        found, c = across, turned
+    if found is None:
         return None
-    cost, best = min(options, key=lambda option: option[0])
-    if best.form == "outer":
-        windows = [(costs.of(one), one) for one in _window_options(c)]
-        cost, best = min([(cost, best), *windows], key=lambda option: option[0])
-    return best.blocks(c)
+    if found[1].form == "outer":
+        windows = _cheapest(c, list(_window_options(c)))
+        found = windows if windows is not None and windows[0] < found[0] else found
+    return c, found[1].blocks(c)
+
+
+def _cheapest(c: Contraction, options: Sequence[Option]) -> tuple[float, Option] | None:
+    costs = Costs(c)
+    return min(((costs.of(o), o) for o in options), key=lambda pair: pair[0], default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,11 +356,13 @@ def _with_tiles(
 DOT = 0.65  # a vector that a tile of dots loads, by its products
 LOAD = 0.35  # a vector that a tile loads (an element costs nothing: it is an operand)
 FIRST_CACHE, FAR_LOAD = 30_000, 0.8  # bytes of a panel that stay there; a vector from the second
-SECOND_CACHE, FAR_ROW = 700_000, 0.25  # the same of the second cache, and an element
+SECOND_CACHE, FAR_ROW = 500_000, 0.25  # the same of the second cache, and an element
 PARTIAL, FAR_PARTIAL, LANE_PARTIAL = 15.0, 15.0, 90.0  # 16 sums fetched and put away
 COPY, GUARDED, GATHER = 1.5, 3.0, 15.0  # of 16 elements packed: plainly, conditions, with a stride
 APART = 5.0  # of 16 elements that lie 2 to 4 apart
+TURN = 20.0  # of 16 elements that are read along k and put down along n
 SHORT_LOOP = 8.0  # to begin a row
+ACROSS = 4.0  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element of a panel near again for another block
 LATENCY = 8  # sums that must be under way
 ENOUGH_ITEMS, FEW_ITEMS = 16, 0.25
@@ -367,6 +377,7 @@ class Costs:
         self.itemsize = c.nest.value.dtype.itemsize
         self.m, self.n, self.k = (hint(c.size(loops)) for loops in (c.m, c.n, c.k))
         self.batch = hint(c.size(c.batch))
+        self.across = terms_of(c.nest.offset, c.nest.extents).get(("i", _by_stride(c)[-1])) != 1
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
 
@@ -395,7 +406,12 @@ class Costs:
         loops_a, capacity = (self.c.m, rows) if along_m else (option.k.loops, depth)
         packed = self._packing(self.c.a, loops_a, capacity)
         cost += LANES * (STREAM + packed) / columns / once
-        packed = self._packing(self.c.b, loops_n, depth if dot else columns)
+        if not dot and self.across:
+            cost += LANES * ACROSS / self.k
+        if not dot and turns(self.c.b, loops_n, option.k.loops):
+            packed = TURN / LANES + SHORT_LOOP / depth
+        else:
+            packed = self._packing(self.c.b, loops_n, depth if dot else columns)
         again = 1.0
         if option.windows is not None:
             panel = math.prod(hint(n) for n in option.windows.lengths)
@@ -463,6 +479,11 @@ class Costs:
 def rows_along(c: Contraction, loops: Sequence[int]) -> bool:
     """True if panels of A are best packed along m, False if along k."""
     return len(loops) == 1 and c.a.stride(loops[0]) == 1
+
+
+def turns(factor: Factor, loops_n: Sequence[int], loops_k: Sequence[int]) -> bool:
+    """True if a panel with rows along n is packed from memory that is contiguous along k."""
+    return factor.stride(loops_n[-1]) not in (0, 1) and factor.stride(loops_k[-1]) == 1
 
 
 def _by_stride(c: Contraction) -> list[int]:

@@ -50,7 +50,7 @@ from ..loops import (
 )  # fmt: skip
 from ..nest import Buffer, Nest, Tree
 from ..schedule import LITERAL_EXTENT, MOST_CHUNKS, Scheduled
-from .blocks import SHARED, Blocks, Cut, Flat, Windows, odd_lines, rows_along, several
+from .blocks import SHARED, Blocks, Cut, Flat, Windows, odd_lines, rows_along, several, turns
 from .classify import Contraction, Factor
 
 IndexMap = Callable[[Expr], Expr]
@@ -250,6 +250,10 @@ class Builder:
     def pack(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
         """A block of a factor: serial over its rows, vectors along them."""
         k, k_block = self.blocks.k, self.k_block
+        if not panel.along_k and turns(factor, side.loops, k.loops):
+            return self.serial(side, block, lambda row, place: self.across(
+                factor, k, k_block, place, lambda e, v: self.fill(panel, row, e, v),
+                padded=False))  # fmt: skip
         if not panel.along_k:
             return self.serial(k, k_block, lambda row, place: self.across(
                 factor, side, block, place, lambda e, v: self.fill(panel, e, row, v)))  # fmt: skip
@@ -297,9 +301,10 @@ class Builder:
 
     def across(
         self, factor: Factor, side: Cut | Flat, block: int, row: tuple[Sequence[int], Expr],
-        fill: Callable[[Expr, Value], Stmt],
+        fill: Callable[[Expr, Value], Stmt], padded: bool = True,
     ) -> list[Stmt]:  # fmt: skip
-        """Loops over one row, the innermost one a vector loop, around fill(number, value)."""
+        """Loops over one row, the innermost one a vector loop, around fill(number, value); padded:
+        there is room behind the row."""
         for merged in range(len(side.loops)):
             within = set(
                 side.loops[max(merged, 1) :]
@@ -311,7 +316,7 @@ class Builder:
             if isinstance(side, Flat) or self.runs_as_one(factor, index, order[-1][0]):
                 break
         last, stop = order.pop()
-        stop, exists = self.whole_vectors(last, stop, factor)
+        stop, exists = self.whole_vectors(last, stop, factor) if padded else (stop, TRUE)
         body: list[Stmt] = [fill(number, self.packed(factor, index, exists))]
         body = [For(last, 0, stop, "vector", body)]
         for loop, stop in reversed(order):
@@ -594,10 +599,10 @@ class Builder:
         sums = self.products(a, b, row, column, ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
         place = _add(_times(row, self.partial_stride), column)
-        if self.blocked:  # goes on where the block before stopped: blocks do not change the sum
+        body.append(For(step, 0, self.depth, "serial", sums))
+        if self.blocked:
             before = Load("partial", place, self.later(), 0.0, self.dtype)
             body.append(self.each(both, Update("acc", both, "add", (before,))))
-        body.append(For(step, 0, self.depth, "serial", sums))
         result = Ref("acc", both, self.dtype)
         if self.blocked:
             body.append(self.each(both, Store("partial", place, result)))

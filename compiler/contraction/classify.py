@@ -73,6 +73,10 @@ class Contraction:
     ends: dict[int, tuple[Expr, Expr]] = field(default_factory=dict)
     # loops of k that end earlier for some of the batch: (end, the part of the guard that says so)
 
+    def turned(self) -> Contraction:
+        """The same with M and N in each other's place: vectors across the rows of the result."""
+        return replace(self, m=self.n, n=self.m, a=self.b, b=self.a)
+
     def size(self, loops: Sequence[int]) -> int:
         """The number of iterations of some loops."""
         total = 1
