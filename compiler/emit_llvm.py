@@ -344,7 +344,8 @@ class _Emitter:
         if is_vector(old):
             values = [self.b.as_vector(v) for v in values]
         if stmt.op == "fma":
-            new = self.b.intrinsic("llvm.fma", values[0], values[1], old)
+            # rounded once where the processor does so in one instruction, else twice
+            new = self.b.intrinsic("llvm.fmuladd", values[0], values[1], old)
         else:
             new = self.b.combine(stmt.op, old, values[0], accumulator.dtype)
         guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
