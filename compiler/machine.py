@@ -88,9 +88,18 @@ def target_machine() -> Any:
 
 
 @functools.cache
+def _leave_out_broken_pass() -> None:
+    """LLVM's pass against blocked store forwarding ends the process by an assertion where a masked
+    load has a half without lanes (LLVM 22, AVX2 without AVX-512).  It only moves copies."""
+    llvm.set_option("metaop", "--x86-disable-avoid-SFB")
+
+
+@functools.cache
 def _target_machine(made_for: Processor) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    if made_for.triple.startswith("x86_64"):
+        _leave_out_broken_pass()
     target = llvm.Target.from_triple(made_for.triple)
     return target.create_target_machine(
         cpu=made_for.cpu, features=made_for.features, opt=2, reloc="pic",
