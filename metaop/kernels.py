@@ -204,13 +204,20 @@ def code_key(function: Any, seen: tuple[Any, ...] = ()) -> Any:
     outside: list[tuple[str, Any]] = [
         (name, cell.cell_contents) for name, cell in zip(code.co_freevars, cells)
     ]
-    outside += [(n, function.__globals__[n]) for n in code.co_names if n in function.__globals__]
+    names = [n for n in _names(code) if n in function.__globals__]
+    outside += [(n, function.__globals__[n]) for n in names]
     parts = [(name, _value_key(value, seen)) for name, value in outside]
     parts += [("default", _value_key(v, seen)) for v in function.__defaults__ or ()]
     constants = tuple(_constant_key(c) for c in code.co_consts)
     if any(key is None for _, key in parts) or None in constants:
         return None
     return (code.co_code, constants, code.co_names, tuple(parts))
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that a function and the functions inside it read."""
+    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
+    return list(dict.fromkeys([*code.co_names, *inner]))
 
 
 def _constant_key(value: Any) -> Any:
@@ -229,6 +236,10 @@ def _value_key(value: Any, seen: tuple[Any, ...]) -> Any:
         return ("builtin", value.__module__, value.__qualname__)
     if isinstance(value, types.FunctionType):
         return code_key(value, seen)
+    compiled = getattr(value, "py_func", None)  # a function that the user gave to Numba
+    if isinstance(compiled, types.FunctionType):
+        inner = code_key(compiled, seen)
+        return None if inner is None else ("numba", repr(value.targetoptions), inner)
     return None
 
 

@@ -205,6 +205,25 @@ def test_the_key_holds_constants_closures_and_globals(monkeypatch: pytest.Monkey
     assert key != code_key(makes(1.0))
 
 
+def test_the_key_holds_what_inner_functions_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A global read by a function inside the function was left out: a change of it was not seen."""
+
+    def outer(i: Any, x: Any) -> Any:
+        return (lambda v: v * FACTOR)(x[i])
+
+    key = code_key(outer)
+    monkeypatch.setitem(globals(), "FACTOR", 5.0)
+    assert None is not key != code_key(outer)
+
+
+def test_the_key_holds_a_function_of_numba() -> None:
+    import numba
+
+    key = code_key(makes(1.0, inner=numba.njit(helper)))
+    assert key is not None and key != code_key(makes(1.0))
+    assert key != code_key(makes(1.0, inner=numba.njit(fastmath=True)(helper)))
+
+
 def test_what_holds_an_object_has_no_key() -> None:
     assert code_key(makes([1.0])) is None
     assert code_key(makes(1.0, inner=np.sin)) is None
