@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import metaop as mo
-from metaop.compiler import codegen, contraction, machine, programs
+from metaop.compiler import codegen, machine, programs
+from metaop.compiler.contraction import blocks
 from metaop.compiler.loops import Kernel
 from metaop.compiler.vecmath import FUNCTIONS
 from metaop.graph import pending
@@ -194,7 +195,7 @@ def test_arm64_kernels_are_object_code_with_vector_fma(
         other.setattr(machine, "processor", lambda: ARM[system])
         other.setattr(mo.config, "cpu", f"arm64 {system}")  # in the keys of programs
         other.setattr(machine, "load", not_loaded)
-        assert contraction.registers(mo.float32) == (32, 4)
+        assert blocks.registers(mo.float32) == (32, 4)
         found = {name: assembly_of(var) for name, var in made.items()}
     for name, results in found.items():
         assert results
