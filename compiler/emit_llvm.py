@@ -18,7 +18,7 @@ from metaop.errors import CompilerBug
 from metaop.graph import identity_of
 from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of
 
-from . import llvm_ops
+from . import llvm_ops, machine
 from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
     SCRATCH_ALIGNMENT,
@@ -291,7 +291,19 @@ class _Emitter:
             ),
             I32,
         )
-        return self.raw.icmp_signed("<", llvm_ops.iota(I32), self.b.splat(left))
+        return self.raw.icmp_signed("<", self.lane_numbers(I32, 1), self.b.splat(left))
+
+    def lane_numbers(self, integer: Any, step: int) -> Any:
+        """0, step, 2*step, …; not known to LLVM where that would harm (`machine.hides_lanes`)."""
+        numbers = llvm_ops.iota(integer, step)
+        if not machine.hides_lanes():
+            return numbers
+        b = self.raw
+        with b.goto_entry_block():  # no kernel has 2**62 chunks: this is 0
+            nothing = b.lshr(self.chunks, constant(I64, 62))
+            hidden = nothing if integer == I64 else b.trunc(nothing, integer)
+            hidden_numbers = b.add(self.b.splat(hidden), numbers)
+        return hidden_numbers
 
     def step(self, stmt: For, i: Any, mask: Any) -> None:
         self.mask = mask
@@ -344,7 +356,8 @@ class _Emitter:
         if is_vector(old):
             values = [self.b.as_vector(v) for v in values]
         if stmt.op == "fma":
-            new = self.b.intrinsic("llvm.fma", values[0], values[1], old)
+            # rounded once where the processor does so in one instruction, else twice
+            new = self.b.intrinsic("llvm.fmuladd", values[0], values[1], old)
         else:
             new = self.b.combine(stmt.op, old, values[0], accumulator.dtype)
         guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
@@ -682,8 +695,7 @@ class _Emitter:
         integer = I64 if wide else I32
         if isinstance(index, Affine):
             base = index.base if wide else self.raw.trunc(index.base, I32)
-            steps = llvm_ops.iota(integer, index.step)
-            return self.raw.add(self.b.splat(base), steps)
+            return self.raw.add(self.b.splat(base), self.lane_numbers(integer, index.step))
         if is_vector(index):
             return index if wide else self.raw.trunc(index, ir.VectorType(I32, LANES))
         return self.b.splat(index if wide else self.raw.trunc(index, I32))

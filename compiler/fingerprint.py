@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 
 from metaop.config import config
 
-from .machine import cpu_features, cpu_name
+from . import machine
 
 # The modules that a kernel's code depends on; what else makes a kernel is in the kernel's text.
 KERNEL_SOURCES = (
@@ -42,7 +42,7 @@ def program_entry(structure: object) -> str | None:
 
 
 def _entry(kind: str, sources: str, text: str) -> str:
-    parts = (sources, cpu_name(), cpu_features(), config.cpu, text)
+    parts = (sources, *machine.processor(), config.cpu, text)
     return f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
 
 

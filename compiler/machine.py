@@ -11,7 +11,7 @@ import functools
 import itertools
 import sys
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
@@ -21,19 +21,47 @@ PASSES = ("sroa", "simplify_cfg", "instruction_combine", "loop_simplify", "loop_
           "instruction_combine", "simplify_cfg")  # fmt: skip
 
 
-def cpu_name() -> str:
-    """The CPU that code is made for: the host's, or LLVM's generic one with METAOP_CPU=generic."""
-    return "generic" if config.cpu == "generic" else host()[0]
+class Processor(NamedTuple):
+    """What code is made for: LLVM's triple of the system, name of the CPU and list of features."""
+
+    triple: str
+    cpu: str
+    features: str
 
 
-def cpu_features() -> str:
-    """Its features.  Whole 512-bit vectors are wanted where the CPU has them."""
-    return "" if config.cpu == "generic" else host()[1]
+# Settings of METAOP_CPU besides host and generic, each a level of x86-64 that other CPUs include:
+# LLVM's name for it, and those of its features that the host must have and the code generator asks.
+LEVELS = {
+    "avx2": ("x86-64-v3", "+avx,+avx2,+f16c,+fma"),
+    "sse4": ("x86-64-v2", "+sse4.1,+sse4.2"),
+}
+
+
+def processor() -> Processor:
+    """The processor of the settings: the host, or a plainer one of its architecture.
+
+    Raises ValueError for a METAOP_CPU that is unknown or that the host cannot run.
+    """
+    triple = llvm.get_process_triple()
+    if config.cpu == "host":
+        return Processor(triple, *host())
+    if config.cpu == "generic":
+        return Processor(triple, "generic", "")
+    if config.cpu not in LEVELS:
+        known = ", ".join(["host", "generic", *LEVELS])
+        raise ValueError(f"METAOP_CPU must be one of {known}, is {config.cpu!r}.")
+    name, features = LEVELS[config.cpu]
+    if not set(features.split(",")) <= set(host()[1].split(",")):
+        raise ValueError(f"METAOP_CPU={config.cpu}: this CPU does not have all of {features}.")
+    return Processor(triple, name, features)
 
 
 @functools.cache
 def host() -> tuple[str, str]:
-    """This CPU's name and features; LLVM knows some CPUs by a name that tells too little."""
+    """This CPU's name and features; LLVM knows some CPUs by a name that tells too little.
+
+    Whole 512-bit vectors are wanted where the CPU has them.
+    """
     try:
         features = llvm.get_host_cpu_features()
         text = features.flatten()
@@ -44,19 +72,41 @@ def host() -> tuple[str, str]:
     )
 
 
+def vector_registers() -> tuple[int, int]:
+    """How many vector registers the processor has, and of how many bytes."""
+    triple, _, features = processor()
+    if triple.startswith(("aarch64", "arm64")):
+        return 32, 16
+    if "+avx512f" in features:
+        return 32, 64
+    return 16, 32 if "+avx" in features else 16
+
+
+def hides_lanes() -> bool:
+    """Whether LLVM must not know the lanes of a mask.
+
+    For AVX without AVX-512, LLVM 22 reads a half of a masked load whose lanes are known to be off
+    as if they were on: outside of the memory, and with wrong results.
+    """
+    triple, _, features = processor()
+    is_x86 = triple.startswith(("x86_64", "amd64"))
+    return is_x86 and "+avx" in features and "+avx512f" not in features
+
+
 def target_machine() -> Any:
-    """LLVM's code generator for the CPU of the settings."""
-    return _target_machine(cpu_name(), cpu_features())
+    """LLVM's code generator for the processor of the settings."""
+    return _target_machine(processor())
 
 
 @functools.cache
-def _target_machine(name: str, features: str) -> Any:
+def _target_machine(made_for: Processor) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
+    target = llvm.Target.from_triple(made_for.triple)
     return target.create_target_machine(
-        cpu=name, features=features, opt=2, reloc="pic", codemodel="jitdefault", jit=True
-    )
+        cpu=made_for.cpu, features=made_for.features, opt=2, reloc="pic",
+        codemodel="jitdefault", jit=True,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- generating
@@ -66,7 +116,7 @@ def optimised(assembly: str, name: str) -> Any:
     """The module of LLVM assembly after the pipeline; its one function is called `name`."""
     module = llvm.parse_assembly(assembly)
     machine = target_machine()
-    module.triple = llvm.get_process_triple()
+    module.triple = processor().triple
     module.data_layout = str(machine.target_data)
     manager = llvm.create_new_function_pass_manager()
     for one in PASSES:
@@ -121,4 +171,6 @@ def _linker() -> Any:
             ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
         except OSError:
             pass  # then linking fails on such a CPU, and says so
-    return llvm.create_lljit_compiler(_target_machine(*host()))
+    return llvm.create_lljit_compiler(
+        _target_machine(Processor(llvm.get_process_triple(), *host()))
+    )

@@ -271,6 +271,18 @@ from .reduction import (
     var,
     var_mean,
 )
+from .samples import (
+    corrcoef,
+    cov,
+    histogram,
+    histogram_bin_edges,
+    median,
+    nanmedian,
+    nanpercentile,
+    nanquantile,
+    percentile,
+    quantile,
+)
 from .scans import (
     cummax,
     cummin,
@@ -306,9 +318,6 @@ from .sorting import (
     bucketize,
     digitize,
     kthvalue,
-    median,
-    percentile,
-    quantile,
     searchsorted,
     sort,
     topk,

@@ -8,7 +8,7 @@
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
-| METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
+| METAOP_CPU | code for: host, or a plainer CPU: generic, on x86-64 also sse4 or avx2 | host |
 """
 
 from __future__ import annotations

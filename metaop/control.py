@@ -471,8 +471,9 @@ class _While:
 def while_loop(condition: Callable[[Any], Any], function: Callable[[Any], Any], init: Any) -> Any:
     """`while condition(carry): carry = function(carry)`, as one operation.
 
-    Both functions are called once; the carry keeps its shapes and dtypes.  Gradient: to first
-    order, by running the loop again and its steps backwards.  Raises as `scan`.
+    Both functions are called once; the carry keeps its shapes and dtypes.  Gradient: by running
+    the loop again and its steps backwards; of n steps a second order costs n² steps.  Raises as
+    `scan`.
     """
     carry = [as_var(leaf) for leaf in leaves_of(init)]
     test = Body(Recorded("while_loop", condition, (init,), _kinds(carry)))
@@ -496,44 +497,127 @@ def _while_key(name: str, *bodies: Body) -> Any:
     return None if None in keys else (name, keys)
 
 
+class _WhileParts(NamedTuple):
+    """The inputs of a while_loop, or of its gradient, by what they are.
+
+    rest: of a gradient, the gradients of the last carry's floats, then zeros like the floats among
+    the body's constants, to which the steps add.
+    """
+
+    carry: list[Var]
+    of_condition: list[Var]
+    constants: list[Var]
+    rest: list[Var]
+
+    @classmethod
+    def of(cls, condition: Body, body: Body, values: Sequence[Var]) -> _WhileParts:
+        """The parts of a list of inputs."""
+        first = len(body.runner.kinds)
+        second = first + len(condition.constants)
+        third = second + len(body.constants)
+        parts = values[:first], values[first:second], values[second:third], values[third:]
+        return cls(*(list(part) for part in parts))
+
+    @property
+    def float_carry(self) -> list[int]:
+        """Which parts of the carry are differentiated."""
+        return [k for k, v in enumerate(self.carry) if v.dtype.is_float]
+
+    @property
+    def float_constants(self) -> list[int]:
+        """Which constants of the body are differentiated."""
+        return [k for k, v in enumerate(self.constants) if v.dtype.is_float]
+
+
 def _while_gradient(condition: Body, body: Body, node: Escape, g: Node) -> tuple[Node | None, ...]:
     """One callback that runs the body's gradient backwards over the states of the loop."""
-    inputs = [Var._of(i) for i in node.inputs]
-    kinds = body.runner.kinds
-    first = len(kinds)
-    second = first + len(condition.constants)
-    carry, constants = inputs[:first], inputs[second:]
-    float_carry = [k for k, v in enumerate(carry) if v.dtype.is_float]
-    float_constants = [k for k, v in enumerate(constants) if v.dtype.is_float]
-    g_all = Packing(kinds).unpack(g)
-    flow = [g_all[k] for k in float_carry] + [_zeros(constants[k]) for k in float_constants]
+    parts = _WhileParts.of(condition, body, [Var._of(i) for i in node.inputs])
+    g_all = Packing(body.runner.kinds).unpack(g)
+    flow = [g_all[k] for k in parts.float_carry]
+    flow += [_zeros(parts.constants[k]) for k in parts.float_constants]
 
     def backward(*values: Any) -> Any:
-        g_now, totals = values[: len(float_carry)], values[len(float_carry) : len(flow)]
-        outputs, variables = _step(body, list(values[len(flow) : len(flow) + first]),
-                                   list(values[len(flow) + first :]))  # fmt: skip
-        targets = [variables[k] for k in float_carry]
-        targets += [variables[first + k] for k in float_constants]
-        found = _pullback([(outputs[k], w) for k, w in zip(float_carry, g_now)], targets)
-        added = [el.add(t, f) for t, f in zip(totals, found[len(float_carry) :])]
-        return [*found[: len(float_carry)], *added]
+        first, second = len(flow), len(flow) + len(parts.carry)
+        return _step_back(body, parts, values[:first], values[first:second], values[second:])
 
-    given = (*flow, *carry, *constants)
+    given = (*flow, *parts.carry, *parts.constants)
     back = Body(Recorded("while_loop", backward, given, _kinds(given)))
     whole = _While(condition, body, back)
-    packing = Packing([(v.shape, v.dtype) for v in flow])
+    packing = Packing(_kinds(flow))
     result = Escape(
         "gradient of while_loop", whole.run_back, (packing.starts[-1],), packing.dtype,
         *node.inputs, *(v._node for v in flow), *back.constants,
+        gradient=functools.partial(_while_second_gradient, condition, body, len(flow)),
         key=_while_key("while gradient", condition, body, back),
     )  # fmt: skip
-    found = packing.unpack(result)
-    gradients: list[Node | None] = [None] * len(inputs)
-    for position, k in enumerate(float_carry):
-        gradients[k] = found[position]._node
-    for position, k in enumerate(float_constants, len(float_carry)):
-        gradients[second + k] = found[position]._node
+    found = [v._node for v in packing.unpack(result)]
+    gradients: list[Node | None] = [None] * len(node.inputs)
+    first_constant = len(parts.carry) + len(parts.of_condition)
+    places = [*parts.float_carry, *(first_constant + k for k in parts.float_constants)]
+    for k, gradient in zip(places, found):
+        gradients[k] = gradient
     return tuple(gradients)
+
+
+def _step_back(
+    body: Body,
+    parts: _WhileParts,
+    flow: Sequence[Var],
+    carry: Sequence[Var],
+    constants: Sequence[Var],
+) -> list[Var]:
+    """The flow before a step, whose carry came in as given, from the flow after it."""
+    outputs, variables = _step(body, list(carry), list(constants))
+    count = len(parts.float_carry)
+    targets = [variables[k] for k in parts.float_carry]
+    targets += [variables[len(carry) + k] for k in parts.float_constants]
+    found = _pullback([(outputs[k], w) for k, w in zip(parts.float_carry, flow)], targets)
+    return [*found[:count], *(el.add(t, f) for t, f in zip(flow[count:], found[count:]))]
+
+
+def _while_second_gradient(
+    condition: Body, body: Body, flows: int, node: Escape, g: Node
+) -> tuple[Node | None, ...]:
+    """The gradient of `run_back`: that of the same result written with loops inside a loop."""
+    inputs = [Var._of(i) for i in node.inputs]
+    variables = [_variable(v) if v.dtype.is_float else v for v in inputs]
+    parts = _WhileParts.of(condition, body, variables)
+    kept = parts._replace(rest=parts.rest[:flows])
+    results = _back_by_loops(condition, body, kept)
+    weights = Packing(_kinds(results)).unpack(g)
+    floats = [k for k, v in enumerate(variables) if v.dtype.is_float]
+    found = _pullback(list(zip(results, weights)), [variables[k] for k in floats])
+    gradients: list[Node | None] = [None] * len(inputs)
+    for k, v in zip(floats, found):
+        gradients[k] = v._node
+    return tuple(gradients)
+
+
+def _back_by_loops(condition: Body, body: Body, parts: _WhileParts) -> list[Var]:
+    """What `run_back` computes, as a loop that computes every state from the start again."""
+
+    def applied(made: Body, constants: list[Var], carry: Sequence[Var]) -> list[Var]:
+        places = [*made.recorded.inputs, *made.constants]
+        values = [v._node for v in (*carry, *constants)]
+        return [Var._of(n) for n in made.recorded.instantiate(dict(zip(places, values)))]
+
+    def advanced(state: Any) -> Any:
+        carry, steps = state
+        return applied(body, parts.constants, carry), el.add(steps, 1)
+
+    start = (parts.carry, as_var(0))
+    _, count = while_loop(
+        lambda state: applied(condition, parts.of_condition, state[0])[0], advanced, start
+    )
+
+    def back(state: Any) -> Any:
+        steps, flow = state
+        left = el.subtract(steps, 1)
+        carry, _ = while_loop(lambda inner: el.less(inner[1], left), advanced, start)
+        return left, _step_back(body, parts, flow, carry, parts.constants)
+
+    _, flow = while_loop(lambda state: el.greater(state[0], 0), back, (count, parts.rest))
+    return list(flow)
 
 
 # -------------------------------------------------------------------------------------------- cond

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 
 from . import dtype as dt
@@ -374,6 +375,32 @@ TABLE: dict[type[Node], Callable[..., Gradients]] = {
 # ---------------------------------------------------------------------------------- the traversal
 
 
+class _Hooks:
+    """What `metaop.hooks` has registered; a leaf's hooks are in its Var, as they outlive the node.
+
+    registered: whether there ever was a hook; leaves: changes with the hooks of leaves.
+    """
+
+    def __init__(self) -> None:
+        self.of_nodes: weakref.WeakKeyDictionary[Node, dict[int, Callable[[Node], Node]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.registered = False
+        self.leaves = 0
+
+
+hooks = _Hooks()
+
+
+def _hooked(node: Node, g: Node) -> Node:
+    """A node's gradient after its hooks."""
+    leaf = None if node.owner is None else node.owner()
+    own = hooks.of_nodes.get(node, {}) if leaf is None else leaf.__dict__.get("_hooks", {})
+    for function in list(own.values()):
+        g = function(g)
+    return g
+
+
 def gradients_of(
     loss: Node, targets: Sequence[Node], gradient: Node | None = None
 ) -> list[Node | None]:
@@ -390,6 +417,8 @@ def gradients_of(
     try:
         for node in reversed(graph):
             g = totals.get(node)
+            if hooks.registered and g is not None and node in depends:
+                g = totals[node] = _hooked(node, g)
             if calls and type(node) is Custom and node in depends and node not in wanted:
                 origin.site = node.site
                 _spread_call(node, g, calls, depends, totals)

@@ -19,6 +19,7 @@ range of every loop index; equal normal forms are equal expressions (not the rev
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -766,6 +767,15 @@ def _as_condition(value: Any) -> Expr:
     return e
 
 
+class _Undecided(threading.local):
+    """Who answers for conditions that only values decide: `metaop.branches`, or nobody."""
+
+    decide: Callable[[Any], bool] | None = None
+
+
+undecided = _Undecided()
+
+
 class Index:
     """A loop index or arithmetic on loop indices, as written in a meta-operator.
 
@@ -801,6 +811,8 @@ class Index:
         )
 
     def __bool__(self) -> bool:
+        if undecided.decide is not None:
+            return undecided.decide(self)
         raise IndexExpressionError(
             f"{self!r}: the value of an index is not known while the expression is recorded; "
             "combine conditions with & and |, choose with metaop.index.where"

@@ -30,6 +30,7 @@ from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
 from .errors import CompilerBug, JitError, describe
+from .grad import hooks
 from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending, recording
 from .storage import Storage
 from .traced import TracedNumber
@@ -71,7 +72,7 @@ class Arguments:
         self.inputs: list[Any] = []  # Var, ArrayInput, float
         self.fixed: list[Any] = []  # what the key names by id: kept alive by the trace
         self._first: dict[int, int] = {}
-        key: list[Any] = [recording.grad, config.cpu, config.fuse]
+        key: list[Any] = [recording.grad, config.cpu, config.fuse, hooks.leaves]
         for value in args:
             key.append(self._key(value))
         if kwargs:

@@ -1,8 +1,9 @@
 """Operators that a user writes as a Python function of an index, or as NumPy code.
 
 `kernel` calls the function once on symbols: where that works it becomes meta-operators, fused with
-its neighbours and differentiated.  Where it does not (an if on a value, a loop that ends when a
-value says so), Numba compiles the function, and it stands as a host callback between kernels.
+its neighbours and differentiated (`metaop.branches`: ifs on values, too).  Where it does not (a
+loop that ends when a value says so), Numba compiles the function, and it stands as a host callback
+between kernels.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from . import dtype as dt
+from .branches import explored
 from .build import cast
 from .control import Packing
 from .dtype import DType, as_dtype
-from .errors import DTypeError, ShapeError, describe
+from .errors import DTypeError, ShapeError
+from .function import Function
 from .graph import Escape, Node, Shape, pending
 from .movement import shape_of
 from .notation import Indexed, axes
@@ -49,7 +52,14 @@ class Kernel:
                 f"{self.name}: {count} arguments are declared, there are {len(shape)} indices "
                 f"and {len(vars)} operands"
             )
-        traced = None if self.gradient is not None else self._traced(shape, vars)
+        if self.gradient is None:
+            return self._value(shape, vars)
+        own = _WithGradient(lambda given: self._value(shape, given), self.gradient)
+        found: Var = own(*vars)
+        return found
+
+    def _value(self, shape: Shape, vars: list[Var]) -> Var:
+        traced = self._traced(shape, vars)
         return self._compiled(shape, vars) if traced is None else traced
 
     def _shape(self, vars: list[Var]) -> Shape:
@@ -64,16 +74,22 @@ class Kernel:
         """As meta-operators, if the function can be called on symbols."""
         loops = axes(*shape)
         try:
-            found = self.function(*loops, *vars)
+            found, branched = explored(self.function, loops, vars)
             if not isinstance(found, Indexed):
                 return None
             missing = [a for a in loops if all(a is not b for b in found.axes)]
             result = found.array() if not missing else None
         except Exception:  # whatever user code does with symbols that it cannot handle
             return None
-        if result is None or len(pending([result._node])) > TRACED_NODES:
+        if result is None:
             return None
-        return result if self.dtype is None else result.astype(self.dtype)
+        nodes = pending([result._node])
+        if len(nodes) > TRACED_NODES or (branched and any(_may_fail(n) for n in nodes)):
+            return None
+        kind = self.dtype
+        if kind is None and branched:
+            kind = self._result_dtype([v._node for v in vars])
+        return result if kind is None else result.astype(kind)
 
     def _compiled(self, shape: Shape, vars: list[Var]) -> Var:
         nodes = [cast(v._node, v.dtype.compute) for v in vars]
@@ -81,8 +97,7 @@ class Kernel:
         loop = _loop_of(self.function, len(shape), len(nodes))
         call = functools.partial(_run_loop, loop, shape, kind)
         key = None if self._key is None else ("kernel", self._key, shape, kind.name)
-        rule = None if self.gradient is None else functools.partial(_own_gradient, self.gradient)
-        return Var._of(Escape(self.name, call, shape, kind, *nodes, gradient=rule, key=key))
+        return Var._of(Escape(self.name, call, shape, kind, *nodes, key=key))
 
     def _result_dtype(self, nodes: list[Node]) -> DType:
         if self.dtype is not None:
@@ -91,6 +106,12 @@ class Kernel:
         if floats:
             return dt.float64 if dt.float64 in floats else dt.float32
         return nodes[0].dtype if nodes else dt.float32
+
+
+def _may_fail(node: Node) -> bool:
+    """A division of integers, which must not be computed where a function does not come to it."""
+    divides = getattr(node, "op", "") in ("floordiv", "mod", "truncdiv", "truncmod")
+    return divides and not node.dtype.is_float
 
 
 def kernel(
@@ -114,25 +135,30 @@ def kernel(
             return total
 
     If the function can be called on symbols, as this one, it becomes meta-operators: fused, and
-    differentiated to any order; what it reads outside an operand is 0 there.  Else Numba compiles
-    it, with IndexError for reads outside, and only a given `gradient` differentiates it.
+    differentiated to any order; what it reads outside an operand is 0 there.  Its ifs may depend on
+    values: both ways are computed, and chosen from.  Else, as with a loop that a value ends, Numba
+    compiles it, with IndexError for reads outside; only a given `gradient` differentiates it.
     """
     if function is None:
         return functools.partial(kernel, shape=shape, dtype=dtype, gradient=gradient)
     return Kernel(function, shape, dtype, gradient)
 
 
-def _own_gradient(gradient: Callable[..., Any], node: Escape, g: Node) -> list[Node | None]:
-    found = gradient(Var._of(g), *(Var._of(i) for i in node.inputs))
-    parts = list(found) if isinstance(found, tuple | list) else [found]
-    if len(parts) != len(node.inputs):
-        raise ShapeError(f"{node.name}: the gradient must return {len(node.inputs)} results")
-    for part, source in zip(parts, node.inputs):
-        if part is not None and part.shape != source.shape:
-            raise ShapeError(
-                f"{node.name}: the gradient of {describe(source)} cannot be {describe(part)}"
-            )
-    return [None if p is None else cast(p._node, i.dtype) for p, i in zip(parts, node.inputs)]
+class _WithGradient(Function):
+    """A value with a gradient that the user wrote."""
+
+    def __init__(self, value: Callable[[list[Var]], Var], gradient: Callable[..., Any]):
+        self.value, self.gradient = value, gradient
+        self.operands: tuple[Var, ...] = ()
+
+    def execute(self, *operands: Var) -> Var:
+        """The value, of operands that are kept."""
+        self.operands = operands
+        return self.value(list(operands))
+
+    def grad(self, g: Var) -> Any:
+        """The user's gradient."""
+        return self.gradient(g, *self.operands)
 
 
 _loops: dict[Any, Any] = {}
@@ -178,13 +204,20 @@ def code_key(function: Any, seen: tuple[Any, ...] = ()) -> Any:
     outside: list[tuple[str, Any]] = [
         (name, cell.cell_contents) for name, cell in zip(code.co_freevars, cells)
     ]
-    outside += [(n, function.__globals__[n]) for n in code.co_names if n in function.__globals__]
+    names = [n for n in _names(code) if n in function.__globals__]
+    outside += [(n, function.__globals__[n]) for n in names]
     parts = [(name, _value_key(value, seen)) for name, value in outside]
     parts += [("default", _value_key(v, seen)) for v in function.__defaults__ or ()]
     constants = tuple(_constant_key(c) for c in code.co_consts)
     if any(key is None for _, key in parts) or None in constants:
         return None
     return (code.co_code, constants, code.co_names, tuple(parts))
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that a function and the functions inside it read."""
+    inner = [n for c in code.co_consts if isinstance(c, types.CodeType) for n in _names(c)]
+    return list(dict.fromkeys([*code.co_names, *inner]))
 
 
 def _constant_key(value: Any) -> Any:
@@ -203,6 +236,10 @@ def _value_key(value: Any, seen: tuple[Any, ...]) -> Any:
         return ("builtin", value.__module__, value.__qualname__)
     if isinstance(value, types.FunctionType):
         return code_key(value, seen)
+    compiled = getattr(value, "py_func", None)  # a function that the user gave to Numba
+    if isinstance(compiled, types.FunctionType):
+        inner = code_key(compiled, seen)
+        return None if inner is None else ("numba", repr(value.targetoptions), inner)
     return None
 
 

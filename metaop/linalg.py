@@ -22,7 +22,7 @@ from . import reduction
 from .build import broadcast_shapes, broadcast_to, cast, full, normal_axes, reshape
 from .creation import eye, tril, triu
 from .dtype import DType, floating, promote
-from .errors import ShapeError, describe
+from .errors import DTypeError, ShapeError, describe
 from .graph import Escape, Node, Piece, Reindex, Shape, size_of
 from .linear import cross, einsum, matmul, tensordot, vecdot
 from .linear import outer as _outer
@@ -292,17 +292,27 @@ class QRResult(NamedTuple):
 
 
 def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
-    """Orthonormal Q and upper triangular R with Q R = x; mode: reduced or complete (whose gradient
-    exists for square x only)."""
+    """Orthonormal Q and upper triangular R with Q R = x; mode: reduced or complete.
+
+    Gradient: not of a complete one of x with more rows than columns (DTypeError): any basis of the
+    rest of the space would do for the last columns of Q.
+    """
     if mode not in ("reduced", "complete"):
         raise ValueError(f"qr(x, mode): 'reduced' or 'complete', not {mode!r}")
     node = _matrix("qr", x)
     m, n = node.shape[-2], node.shape[-1]
     k = m if mode == "complete" else min(m, n)
-    rule = _qr_rule if mode == "reduced" or m <= n else None
+    rule = _qr_rule if k <= n else _no_qr_rule
     found = _factorised("qr", _qr, [(m, k), (k, n)], rule, node, options=(mode,))
     dtype = floating(node_of(x).dtype)
     return QRResult(*(_restored(v, dtype) for v in found))
+
+
+def _no_qr_rule(results: list[Var], gradients: list[Var], a: Var) -> tuple[Var]:
+    raise DTypeError(
+        f"qr(x, mode='complete') of {describe(a)} has no gradient: the last columns of Q are not "
+        "unique; write mode='reduced'"
+    )
 
 
 def _qr(a: np.ndarray, mode: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -398,15 +408,17 @@ class SVDResult(NamedTuple):
 
 
 def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
-    """U, S, Vh with U diag(S) Vh = x and S descending; full_matrices: U and Vh are square (then
-    only square x has a gradient)."""
+    """U, S, Vh with U diag(S) Vh = x and S descending; full_matrices: U and Vh are square.
+
+    Gradient: for distinct singular values.  What flows into the columns of U and the rows of Vh
+    beyond the singular values is ignored, as in PyTorch: any basis there would do.
+    """
     node = _matrix("svd", x)
     m, n = node.shape[-2], node.shape[-1]
     k = min(m, n)
     rows, columns = (m, n) if full_matrices else (k, k)
-    rule = _svd_rule if not full_matrices or m == n else None
     parts = [(m, rows), (k,), (columns, n)]
-    found = _factorised("svd", _svd, parts, rule, node, options=(full_matrices,))
+    found = _factorised("svd", _svd, parts, _svd_rule, node, options=(full_matrices,))
     dtype = floating(node_of(x).dtype)
     return SVDResult(*(_restored(v, dtype) for v in found))
 
@@ -419,14 +431,17 @@ def _svd(a: np.ndarray, full_matrices: bool) -> tuple[np.ndarray, np.ndarray, np
 def _svd_rule(results: list[Var], gradients: list[Var], a: Var) -> tuple[Var]:
     """Source: Townsend 2016, "Differentiating the singular value decomposition"."""
     (u, s, vh), (gu, gs, gvh) = results, gradients
-    v, gv = _t(vh), _t(gvh)
+    k = s.shape[-1]
+    u, gu = u[..., :k], gu[..., :k]
+    v, gv = _t(vh[..., :k, :]), _t(gvh[..., :k, :])
+    vh = _t(v)
     inverse = _inverse_differences(el.square(s))
     left = el.multiply(_skew(matmul(_t(u), gu)), inverse)
     right = el.multiply(_skew(matmul(_t(v), gv)), inverse)
     row, column = _columns(s), _t(_columns(s))
     middle = el.add(el.multiply(left, row), el.multiply(right, column))
     total = matmul(u, matmul(el.add(middle, diag_embed(gs)), vh))
-    m, n, k = a.shape[-2], a.shape[-1], s.shape[-1]
+    m, n = a.shape[-2:]
     reciprocal = el.divide(1.0, row)
     if m > k:
         outside = el.subtract(gu, matmul(u, matmul(_t(u), gu)))

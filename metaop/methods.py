@@ -8,6 +8,7 @@ from typing import Any
 from . import (
     creation,
     fusion,
+    hooks,
     indexing,
     interchange,
     linalg,
@@ -17,6 +18,7 @@ from . import (
     random,
     rearrange,
     reduction,
+    samples,
     scans,
     selection,
     sorting,
@@ -45,7 +47,7 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 METHODS: dict[str, Callable[..., Any]] = {
-    "stop_fuse": fusion.stop_fuse,
+    "stop_fuse": fusion.stop_fuse, "register_hook": hooks.register_hook,
     **{name: getattr(el, name) for name in (
         "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos "
         "atan sinh cosh tanh asinh acosh atanh erf erfc sigmoid floor ceil round trunc isnan "
@@ -66,7 +68,10 @@ METHODS: dict[str, Callable[..., Any]] = {
         "masked_fill masked_scatter masked_select nonzero scatter scatter_add scatter_reduce"
     ).split()},
     **{name: getattr(sorting, name) for name in (
-        "argsort kthvalue median quantile searchsorted sort topk unique"
+        "argsort kthvalue searchsorted sort topk unique"
+    ).split()},
+    **{name: getattr(samples, name) for name in (
+        "corrcoef cov histogram median nanmedian nanquantile quantile"
     ).split()},
     **{name: getattr(rearrange, name) for name in (
         "broadcast chunk diag diag_embed diagonal expand fliplr flipud narrow ravel "

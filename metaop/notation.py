@@ -28,6 +28,7 @@ from .index import (
     interval,
     show,
     transform,
+    undecided,
 )
 from .jittor_strings import parse
 from .movement import shape_of
@@ -367,11 +368,14 @@ class Indexed:
     """
 
     __array_ufunc__ = None
+    __hash__ = object.__hash__
 
     def __init__(self, node_for: Callable[[tuple[Axis, ...]], Node], axes: list[Axis]):
         self._node_for, self.axes = node_for, axes
 
     def __bool__(self) -> bool:
+        if undecided.decide is not None:
+            return undecided.decide(self)
         raise TypeError("an expression over named axes has no truth value; write mo.where(c, a, b)")
 
     def array(self, *order: Axis) -> Var:
@@ -493,7 +497,8 @@ for _symbol, _function in {
     setattr(Indexed, f"__{_symbol}__", lift(_function))
     setattr(Indexed, f"__r{_symbol}__", lift(lambda a, b, f=_function: f(b, a)))
 for _symbol, _function in {
-    "lt": el.less, "le": el.less_equal, "gt": el.greater, "ge": el.greater_equal,
+    "lt": el.less, "le": el.less_equal, "gt": el.greater, "ge": el.greater_equal, "eq": el.equal,
+    "ne": el.not_equal,
 }.items():  # fmt: skip
     setattr(Indexed, f"__{_symbol}__", lift(_function))
 setattr(Indexed, "__neg__", lift(el.negative))  # noqa: B010

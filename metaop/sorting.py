@@ -18,7 +18,6 @@ from .errors import ShapeError, describe
 from .graph import Escape, Node
 from .indexing import take_along_axis
 from .movement import reshape as reshape_var
-from .movement import stack
 from .var import Var, node_of
 
 
@@ -110,96 +109,6 @@ def kthvalue(
         return Chosen(values, order)
     shape = (*var.shape[:j], *var.shape[j + 1 :])
     return Chosen(reshape_var(values, shape), reshape_var(order, shape))
-
-
-# ------------------------------------------------------------------------------------- quantiles
-
-
-def _sorted_last(operation: str, x: Any, axis: Any) -> tuple[Var, tuple[int, ...]]:
-    """x sorted, with the given axes merged into a last one; floats."""
-    var = _as_var(x)
-    axes = normal_axes(axis, var.ndim, operation)
-    kept = [k for k in range(var.ndim) if k not in axes]
-    moved = var.permute((*kept, *axes)) if var.ndim else var
-    shape = tuple(var.shape[k] for k in kept)
-    count = 1
-    for k in axes:
-        count = count * var.shape[k]
-    if count == 0:
-        raise ShapeError(f"{operation}(x): nothing to choose from, x is {describe(var)}")
-    flat = reshape_var(moved, (*shape, count))
-    if not flat.dtype.is_float:
-        flat = el.astype(flat, dt.float32)
-    return sort(flat, -1), axes
-
-
-def _finish(result: Var, axes: tuple[int, ...], keepdims: bool) -> Var:
-    if not keepdims:
-        return result
-    shape = list(result.shape)
-    for k in axes:
-        shape.insert(k, 1)
-    return reshape_var(result, tuple(shape))
-
-
-def _between(ordered: Var, q: float) -> Var:
-    """The linear interpolation at a fraction of the sorted last axis; NaN if there is one."""
-    position = q * (ordered.shape[-1] - 1)
-    below = min(int(position), ordered.shape[-1] - 1)
-    share = position - below
-    low = ordered[..., below]
-    value = low
-    if share:
-        high = ordered[..., below + 1]
-        # where both are equal (infinite, too) nothing is to be interpolated
-        step = el.where(el.equal(low, high), 0.0, el.subtract(high, low))
-        value = el.add(low, el.multiply(step, share))
-    last = ordered[..., -1]
-    return el.where(el.isnan(last), last, value)
-
-
-def median(
-    x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool = False
-) -> Var:
-    """The middle of the sorted elements over axes, the mean of the two middle ones if their number
-    is even (NumPy's, not torch's lower one); NaN if there is one."""
-    axis = axis if dim is None else dim
-    ordered, axes = _sorted_last("median", x, axis)
-    half = ordered.shape[-1] // 2
-    value = ordered[..., half]
-    if ordered.shape[-1] % 2 == 0:
-        value = el.multiply(el.add(ordered[..., half - 1], value), 0.5)
-    last = ordered[..., -1]
-    return _finish(el.where(el.isnan(last), last, value), axes, keepdims or keepdim)
-
-
-def quantile(
-    x: Any, q: Any, axis: Any = None, keepdims: bool = False, *,
-    dim: Any = None, keepdim: bool = False,
-) -> Var:  # fmt: skip
-    """The value below which a fraction q of the elements lie, interpolated linearly.
-
-    q: a number or a list of numbers in [0, 1]; of a list the results stand along a new first axis.
-    """
-    axis = axis if dim is None else dim
-    fractions = q.tolist() if hasattr(q, "tolist") else q
-    several = isinstance(fractions, list | tuple)
-    for f in fractions if several else [fractions]:
-        if not 0 <= f <= 1:
-            raise ValueError(f"quantile(x, q): q must be in [0, 1], got {f}")
-    ordered, axes = _sorted_last("quantile", x, axis)
-    if not several:
-        return _finish(_between(ordered, fractions), axes, keepdims or keepdim)
-    parts = [_finish(_between(ordered, f), axes, keepdims or keepdim) for f in fractions]
-    return stack(parts)
-
-
-def percentile(x: Any, q: Any, axis: Any = None, keepdims: bool = False) -> Var:
-    """`quantile` with q in percent."""
-    if hasattr(q, "tolist"):
-        q = q.tolist()
-    share = [f / 100 for f in q] if isinstance(q, list | tuple) else q / 100
-    return quantile(x, share, axis, keepdims)
 
 
 # -------------------------------------------------------------------------------------- searching

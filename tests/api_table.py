@@ -133,29 +133,29 @@ add(E, "rsqrt", *P, grad=2, numpy=None)
 add(E, "erf erfc sigmoid", *X, grad=2, numpy=None)
 add(E, "erfinv", inside(3, 5), grad=2, numpy=None)
 add(E, "lgamma digamma", *X, grad=2, numpy=None)
-add(E, "abs negative:negative/neg", *X, grad=1, aliases="absolute neg")
-add(E, "positive", *X, grad=1, aliases="clone")
-add(E, "sign floor ceil trunc round", *X, grad=1)
+add(E, "abs negative:negative/neg", *X, grad=2, aliases="absolute neg")
+add(E, "positive", *X, grad=2, aliases="clone")
+add(E, "sign floor ceil trunc round", *X, grad=2)
 add(E, "isnan isinf isfinite isposinf isneginf signbit", with_nan(3, 5))
 add(E, "logical_not", bools(4))
 add(E, "bitwise_invert:invert/bitwise_not", integers(7), aliases="invert bitwise_not")
 add(E, "add subtract multiply divide", *TWO, grad=2, aliases="")
-add(E, "floor_divide", real(3, 5), positive(5), grad=1, torch=None)
-add(E, "remainder", real(3, 5), positive(5), grad=1)
-add(E, "fmod", *TWO, grad=1)
+add(E, "floor_divide", real(3, 5), positive(5), grad=2, torch=None)
+add(E, "remainder", real(3, 5), positive(5), grad=2)
+add(E, "fmod", *TWO, grad=2)
 add(E, "pow:power/pow", positive(3, 5), real(5), grad=2, aliases="power")
-add(E, "float_power", positive(3, 5), real(5), grad=1)
+add(E, "float_power", positive(3, 5), real(5), grad=2)
 add(E, "atan2:arctan2/atan2 hypot", *TWO, grad=2)
-add(E, "maximum minimum fmax fmin copysign", *TWO, grad=1)
+add(E, "maximum minimum fmax fmin copysign", *TWO, grad=2)
 add(E, "logaddexp logaddexp2", *TWO, grad=2)
 add(E, "xlogy", real(3, 5), positive(5), grad=2, numpy=None)
 add(E, "logit", inside(3, 5), call=lambda m, x: m.logit(x * x + 0.05), numpy=None, grad=2)
 add(E, "heaviside", *TWO, torch=None)
 add(E, "nextafter", *TWO)
-add(E, "ldexp", real(3, 5), integers(5), grad=1, torch=None)
-add(E, "deg2rad rad2deg sinc", *X, grad=1)
-add(E, "nan_to_num", with_nan(3, 5), grad=1)
-add(E, "frac", *X, grad=1, numpy=None)
+add(E, "ldexp", real(3, 5), integers(5), grad=2, torch=None)
+add(E, "deg2rad rad2deg sinc", *X, grad=2)
+add(E, "nan_to_num", with_nan(3, 5), grad=2)
+add(E, "frac", *X, grad=2, numpy=None)
 add(E, "divmod", integers(3, 5), integers(5, low=1), torch=None)
 add(E, "less less_equal greater greater_equal equal not_equal", integers(3, 5), integers(5),
     aliases="", torch=None)  # fmt: skip
@@ -163,13 +163,13 @@ add(E, "logical_and logical_or logical_xor", bools(3, 5), bools(5))
 add(E, "bitwise_and bitwise_or bitwise_xor", integers(3, 5), integers(5))
 add(E, "bitwise_left_shift:left_shift/bitwise_left_shift", integers(3, 5), integers(5, low=0))
 add(E, "bitwise_right_shift:right_shift/bitwise_right_shift", integers(3, 5), integers(5, low=0))
-add(E, "where", bools(3, 5), real(5), real(3, 1), grad=1)
-add(E, "clip", *X, call=lambda m, x: m.clip(x, -0.5, 0.7), grad=1, aliases="clamp")
+add(E, "where", bools(3, 5), real(5), real(3, 1), grad=2)
+add(E, "clip", *X, call=lambda m, x: m.clip(x, -0.5, 0.7), grad=2, aliases="clamp")
 add(E, "lerp", real(4), real(4), real(4), numpy=None, grad=2)
 add(E, "addcmul addcdiv", real(4), real(4), above_one(4), numpy=None, grad=2)
 add(E, "isclose", integers(9), integers(9), aliases="")
 add(E, "allclose array_equal", integers(9), integers(9), torch=None)
-add(E, "real conj", *X, grad=1, torch=None)
+add(E, "real conj", *X, grad=2, torch=None)
 add(E, "imag", *X, torch=None)
 add(E, "astype", *X, call=lambda m, x: m.astype(x, m.float32), torch=None,
     numpy=lambda m, x: x.astype(np.float32), aliases="cast")  # fmt: skip
@@ -187,107 +187,118 @@ def over(name: str) -> Callable[..., Any]:
 for _name in ("sum", "mean", "prod"):
     add(R, _name, *AXES, call=over(_name), grad=2)
 for _name in ("amax", "amin"):
-    add(R, _name, *AXES, call=over(_name), grad=1)
-add(R, "max", *AXES, call=over("max"), torch=lambda m, x: m.max(x, -2).values, grad=1)
-add(R, "min", *AXES, call=over("min"), torch=lambda m, x: m.min(x, -2).values, grad=1)
+    add(R, _name, *AXES, call=over(_name), grad=2)
+add(R, "max", *AXES, call=over("max"), torch=lambda m, x: m.max(x, -2).values, grad=2)
+add(R, "min", *AXES, call=over("min"), torch=lambda m, x: m.min(x, -2).values, grad=2)
 for _name in ("argmax", "argmin", "all", "any", "count_nonzero"):
     add(R, _name, *AXES, call=over(_name))
 add(R, "var", *AXES, call=over("var"), torch=lambda m, x: m.var(x, -2, correction=0), grad=2)
 add(R, "std", *AXES, call=over("std"), torch=lambda m, x: m.std(x, -2, correction=0), grad=2)
 add(R, "var_mean std_mean", *AXES, call=None, numpy=None,
-    torch=lambda m, x: m.var_mean(x, correction=0), grad=1)  # fmt: skip
+    torch=lambda m, x: m.var_mean(x, correction=0), grad=2)  # fmt: skip
 TABLE[-1].torch = lambda m, x: m.std_mean(x, correction=0)
 add(R, "logsumexp", *AXES, call=over("logsumexp"), numpy=None, grad=2)
 add(R, "norm", *AXES, call=lambda m, x: m.norm(x, 1), numpy=lambda m, x: m.linalg.norm(x, axis=1),
     torch=lambda m, x: m.linalg.vector_norm(x, dim=1), grad=2)  # fmt: skip
-add(R, "dist", real(4), real(4), numpy=None, grad=1)
-add(R, "ptp", *AXES, call=over("ptp"), torch=None, grad=1)
-add(R, "aminmax", *AXES, call=lambda m, x: tuple(m.aminmax(x, dim=1)), numpy=None, grad=1)
+add(R, "dist", real(4), real(4), numpy=None, grad=2)
+add(R, "ptp", *AXES, call=over("ptp"), torch=None, grad=2)
+add(R, "aminmax", *AXES, call=lambda m, x: tuple(m.aminmax(x, dim=1)), numpy=None, grad=2)
 add(R, "average", real(3, 5), call=lambda m, x: m.average(x, 1, weights=np.arange(1.0, 6)),
-    torch=None, grad=1)  # fmt: skip
+    torch=None, grad=2)  # fmt: skip
 for _name in ("nansum", "nanmean"):
-    add(R, _name, with_nan(3, 9), call=lambda m, x, n=_name: getattr(m, n)(x, 1), grad=1)
+    add(R, _name, with_nan(3, 9), call=lambda m, x, n=_name: getattr(m, n)(x, 1), grad=2)
 for _name in ("nanmax", "nanmin", "nanprod", "nanvar", "nanstd"):
     add(R, _name, with_nan(3, 9), call=lambda m, x, n=_name: getattr(m, n)(x, 1), torch=None)
-add(R, "median", *AXES, call=over("median"), torch=lambda m, x: m.quantile(x, 0.5, -2), grad=1)
-add(R, "quantile", real(3, 6), call=lambda m, x: m.quantile(x, 0.3, 1), grad=1)
-add(R, "percentile", real(3, 6), call=lambda m, x: m.percentile(x, 30, 1), torch=None, grad=1)
+add(R, "median", *AXES, call=over("median"), torch=lambda m, x: m.quantile(x, 0.5, -2), grad=2)
+add(R, "quantile", real(3, 6), call=lambda m, x: m.quantile(x, 0.3, 1), grad=2)
+add(R, "percentile", real(3, 6), call=lambda m, x: m.percentile(x, 30, 1), torch=None, grad=2)
+add(R, "nanmedian", with_nan(3, 9), call=lambda m, x: m.nanmedian(x, 1), torch=None)
+add(R, "nanquantile", with_nan(3, 9), call=lambda m, x: m.nanquantile(x, 0.3, 1), grad=2)
+add(R, "nanpercentile", with_nan(3, 9), call=lambda m, x: m.nanpercentile(x, 30, 1), torch=None)
+add(R, "histogram", real(40), call=lambda m, x: m.histogram(x, 7), torch=None,
+    note="counts have no derivative")  # fmt: skip
+add(R, "histogram_bin_edges", real(9), call=lambda m, x: m.histogram_bin_edges(x, 4), torch=None,
+    grad=2)  # fmt: skip
+add(R, "cov corrcoef", real(3, 6), grad=2)
+add(R, "cov", real(3, 6), note="weights", call=lambda m, x: m.cov(
+    x, fweights=m.asarray([1, 3, 1, 2, 1, 1]), aweights=m.asarray(np.arange(1.0, 7))),
+    grad=2)  # fmt: skip
 add(R, "cumsum cumprod", *AXES, call=None, numpy=None, torch=None)
 TABLE[-2].call = TABLE[-2].numpy = TABLE[-2].torch = lambda m, x: m.cumsum(x, 1)
 TABLE[-1].call = TABLE[-1].numpy = TABLE[-1].torch = lambda m, x: m.cumprod(x, 1)
 TABLE[-2].grad = TABLE[-1].grad = 2
 add(R, "cummax", *AXES, call=lambda m, x: m.cummax(x, 1),
     numpy=lambda m, x: m.maximum.accumulate(x, 1), torch=lambda m, x: m.cummax(x, 1).values,
-    grad=1)  # fmt: skip
+    grad=2)  # fmt: skip
 add(R, "cummin", *AXES, call=lambda m, x: m.cummin(x, 1),
     numpy=lambda m, x: m.minimum.accumulate(x, 1), torch=lambda m, x: m.cummin(x, 1).values,
-    grad=1)  # fmt: skip
+    grad=2)  # fmt: skip
 add(R, "logcumsumexp", *AXES, call=lambda m, x: m.logcumsumexp(x, 1),
     numpy=lambda m, x: m.logaddexp.accumulate(x, 1), grad=2)  # fmt: skip
-add(R, "cumulative_sum cumulative_prod", real(7), torch=None, call=None, grad=1)
-add(R, "diff", *AXES, call=lambda m, x: m.diff(x, n=2), grad=1)
-add(R, "trace", real(4, 5), grad=1)
+add(R, "cumulative_sum cumulative_prod", real(7), torch=None, call=None, grad=2)
+add(R, "diff", *AXES, call=lambda m, x: m.diff(x, n=2), grad=2)
+add(R, "trace", real(4, 5), grad=2)
 
 # -- movement
 M = "Movement"
-add(M, "reshape", *AXES, call=lambda m, x: m.reshape(x, (4, -1)), grad=1)
-add(M, "permute_dims", *AXES, call=lambda m, x: m.permute_dims(x, (2, 0, 1)), grad=1,
+add(M, "reshape", *AXES, call=lambda m, x: m.reshape(x, (4, -1)), grad=2)
+add(M, "permute_dims", *AXES, call=lambda m, x: m.permute_dims(x, (2, 0, 1)), grad=2,
     torch=lambda m, x: m.permute(x, (2, 0, 1)), aliases="permute")  # fmt: skip
-add(M, "transpose", *AXES, call=lambda m, x: m.transpose(x), grad=1, note="reverses all axes",
+add(M, "transpose", *AXES, call=lambda m, x: m.transpose(x), grad=2, note="reverses all axes",
     torch=lambda m, x: m.permute(x, (2, 1, 0)))  # fmt: skip
-add(M, "matrix_transpose", *AXES, torch=lambda m, x: x.mT, grad=1)
-add(M, "swapaxes moveaxis", *AXES, call=lambda m, x: m.swapaxes(x, 0, 2), grad=1)
+add(M, "matrix_transpose", *AXES, torch=lambda m, x: x.mT, grad=2)
+add(M, "swapaxes moveaxis", *AXES, call=lambda m, x: m.swapaxes(x, 0, 2), grad=2)
 TABLE[-1].call = TABLE[-1].numpy = TABLE[-1].torch = lambda m, x: m.moveaxis(x, 0, 2)
-add(M, "expand_dims", *AXES, call=lambda m, x: m.expand_dims(x, 1), grad=1,
+add(M, "expand_dims", *AXES, call=lambda m, x: m.expand_dims(x, 1), grad=2,
     torch=lambda m, x: m.unsqueeze(x, 1), aliases="unsqueeze")  # fmt: skip
-add(M, "squeeze", real(3, 1, 5), call=lambda m, x: m.squeeze(x, 1), grad=1)
-add(M, "flatten", *AXES, call=lambda m, x: m.flatten(x), numpy=lambda m, x: x.ravel(), grad=1)
-add(M, "ravel", *AXES, grad=1)
-add(M, "unflatten", real(3, 6), call=lambda m, x: m.unflatten(x, 1, (2, -1)), numpy=None, grad=1)
-add(M, "broadcast_to expand", real(3, 1), call=lambda m, x: m.broadcast_to(x, (2, 3, 4)), grad=1)
+add(M, "squeeze", real(3, 1, 5), call=lambda m, x: m.squeeze(x, 1), grad=2)
+add(M, "flatten", *AXES, call=lambda m, x: m.flatten(x), numpy=lambda m, x: x.ravel(), grad=2)
+add(M, "ravel", *AXES, grad=2)
+add(M, "unflatten", real(3, 6), call=lambda m, x: m.unflatten(x, 1, (2, -1)), numpy=None, grad=2)
+add(M, "broadcast_to expand", real(3, 1), call=lambda m, x: m.broadcast_to(x, (2, 3, 4)), grad=2)
 TABLE[-1].call, TABLE[-1].numpy = lambda m, x: m.expand(x, 2, -1, 4), None
 TABLE[-1].torch = lambda m, x: x.expand(2, -1, 4)
-add(M, "flip", *AXES, call=lambda m, x: m.flip(x, (0, 2)), grad=1)
-add(M, "fliplr flipud", *AXES, grad=1)
-add(M, "roll", *AXES, call=lambda m, x: m.roll(x, (1, -2), (0, 2)), grad=1)
-add(M, "rot90", *AXES, call=lambda m, x: m.rot90(x, 3, (0, 2)), grad=1)
-add(M, "repeat", real(3, 2), call=lambda m, x: m.repeat(x, 3, 0), grad=1,
+add(M, "flip", *AXES, call=lambda m, x: m.flip(x, (0, 2)), grad=2)
+add(M, "fliplr flipud", *AXES, grad=2)
+add(M, "roll", *AXES, call=lambda m, x: m.roll(x, (1, -2), (0, 2)), grad=2)
+add(M, "rot90", *AXES, call=lambda m, x: m.rot90(x, 3, (0, 2)), grad=2)
+add(M, "repeat", real(3, 2), call=lambda m, x: m.repeat(x, 3, 0), grad=2,
     torch=lambda m, x: m.repeat_interleave(x, 3, 0), note="repeats elements")  # fmt: skip
-add(M, "repeat_interleave", real(3, 2), numpy=lambda m, x: m.repeat(x, [2, 0, 3], 0), grad=1,
+add(M, "repeat_interleave", real(3, 2), numpy=lambda m, x: m.repeat(x, [2, 0, 3], 0), grad=2,
     call=lambda m, x: m.repeat_interleave(x, [2, 0, 3], 0), torch=None)  # fmt: skip
-add(M, "tile", real(3, 2), call=lambda m, x: m.tile(x, (2, 1, 3)), grad=1)
-add(M, "pad", real(3, 4), call=lambda m, x: m.pad(x, ((1, 2), (0, 1)), mode="reflect"), grad=1,
+add(M, "tile", real(3, 2), call=lambda m, x: m.tile(x, (2, 1, 3)), grad=2)
+add(M, "pad", real(3, 4), call=lambda m, x: m.pad(x, ((1, 2), (0, 1)), mode="reflect"), grad=2,
     torch=None)  # fmt: skip
-add(M, "concat", real(2, 3), real(4, 3), call=lambda m, a, b: m.concat([a, b]), grad=1,
+add(M, "concat", real(2, 3), real(4, 3), call=lambda m, a, b: m.concat([a, b]), grad=2,
     aliases="cat concatenate")  # fmt: skip
-add(M, "stack", real(3), real(3), call=lambda m, a, b: m.stack([a, b], 1), grad=1)
+add(M, "stack", real(3), real(3), call=lambda m, a, b: m.stack([a, b], 1), grad=2)
 for _name in ("vstack", "hstack", "dstack", "column_stack"):
-    add(M, _name, real(3), real(3), call=lambda m, a, b, n=_name: getattr(m, n)([a, b]), grad=1)
-add(M, "block_diag", real(2, 3), real(3, 1), numpy=None, grad=1)
-add(M, "append", real(2, 3), real(4), torch=None, grad=1)
-add(M, "split", real(6, 2), call=lambda m, x: m.split(x, 3), grad=1,
+    add(M, _name, real(3), real(3), call=lambda m, a, b, n=_name: getattr(m, n)([a, b]), grad=2)
+add(M, "block_diag", real(2, 3), real(3, 1), numpy=None, grad=2)
+add(M, "append", real(2, 3), real(4), torch=None, grad=2)
+add(M, "split", real(6, 2), call=lambda m, x: m.split(x, 3), grad=2,
     torch=lambda m, x: m.split(x, 2), note="takes sections")  # fmt: skip
-add(M, "array_split", real(7, 2), call=lambda m, x: m.array_split(x, 3), grad=1,
+add(M, "array_split", real(7, 2), call=lambda m, x: m.array_split(x, 3), grad=2,
     torch=lambda m, x: m.tensor_split(x, 3), aliases="tensor_split")  # fmt: skip
-add(M, "chunk", real(7, 2), call=lambda m, x: m.chunk(x, 3), numpy=None, grad=1)
-add(M, "hsplit vsplit", real(4, 4, 2), call=lambda m, x: m.hsplit(x, 2), grad=1)
+add(M, "chunk", real(7, 2), call=lambda m, x: m.chunk(x, 3), numpy=None, grad=2)
+add(M, "hsplit vsplit", real(4, 4, 2), call=lambda m, x: m.hsplit(x, 2), grad=2)
 TABLE[-1].call = TABLE[-1].numpy = TABLE[-1].torch = lambda m, x: m.vsplit(x, 2)
-add(M, "dsplit", real(1, 2, 4), call=lambda m, x: m.dsplit(x, 2), grad=1)
-add(M, "unstack:unstack/unbind", real(3, 2), grad=1, aliases="unbind", numpy=None)
-add(M, "narrow select", real(5, 2), call=lambda m, x: m.narrow(x, 0, 1, 3), numpy=None, grad=1)
+add(M, "dsplit", real(1, 2, 4), call=lambda m, x: m.dsplit(x, 2), grad=2)
+add(M, "unstack:unstack/unbind", real(3, 2), grad=2, aliases="unbind", numpy=None)
+add(M, "narrow select", real(5, 2), call=lambda m, x: m.narrow(x, 0, 1, 3), numpy=None, grad=2)
 TABLE[-1].call = TABLE[-1].torch = lambda m, x: m.select(x, 0, 2)
-add(M, "diagonal", real(4, 5, 3), call=lambda m, x: m.diagonal(x, 1), grad=1)
-add(M, "diag", real(4), call=lambda m, x: m.diag(x, -1), grad=1)
-add(M, "diagflat", real(2, 2), grad=1)
-add(M, "diag_embed", real(2, 3), call=lambda m, x: m.diag_embed(x, 1), numpy=None, grad=1)
-add(M, "tril triu", real(2, 4, 5), grad=1)
-add(M, "meshgrid", real(2), real(3), call=lambda m, a, b: m.meshgrid(a, b, indexing="ij"), grad=1)
+add(M, "diagonal", real(4, 5, 3), call=lambda m, x: m.diagonal(x, 1), grad=2)
+add(M, "diag", real(4), call=lambda m, x: m.diag(x, -1), grad=2)
+add(M, "diagflat", real(2, 2), grad=2)
+add(M, "diag_embed", real(2, 3), call=lambda m, x: m.diag_embed(x, 1), numpy=None, grad=2)
+add(M, "tril triu", real(2, 4, 5), grad=2)
+add(M, "meshgrid", real(2), real(3), call=lambda m, a, b: m.meshgrid(a, b, indexing="ij"), grad=2)
 add(M, "broadcast_arrays", real(3, 1), real(4), torch=lambda m, a, b: m.broadcast_tensors(a, b),
-    grad=1)  # fmt: skip
-add(M, "atleast_1d atleast_2d atleast_3d", real(3), grad=1)
-add(M, "t swapdims", real(3, 4), numpy=None, grad=1, call=lambda m, x: m.t(x))
+    grad=2)  # fmt: skip
+add(M, "atleast_1d atleast_2d atleast_3d", real(3), grad=2)
+add(M, "t swapdims", real(3, 4), numpy=None, grad=2, call=lambda m, x: m.t(x))
 TABLE[-1].call = TABLE[-1].torch = lambda m, x: m.swapdims(x, 0, 1)
-add(M, "sliding_window_view", real(6), grad=1, torch=None,
+add(M, "sliding_window_view", real(6), grad=2, torch=None,
     call=lambda m, x: m.sliding_window_view(x, 3),
     numpy=lambda m, x: m.lib.stride_tricks.sliding_window_view(x, 3))  # fmt: skip
 
@@ -295,46 +306,46 @@ add(M, "sliding_window_view", real(6), grad=1, torch=None,
 G = "Selection, sorting, sets"
 WHERE = integers(2, 3, low=0, high=4)
 add(G, "take", real(4, 3), call=lambda m, x: m.take(x, np.array([2, -1, 2]), axis=0), torch=None,
-    grad=1)  # fmt: skip
+    grad=2)  # fmt: skip
 add(G, "take_along_axis", real(4, 3), WHERE, call=lambda m, x, i: m.take_along_axis(x, i, 0),
-    torch=lambda m, x, i: m.take_along_dim(x, i, 0), grad=1)  # fmt: skip
-add(G, "gather", real(4, 5), WHERE, call=lambda m, x, i: m.gather(x, 0, i), numpy=None, grad=1)
+    torch=lambda m, x, i: m.take_along_dim(x, i, 0), grad=2)  # fmt: skip
+add(G, "gather", real(4, 5), WHERE, call=lambda m, x, i: m.gather(x, 0, i), numpy=None, grad=2)
 UNIQUE = (real(4, 5), lambda rng: rng.permutation(4)[:3, None] + np.zeros((3, 2), int))
-add(G, "scatter", *UNIQUE, real(3, 2), numpy=None, grad=1,
+add(G, "scatter", *UNIQUE, real(3, 2), numpy=None, grad=2,
     call=lambda m, x, i, s: m.scatter(x, 0, i, s))  # fmt: skip
-add(G, "scatter_add", real(4, 5), WHERE, real(2, 3), numpy=None, grad=1,
+add(G, "scatter_add", real(4, 5), WHERE, real(2, 3), numpy=None, grad=2,
     call=lambda m, x, i, s: m.scatter_add(x, 0, i, s))  # fmt: skip
 for _op in ("sum", "prod", "mean", "amax", "amin"):
     for _self in (True, False):
         add(G, "scatter_reduce", real(4, 5), WHERE, real(2, 3), numpy=None, note=_op,
-            grad=1 if _op in ("sum", "mean") else None,
+            grad=2 if _op in ("sum", "mean") else None,
             call=lambda m, x, i, s, o=_op, k=_self: m.scatter_reduce(
                 x, 0, i, s, o, include_self=k))  # fmt: skip
 ONE_D = integers(3, low=0, high=4)
 add(G, "index_select", real(4, 3), ONE_D, call=lambda m, x, i: m.index_select(x, 0, i),
-    numpy=None, grad=1)  # fmt: skip
-add(G, "index_add", real(4, 3), ONE_D, real(3, 3), numpy=None, grad=1,
+    numpy=None, grad=2)  # fmt: skip
+add(G, "index_add", real(4, 3), ONE_D, real(3, 3), numpy=None, grad=2,
     call=lambda m, x, i, s: m.index_add(x, 0, i, s, alpha=2.0))  # fmt: skip
 add(G, "index_copy", real(4, 3), lambda rng: rng.permutation(4)[:3], real(3, 3), numpy=None,
-    grad=1, call=lambda m, x, i, s: m.index_copy(x, 0, i, s))  # fmt: skip
-add(G, "index_fill", real(4, 3), ONE_D, numpy=None, grad=1,
+    grad=2, call=lambda m, x, i, s: m.index_copy(x, 0, i, s))  # fmt: skip
+add(G, "index_fill", real(4, 3), ONE_D, numpy=None, grad=2,
     call=lambda m, x, i: m.index_fill(x, 0, i, 2.5))  # fmt: skip
-add(G, "index_put", real(4, 3), ONE_D, real(3, 3), numpy=None, grad=1,
+add(G, "index_put", real(4, 3), ONE_D, real(3, 3), numpy=None, grad=2,
     call=lambda m, x, i, s: m.index_put(x, (i,), s, accumulate=True),
     torch=lambda m, x, i, s: m.index_put(x, (i,), s, accumulate=True))  # fmt: skip
-add(G, "masked_fill", real(4, 3), bools(3), numpy=None, grad=1,
+add(G, "masked_fill", real(4, 3), bools(3), numpy=None, grad=2,
     call=lambda m, x, k: m.masked_fill(x, k, 7.0))  # fmt: skip
-add(G, "masked_select", real(4, 3), bools(4, 3), numpy=None, grad=1, note="computes at the call")
-add(G, "masked_scatter", real(4, 3), bools(4, 3), real(12), numpy=None, grad=1)
+add(G, "masked_select", real(4, 3), bools(4, 3), numpy=None, grad=2, note="computes at the call")
+add(G, "masked_scatter", real(4, 3), bools(4, 3), real(12), numpy=None, grad=2)
 add(G, "nonzero", bools(4, 3), torch=None, note="computes at the call")
 add(G, "argwhere", bools(4, 3), note="computes at the call")
 add(G, "flatnonzero", bools(4, 3), torch=None, note="computes at the call")
 add(G, "isin", integers(3, 5), integers(4))
 add(G, "bincount", integers(9, low=0, high=5), positive(9), note="computes at the call")
-add(G, "sort", real(4, 7), torch=lambda m, x: m.sort(x).values, grad=1)
+add(G, "sort", real(4, 7), torch=lambda m, x: m.sort(x).values, grad=2)
 add(G, "argsort", real(4, 7))
-add(G, "topk", real(4, 7), call=lambda m, x: tuple(m.topk(x, 3)), numpy=None, grad=1)
-add(G, "kthvalue", real(4, 7), call=lambda m, x: tuple(m.kthvalue(x, 3)), numpy=None, grad=1)
+add(G, "topk", real(4, 7), call=lambda m, x: tuple(m.topk(x, 3)), numpy=None, grad=2)
+add(G, "kthvalue", real(4, 7), call=lambda m, x: tuple(m.kthvalue(x, 3)), numpy=None, grad=2)
 add(G, "searchsorted", lambda rng: np.sort(rng.normal(size=9)), real(4, 3))
 add(G, "bucketize", real(4, 3), lambda rng: np.sort(rng.normal(size=9)), numpy=None)
 add(G, "digitize", real(4, 3), lambda rng: np.sort(rng.normal(size=9)), torch=None)
@@ -351,23 +362,23 @@ L = "Linear algebra"
 add(L, "matmul", real(2, 3, 4), real(4, 5), grad=2)
 add(L, "dot", real(4), real(4), grad=2)
 add(L, "vecdot", real(3, 4), real(3, 4), grad=2, torch=lambda m, a, b: m.linalg.vecdot(a, b))
-add(L, "inner", real(3, 4), real(2, 4), grad=1)
-add(L, "outer", real(3), real(4), grad=1, aliases="ger")
-add(L, "vdot", real(4), real(4), grad=1)
-add(L, "tensordot", real(2, 3, 4), real(4, 3, 2), grad=1,
+add(L, "inner", real(3, 4), real(2, 4), grad=2)
+add(L, "outer", real(3), real(4), grad=2, aliases="ger")
+add(L, "vdot", real(4), real(4), grad=2)
+add(L, "tensordot", real(2, 3, 4), real(4, 3, 2), grad=2,
     call=lambda m, a, b: m.tensordot(a, b, ([1, 2], [1, 0])))  # fmt: skip
 add(L, "einsum", real(2, 3, 4), real(4, 5), grad=2,
     call=lambda m, a, b: m.einsum("bij,jk->kbi", a, b))  # fmt: skip
-add(L, "kron", real(2, 3), real(3, 2), grad=1)
-add(L, "cross", real(4, 3), real(4, 3), grad=1, torch=lambda m, a, b: m.linalg.cross(a, b))
-add(L, "bilinear", real(4, 2), real(4, 3), real(5, 2, 3), real(5), numpy=None, grad=1,
+add(L, "kron", real(2, 3), real(3, 2), grad=2)
+add(L, "cross", real(4, 3), real(4, 3), grad=2, torch=lambda m, a, b: m.linalg.cross(a, b))
+add(L, "bilinear", real(4, 2), real(4, 3), real(5, 2, 3), real(5), numpy=None, grad=2,
     torch=lambda m, a, b, w, c: m.nn.functional.bilinear(a, b, w, c))  # fmt: skip
-add(L, "mm", real(2, 3), real(3, 4), numpy=None, grad=1)
-add(L, "mv", real(2, 3), real(3), numpy=None, grad=1)
-add(L, "bmm", real(2, 2, 3), real(2, 3, 4), numpy=None, grad=1)
-add(L, "addmm", real(2, 4), real(2, 3), real(3, 4), numpy=None, grad=1,
+add(L, "mm", real(2, 3), real(3, 4), numpy=None, grad=2)
+add(L, "mv", real(2, 3), real(3), numpy=None, grad=2)
+add(L, "bmm", real(2, 2, 3), real(2, 3, 4), numpy=None, grad=2)
+add(L, "addmm", real(2, 4), real(2, 3), real(3, 4), numpy=None, grad=2,
     call=lambda m, x, a, b: m.addmm(x, a, b, beta=0.5, alpha=2.0))  # fmt: skip
-add(L, "baddbmm", real(2, 2, 4), real(2, 2, 3), real(2, 3, 4), numpy=None, grad=1)
+add(L, "baddbmm", real(2, 2, 4), real(2, 2, 3), real(2, 3, 4), numpy=None, grad=2)
 
 
 def lapack(name: str, *operands: Make, grad: int | None = 2, **given: Any) -> None:
@@ -387,21 +398,23 @@ lapack("cholesky", real(4, 4), call=lambda m, x: m.linalg.cholesky(
 lapack("qr", real(5, 3), call=lambda m, x: tuple(m.linalg.qr(x)))
 lapack("svdvals", real(4, 3), numpy=lambda m, x: m.linalg.svd(x, compute_uv=False))
 lapack("svd", real(4, 3), call=lambda m, x: m.linalg.svd(x, full_matrices=False)[0] ** 2)
+lapack("svd", real(3, 4), call=lambda m, x: m.linalg.svd(x)[2][:3] ** 2, note="full matrices")
+lapack("qr", real(3, 4), call=lambda m, x: tuple(m.linalg.qr(x, mode="complete")), note="complete")
 lapack("eigh", real(4, 4), call=lambda m, x: m.linalg.eigh(x + x.T)[1] ** 2)
 lapack("eigvalsh", real(4, 4), call=lambda m, x: m.linalg.eigvalsh(x + x.T))
 lapack("pinv", real(5, 3))
 lapack("matrix_rank", real(5, 3), grad=None)
 lapack("matrix_power", spd(3), call=lambda m, x: m.linalg.matrix_power(x, 3))
-lapack("multi_dot", real(3, 4), real(4, 2), real(2, 5), grad=1,
+lapack("multi_dot", real(3, 4), real(4, 2), real(2, 5), grad=2,
        call=lambda m, *x: m.linalg.multi_dot(list(x)))  # fmt: skip
 lapack("matrix_norm", real(4, 3), call=lambda m, x: m.linalg.matrix_norm(x, ord="nuc"))
 lapack("vector_norm", real(4, 3), call=lambda m, x: m.linalg.vector_norm(x, ord=3))
 lapack("norm", real(4, 3))
-lapack("cond", spd(3), grad=1)
+lapack("cond", spd(3), grad=2)
 lapack("lstsq", real(5, 3), real(5, 2), call=lambda m, a, b: m.linalg.lstsq(a, b)[0],
-       numpy=lambda m, a, b: m.linalg.lstsq(a, b, rcond=None)[0], grad=1)  # fmt: skip
-lapack("diagonal", real(2, 4, 5), grad=1, torch=None)
-lapack("trace", real(4, 5), grad=1, torch=lambda m, x: m.trace(x[:, :4]))
+       numpy=lambda m, a, b: m.linalg.lstsq(a, b, rcond=None)[0], grad=2)  # fmt: skip
+lapack("diagonal", real(2, 4, 5), grad=2, torch=None)
+lapack("trace", real(4, 5), grad=2, torch=lambda m, x: m.trace(x[:, :4]))
 
 # -- convolution
 C = "Convolution"
@@ -410,7 +423,7 @@ C = "Convolution"
 def layer(name: str, *operands: Make, arguments: tuple[Any, ...], bias: bool = True) -> None:
     """A function of torch.nn.functional, whose third argument is a bias that ours lacks."""
     middle = (None,) if bias else ()
-    add(C, name, *operands, numpy=None, grad=1,
+    add(C, name, *operands, numpy=None, grad=2,
         call=lambda m, *x: getattr(m, name)(*x, *arguments),
         torch=lambda m, *x: getattr(m.nn.functional, name)(*x, *middle, *arguments))  # fmt: skip
 
@@ -439,7 +452,7 @@ add(N, "full", call=lambda m: m.full((2, 3), 2.5, dtype=m.float64))
 add(N, "full_like", *X, call=lambda m, x: m.full_like(x, 7))
 add(N, "zeros_like ones_like", *X)
 add(N, "indices", call=lambda m: m.indices((2, 3)), torch=None)
-add(N, "vander", real(4), call=lambda m, x: m.vander(x, 3), grad=1, torch=None)
+add(N, "vander", real(4), call=lambda m, x: m.vander(x, 3), grad=2, torch=None)
 add(N, "tril_indices", call=lambda m: m.tril_indices(4, 5, 1), torch=None,
     numpy=lambda m: m.tril_indices(4, 1, 5))  # fmt: skip
 add(N, "triu_indices", call=lambda m: m.triu_indices(4, 5, 1), torch=None,

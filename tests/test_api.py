@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import metaop as mo
 from tests.api_table import TABLE, Function
+from tests.feature_names import NAMES, TESTED_IN
 from tests.helpers import python_value
 
 IDS = [f"{number}-{f.name}" for number, f in enumerate(TABLE)]
@@ -130,7 +132,7 @@ def torch_derivatives(function: Function, arrays: list[np.ndarray]) -> list[list
             continue
         found = torch.autograd.grad(loss, floats, create_graph=True, allow_unused=True)
         gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, floats)]
-        orders.append([g.detach().numpy() for g in gradients])
+        orders.append([g.detach().numpy(force=True) for g in gradients])
         loss = weighted(gradients, torch.tensor)
     return orders
 
@@ -164,6 +166,28 @@ def numeric_derivative(function: Function, arrays: list[np.ndarray]) -> list[lis
     return [found]
 
 
+def check_second_order(
+    function: Function, arrays: list[np.ndarray], got: list[list[np.ndarray]]
+) -> None:
+    """The second derivative along a direction is the central difference of the first, which is
+    compared with NumPy's."""
+    if function.grad != 2:
+        return
+    floats = [k for k, a in enumerate(arrays) if a.dtype == np.float64]
+    directions = [weights_for(arrays[k].shape, 100 + k) for k in floats]
+    once = replace(function, grad=1)
+
+    def slope(h: float) -> float:
+        moved = list(arrays)
+        for k, direction in zip(floats, directions):
+            moved[k] = arrays[k] + h * direction
+        (gradients,) = derivatives(once, moved)
+        return sum((weights_for(g.shape, j) * g).sum() for j, g in enumerate(gradients))
+
+    along = sum((g * d).sum() for g, d in zip(got[1], directions))
+    np.testing.assert_allclose(along, (slope(1e-5) - slope(-1e-5)) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "function", [f for f in TABLE if f.grad], ids=[i for i, f in zip(IDS, TABLE) if f.grad]
 )
@@ -177,6 +201,7 @@ def test_derivatives(function: Function) -> None:
         want, rtol = torch_derivatives(function, arrays), 1e-7
     elif function.numpy is not None:
         want, rtol = numeric_derivative(function, arrays), 1e-6
+        check_second_order(function, arrays, got)
     else:
         want, rtol = got, 0.0
     for order_got, order_want in zip(got, want):
@@ -217,6 +242,27 @@ def test_the_table_names_every_array_function() -> None:
         and not hasattr(mo.random, name) and not hasattr(mo.linalg, name)
     ]  # fmt: skip
     assert not missing, missing
+
+
+def test_every_name_of_the_language_exists_and_is_tested() -> None:
+    in_table = {f.name for f in TABLE} | {alias for f in TABLE for alias in f.aliases}
+    same = {id(getattr(mo, f.name)) for f in TABLE if "." not in f.name}
+    for path, names in TESTED_IN.items():
+        text = (Path(__file__).resolve().parents[1] / path).read_text(encoding="utf-8")
+        for name in names.split():
+            assert re.search(rf"\b{name}\b", text), f"{path} does not name {name}"
+    elsewhere = {name for names in TESTED_IN.values() for name in names.split()}
+    for name in (name for names in NAMES.values() for name in names.split()):
+        found: Any = mo
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert name in in_table or id(found) in same or name.split(".")[-1] in elsewhere, name
+
+
+def test_a_complete_qr_of_a_tall_matrix_has_no_gradient() -> None:
+    x = mo.array(np.ones((3, 2)), requires_grad=True)
+    with pytest.raises(mo.DTypeError, match=r"f64\[3,2\].* no gradient.*mode='reduced'"):
+        mo.grad(mo.linalg.qr(x, mode="complete").R.sum(), x)
 
 
 def test_functions_of_linalg_are_in_the_table() -> None:

@@ -60,19 +60,91 @@ def test_a_loop_that_a_value_ends_is_compiled_by_numba() -> None:
         return 0 if n == 1 else 1 + steps(n // 2 if n % 2 == 0 else 3 * n + 1)
 
     assert got.numpy().tolist() == [steps(n) for n in range(1, 30)]
-    branched = mo.kernel(lambda i, x: x[i] if x[i] > 0 else -x[i])
     x = mo.array([1.0, -2.0], requires_grad=True)
     with pytest.raises(mo.DTypeError, match="no gradient"):
-        mo.grad(branched(x).sum(), x)
+        mo.grad(halved(x).sum(), x)
 
 
-def test_a_compiled_kernel_with_its_own_gradient() -> None:
+@mo.kernel
+def halved(i: Any, x: Any) -> Any:
+    value = x[i]
+    while value > 0.1:
+        value = value / 2
+    return value
+
+
+# ------------------------------------------------------------------------------- ifs become where
+
+
+@mo.kernel
+def piecewise(i: Any, j: Any, x: Any) -> Any:
+    a = x[i, j]
+    if 0 < a and a < 2:
+        return math.sqrt(a)
+    return 1.0 if a == 0 else np.exp(a) * max(a, -1.0)
+
+
+def piecewise_in_numpy(x: np.ndarray) -> np.ndarray:
+    root = np.sqrt(np.where(x > 0, x, 0))
+    other = np.where(x == 0, 1.0, np.exp(x) * np.maximum(x, -1.0))
+    return np.where((x > 0) & (x < 2), root, other)
+
+
+def test_ifs_on_values_are_fused_with_their_neighbours() -> None:
+    x = RNG.normal(size=(6, 7)) * 2
+    x[0, :2] = 0
+    v = mo.array(x).sync()
+    np.testing.assert_allclose(python_value(piecewise(v)), piecewise_in_numpy(x), rtol=1e-14)
+    np.testing.assert_allclose(piecewise(v).numpy(), piecewise_in_numpy(x), rtol=1e-14)
+    assert len(mo.explain((piecewise(v * 2) + 1).sum()).kernels) == 1
+
+
+def test_a_way_that_is_not_taken_adds_nothing_to_the_gradient() -> None:
+    """The derivative of the root is infinite at 0, and 0 times infinity is NaN."""
+    x = mo.array(np.array([[0.0, 0.25, -0.5]]), requires_grad=True)
+    g = mo.grad(piecewise(x).sum(), x).numpy()
+    np.testing.assert_allclose(g, [[0, 1, np.exp(-0.5) * (1 - 0.5)]])
+    y = RNG.uniform(0.1, 1.9, size=(2, 3)) * np.array([1, -1, 1.2])
+    assert mo.gradcheck(piecewise, y, order=2)
+
+
+def test_a_guarded_read_of_a_neighbour() -> None:
+    @mo.kernel
+    def upwind(i: Any, x: Any) -> Any:
+        if i == 0:
+            return x[0]
+        return x[i] - x[i - 1] if x[i] > x[i - 1] else 0.5
+
+    x = RNG.normal(size=9)
+    d = np.diff(x)
+    want = np.concatenate([x[:1], np.where(d > 0, d, 0.5)])
+    np.testing.assert_allclose(upwind(mo.array(x)).numpy(), want)
+
+
+def test_equality_of_values_is_not_that_of_objects() -> None:
+    """`x[i] == 0` was False for every value: an expression had Python's own ==."""
+    one_for_zero = mo.kernel(lambda i, x: 1 if x[i] == 0 else x[i])
+    assert one_for_zero(mo.array([0, 2, 0])).numpy().tolist() == [1, 2, 1]
+    i = mo.axes(3)[0]
+    x = mo.array([1.0, 2.0, 3.0])
+    assert (x[i] != 2).array().numpy().tolist() == [True, False, True]
+
+
+def test_a_division_of_integers_is_done_only_where_the_function_comes_to_it() -> None:
+    safe = mo.kernel(lambda i, a, b: a[i] // b[i] if b[i] != 0 else -1)
+    assert safe(mo.array([7, 8]), mo.array([0, 3])).numpy().tolist() == [-1, 2]
+
+
+def test_a_kernel_with_its_own_gradient() -> None:
     x = RNG.normal(size=(3, 4))
     v = mo.array(x, requires_grad=True)
     y = doubled_above_0(v)
     np.testing.assert_allclose(y.numpy(), np.where(x > 0, 2 * x, 0))
     np.testing.assert_allclose(mo.grad(y.sum(), v).numpy(), np.where(x > 0, 2.0, 0.0))
     assert mo.gradcheck(doubled_above_0, x)
+    assert len(mo.explain(mo.exp(doubled_above_0(mo.array(x).sync()))).kernels) == 1
+    slow = mo.kernel(halved.function, gradient=lambda g, x: 3 * g)
+    assert mo.grad(slow(v[0]).sum(), v).numpy()[0].tolist() == [3.0] * 4
 
 
 def test_a_second_call_compiles_nothing() -> None:
@@ -86,7 +158,10 @@ def test_a_second_call_compiles_nothing() -> None:
 def test_reading_outside_is_an_index_error() -> None:
     @mo.kernel
     def beyond(i: Any, x: Any) -> Any:
-        return x[i + 1] if x[i] > 0 else x[i]
+        k = i
+        while x[k] > 0:
+            k += 1
+        return x[k]
 
     with pytest.raises(IndexError):
         beyond(mo.array([1.0, 2.0])).numpy()
@@ -128,6 +203,25 @@ def test_the_key_holds_constants_closures_and_globals(monkeypatch: pytest.Monkey
     assert key != code_key(makes(2.0)) != code_key(makes(2))
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
     assert key != code_key(makes(1.0))
+
+
+def test_the_key_holds_what_inner_functions_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A global read by a function inside the function was left out: a change of it was not seen."""
+
+    def outer(i: Any, x: Any) -> Any:
+        return (lambda v: v * FACTOR)(x[i])
+
+    key = code_key(outer)
+    monkeypatch.setitem(globals(), "FACTOR", 5.0)
+    assert None is not key != code_key(outer)
+
+
+def test_the_key_holds_a_function_of_numba() -> None:
+    import numba
+
+    key = code_key(makes(1.0, inner=numba.njit(helper)))
+    assert key is not None and key != code_key(makes(1.0))
+    assert key != code_key(makes(1.0, inner=numba.njit(fastmath=True)(helper)))
 
 
 def test_what_holds_an_object_has_no_key() -> None:

@@ -242,12 +242,9 @@ MOST_TILE_ROWS, MOST_TILE_COLUMNS = 16, 8
 
 def registers(dtype: DType) -> tuple[int, int]:
     """How many vector registers there are, and how many a vector of 16 lanes takes."""
-    from ..machine import cpu_features  # llvmlite loads when something is compiled
+    from ..machine import vector_registers  # llvmlite loads when something is compiled
 
-    features = cpu_features()
-    wide, count = (64, 32) if "+avx512f" in features else (32, 16) if "+avx" in features else (
-        (16, 32) if "+neon" in features else (16, 16)
-    )  # fmt: skip
+    count, wide = vector_registers()
     return count, max(1, LANES * dtype.itemsize // wide)
 
 
