@@ -212,7 +212,7 @@ class _Rehearsed(Exception):
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
-    target = _called(target)
+    target = called(target)
     if hasattr(target, "parameters"):
         life.sync()  # a network's initial values are not part of what is shown
     try:
@@ -227,7 +227,7 @@ def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     return nodes
 
 
-def _called(target: Any) -> Any:
+def called(target: Any) -> Any:
     """What a function of no arguments (or a Module's class) returns; anything else as it is."""
     if isinstance(target, Var) or (hasattr(target, "parameters") and not isinstance(target, type)):
         return target

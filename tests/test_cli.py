@@ -1,5 +1,7 @@
-"""The command line: metaop dump."""
+"""The command line: targets, errors, exit statuses, examples; what dump prints."""
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import metaop as mo
-from metaop.cli import load_target, main, make_inputs
+from metaop.cli import COMMANDS, main
+from metaop.targets import load_target, make_inputs
 
 MODEL = """
 import metaop as mo
@@ -57,19 +60,107 @@ def test_dump_writes_to_a_file(model, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+BROKEN = {
+    "no_such_import.py": "import nothing_of_that_name\n",
+    "syntax.py": "def f(:\n",
+    "exits.py": "import sys\nsys.exit('not now')\n",
+    "raises.py": "import metaop as mo\n\ndef f():\n    return mo.ones(2, 3) @ mo.ones(4)\n",
+    "returns_a_number.py": "def f():\n    return 3\n",
+}
+
+
+@pytest.fixture
+def broken(tmp_path):
+    for name, text in BROKEN.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["dump"])
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere.py:net", "no such file"),
-        ("metaop", "TARGET is file.py:name"),
-        ("metaop:missing", "missing"),
+        (["nowhere.py:net"], "no such file: nowhere.py"),
+        (["metaop"], "TARGET is file.py:name"),
+        (["metaop:"], "TARGET is file.py:name"),
+        (["metaop:missing"], "metaop has no 'missing'"),
+        (["metaop:exq"], "exp"),
+        (["no_such_module_anywhere:f"], "No module named 'no_such_module_anywhere'"),
+        (
+            ["{}/no_such_import.py:f"],
+            "No module named 'nothing_of_that_name' (no_such_import.py:1)",
+        ),
+        (["{}/syntax.py:f"], "SyntaxError"),
+        (["{}/exits.py:f"], "not now"),
+        (["{}/raises.py:f"], "(raises.py:4)"),
+        (["{}/returns_a_number.py:f"], "expected Vars"),
+        (["{}/a_model.py:double"], "cannot be called with 0 inputs: missing a required argument"),
+        (["{}/a_model.py:net", "--input", "f32[5,7]"], "f32[5,7]"),
+        (["{}/a_model.py:net", "--input", "f32(5)"], "cannot read 'f32(5)'"),
+        (["{}/a_model.py:net", "--input", "f33[5]"], "no such dtype: 'f33'"),
+        (["{}/a_model.py:net", "--input", "f32[5,4],f32[1]"], "cannot be called with 2 inputs"),
     ],
 )
-def test_a_bad_target_is_one_line_and_exit_status_1(target, message, capsys):
-    assert main(["dump", target]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_what_cannot_be_done_is_one_line_and_exit_status_2(
+    broken, model, command, target, message, capsys
+):
+    assert main([command, *(part.replace("{}", str(broken)) for part in target)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("metaop: ") and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def run(arguments, **options):
+    """The command as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "metaop.cli", *arguments], text=True, timeout=120,
+        cwd=Path(mo.__file__).parent.parent, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a closed pipe is another error")
+def test_a_closed_pipe_ends_quietly(model):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(["dump", f"{model}:value"], stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_ctrl_c_ends_quietly(model, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metaop.cli.load_target", interrupted)
+    assert main(["dump", f"{model}:value"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def examples_of(command, capsys):
+    """The commands that `metaop COMMAND --help` shows."""
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    return [line.strip() for line in text.split("examples:\n")[1].splitlines()]
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_the_examples_of_every_help_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(Path(__file__).parents[1] / "examples")
+    if name == "cache":
+        monkeypatch.setattr(mo.config, "cache", str(tmp_path / "cache"))
+    examples = examples_of([name] if name else [], capsys)
+    assert examples
+    if name is None:
+        assert len(examples) == len(COMMANDS)  # each is one of its command's, which has its turn
+        return
+    for example in examples:
+        arguments = shlex.split(example)
+        assert arguments[:2] == ["metaop", name]
+        assert main(arguments[1:]) == 0, example
+    assert capsys.readouterr().out
 
 
 def test_inputs_are_made_from_their_types():
