@@ -362,6 +362,7 @@ if TYPE_CHECKING:
     from .jitted import jit
     from .kernels import kernel, numpy_code
     from .nn import optim
+    from .profiling import profile
     from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 
@@ -373,6 +374,7 @@ _LATER = {
     "inspection": ("dump", "explain"),
     "jitted": ("jit",),
     "kernels": ("kernel", "numpy_code"),
+    "profiling": ("profile",),
     "transforms": (
         "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     ),

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .compiler.cache import Cache, cache
-from .errors import CompilerBug
+from .errors import CompilerBug, count_as_own
 from .targets import check_call, load_target, make_inputs, one_line
 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+WARM_UP = 3  # calls that compile, and fill the caches
 
 
 class Command(NamedTuple):
@@ -33,6 +34,8 @@ class Command(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
+    if arguments is None:
+        count_as_own(sys._getframe(1).f_code.co_filename)  # the installed script
     options = _parser().parse_args(arguments)
     try:
         status = COMMANDS[options.command].run(options)
@@ -130,6 +133,86 @@ def _dump(options: argparse.Namespace) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------- profile
+
+
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    from .profiling import SORT_KEYS
+
+    _target_arguments(parser)
+    parser.add_argument("--jit", action="store_true", help="call the target under mo.jit")
+    parser.add_argument("--steps", type=_positive, default=10, help="calls to measure (10)")
+    parser.add_argument("--sort", choices=tuple(SORT_KEYS), default="time")
+    parser.add_argument("--format", choices=("text", "json", "csv", "chrome"), default="text")
+    _output_argument(parser)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from .profiling import profile
+    from .roofline import known, roofline
+    from .targets import repeated_step
+
+    target, name = load_target(options.target)
+    step = repeated_step(target, make_inputs(options.input), name, options.train, options.jit)
+    if known() is None:
+        print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
+        roofline()
+    for _ in range(WARM_UP):
+        step()
+    with profile() as found:
+        for _ in range(options.steps):
+            step()
+    text = {
+        "text": lambda: found.table(options.sort),
+        "json": found.json,
+        "csv": lambda: found.csv(options.sort),
+        "chrome": found.chrome_trace,
+    }[options.format]()
+    _print_to(text, options.output)
+    return 0
+
+
+# ------------------------------------------------------------------------------------ roofline
+
+
+def _roofline_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--again", action="store_true", help="measure now, whatever is known")
+    parser.add_argument("--threads", type=_positive, help="up to so many (as kernels use)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    _output_argument(parser)
+
+
+def _roofline(options: argparse.Namespace) -> int:
+    from .roofline import roofline
+
+    found = roofline(options.threads, options.again)
+    _print_to(found.json() if options.format == "json" else repr(found), options.output)
+    return 0
+
+
+# -------------------------------------------------------------------------------------- doctor
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    _output_argument(parser)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    found = examine()
+    _print_to(found.json() if options.format == "json" else repr(found), options.output)
+    return 1 if found.warnings else 0
+
+
 # --------------------------------------------------------------------------------------- cache
 
 
@@ -196,6 +279,28 @@ COMMANDS: dict[str, Command] = {
         ),
         _dump_arguments,
         _dump,
+    ),
+    "profile": Command(
+        "run it, and show where the time goes, kernel by kernel",
+        (
+            "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --train",
+            "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --sort bytes "
+            "--format chrome -o trace.json",
+        ),
+        _profile_arguments,
+        _profile,
+    ),
+    "roofline": Command(
+        "measure what this machine can do at most",
+        ("metaop roofline", "metaop roofline --threads 1 --format json"),
+        _roofline_arguments,
+        _roofline,
+    ),
+    "doctor": Command(
+        "show machine, settings and versions, and what is wrong with them: for bug reports",
+        ("metaop doctor", "metaop doctor --format json"),
+        _doctor_arguments,
+        _doctor,
     ),
     "cache": Command(
         "look after the compiled code on disk",

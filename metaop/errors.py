@@ -102,6 +102,11 @@ def is_own(filename: str) -> bool:
     return own
 
 
+def count_as_own(filename: str) -> None:
+    """From now on frames of this file are no line of the user's."""
+    _own[filename] = True
+
+
 class _Origin(threading.local):
     """Overrides the site of what is recorded: a gradient belongs to its forward line.
 

@@ -558,7 +558,7 @@ class Recording:
                      *[n for n in read if n in kept]]  # fmt: skip
             places = {n: k for k, n in enumerate(read)}
             outputs = [*self.own_outputs, *self.new_outputs]
-            self.replayed = Replay(self.program, [places[n] for n in order], outputs)
+            self.replayed = Replay(self.program, [places[n] for n in order], outputs, self.nodes)
         self.expected = [[n.requires_grad for n in group] for group in groups]
         self.position = {n: k for k, n in enumerate(n for group in groups for n in group)}
         for captured in trace.captured.values():

@@ -426,7 +426,7 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
     if roots:
         program, leaves = programs.program_for(nodes, roots)
         try:
-            storages = run(program, leaves)
+            storages = run(program, leaves, nodes)
         except KernelError as fault:
             culprit = nodes[fault.check.position]
             return _fail(culprit, _error_for(culprit, fault), nodes, writes)

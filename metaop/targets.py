@@ -12,14 +12,16 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .dtype import as_dtype
 from .errors import MetaopError, is_own
-from .var import Var
+from .inspection import called, outputs_of, training_step
+from .jitted import jit as compiled
+from .var import Var, assign_all, sync
 
 
 class TargetError(MetaopError, ValueError):
@@ -94,6 +96,38 @@ def check_call(target: Any, inputs: Sequence[Var], name: str) -> None:
             f"{name}{signature} cannot be called with {len(inputs)} inputs: {error}; "
             "--input makes them, such as --input 'f32[8,3],i64[8]'"
         ) from None
+
+
+def repeated_step(
+    target: Any, inputs: Sequence[Var], name: str, train: bool, jit: bool
+) -> Callable[[], None]:
+    """A function that computes a target once more at each call, and all that it writes.
+
+    train: a step of training, as `dump` shows it; the parameters are written.
+    Raises TargetError if the target is only a value, or cannot take the inputs.
+    """
+    made = called(target)
+    if isinstance(made, Var) or not callable(made):
+        made = target  # a function of no arguments that computes something
+    if isinstance(made, Var) or not callable(made):
+        raise TargetError(f"{name} is a value; a function or Module can be run again")
+    check_call(made, inputs, name)
+
+    def training(*given: Var) -> Var:
+        loss, *values = training_step(made, outputs_of(made, given))
+        assign_all(list(zip(made.parameters(), values)))
+        return loss
+
+    function = training if train else made
+    if jit:
+        function = compiled(function)
+
+    def step() -> None:
+        kept = function(*inputs)
+        sync()
+        del kept
+
+    return step
 
 
 def one_line(error: BaseException) -> str:
