@@ -39,6 +39,10 @@ class StaleValueError(MetaopError, RuntimeError):
     """A gradient needs a value that has been overwritten, or history that has been dropped."""
 
 
+class NonFiniteError(MetaopError, FloatingPointError):
+    """An operation made a NaN or an infinity, and `mo.debug_nans` was to tell."""
+
+
 class JitError(MetaopError, RuntimeError):
     """A traced function did something that a trace cannot replay."""
 
