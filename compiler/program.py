@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from metaop.config import config
 from metaop.dtype import DType
 from metaop.extent import Polynomial, evaluate, evaluate_polynomial
 from metaop.graph import Node, Scalar
@@ -145,6 +146,10 @@ class Bound:
             [t._replace(nbytes=evaluate(t.nbytes, sizes)) for t in program.temporaries]
         )
         self.temporaries = [(t.slot, offset) for t, offset in offsets.items()]
+        if config.check:
+            from .verify import verify_arena  # with what the compiler needs and a run does not
+
+            verify_arena(self, {t.slot: (offset, t.nbytes) for t, offset in offsets.items()})
         segments = self.segments
         self.native = [_native(segment) for segment in segments]
         # a program without enough work for two threads runs on one
