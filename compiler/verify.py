@@ -33,7 +33,8 @@ def verify_grouped(fused: Fused, grouped: Grouped) -> None:
             if buffer.role == "in":
                 raise CompilerBug(f"group: the input {buffer.name} is written:\n{tree!r}")
         written.update(writes)
-    missing = [b.name for b in fused.buffers if b.role == "out" and b not in written]
+    outputs = [b for b in fused.buffers if b.role == "out" and b.size]
+    missing = [b.name for b in outputs if b not in written]
     if missing:
         raise CompilerBug(f"group: nothing writes the outputs {', '.join(missing)}")
 
@@ -56,7 +57,7 @@ def verify_program(program: Program) -> None:
             if not first <= number <= last:
                 raise CompilerBug(f"{where} uses temporary {slot}, which lives {first} to {last}")
         written |= writes
-    missing = {slot for slot, _ in program.outputs} - written
+    missing = {slot for slot, nbytes in program.outputs if nbytes} - written
     if missing:
         raise CompilerBug(f"assemble: nothing writes the outputs in slots {missing}")
 

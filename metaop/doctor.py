@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from . import config as settings
 from . import roofline
 from .compiler import machine
-from .compiler.cache import cache
+from .compiler.cache import Cache, CacheWarning, cache
 from .compiler.executor import executor
 from .compiler.threading_layer import cgroup_quota, usable_cpus, wanted_layer
-from .config import config
+from .config import Config, config
 
 VERSION = 1
 DEPENDENCIES = ("numpy", "llvmlite", "numba")
@@ -49,14 +48,20 @@ class Examination:
 
 def examine() -> Examination:
     """Looks at everything, compiles one kernel and runs it on all threads."""
-    facts = {
-        "versions": _versions(),
-        "processor": _processor(),
-        "threads": _threads(),
-        "cache": _cache(),
-        "settings": _settings(),
-    }
-    return Examination(facts, [*_self_test(), *_warnings(facts)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stored = cache()
+    fault = str(caught[0].message) if caught else "off"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheWarning)  # told above
+        facts = {
+            "versions": _versions(),
+            "processor": _processor(),
+            "threads": _threads(),
+            "cache": {"folder": "none", "state": fault} if stored is None else _cache(stored),
+            "settings": _settings(),
+        }
+        return Examination(facts, [*_self_test(), *_warnings(facts)])
 
 
 # --------------------------------------------------------------------------------------- facts
@@ -118,13 +123,8 @@ def _source_of_layer() -> str:
     return "the first that loads" if wanted_layer() == "auto" else "METAOP_THREADING_LAYER"
 
 
-def _cache() -> dict[str, str]:
+def _cache(store: Cache) -> dict[str, str]:
     source = "METAOP_CACHE" if config.cache.strip() else "the user's cache"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        store = cache()
-    if store is None:
-        return {"folder": "none", "state": str(caught[0].message) if caught else "off"}
     entries = store.entries()
     return {
         "folder": f"{store.folder} ({source})",
@@ -164,7 +164,7 @@ def _self_test() -> Iterator[str]:
 def _warnings(facts: dict[str, dict[str, str]]) -> Iterator[str]:
     yield from _old_versions()
     yield from _unknown_settings()
-    if not facts["cache"]["folder"].startswith("none") and facts["cache"]["state"] == "read only":
+    if facts["cache"]["state"] == "read only":
         yield "the cache's folder cannot be written to: each process compiles anew"
     if facts["cache"]["folder"] == "none":
         yield f"nothing is cached on disk ({facts['cache']['state']}): each process compiles anew"
@@ -202,7 +202,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _unknown_settings() -> Iterator[str]:
-    known = set(re.findall(r"METAOP_\w+", settings.__doc__ or ""))
+    known = set(re.findall(r"METAOP_\w+", sys.modules[Config.__module__].__doc__ or ""))
     for name in sorted(os.environ):
         if name.startswith("METAOP_") and known and name not in known:
             yield f"{name} is no setting of metaop"

@@ -1,5 +1,6 @@
 """The command line: targets, errors, exit statuses, examples; what dump prints."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import metaop as mo
+from metaop import roofline
 from metaop.cli import COMMANDS, main
+from metaop.roofline import Point, Roofline
 from metaop.targets import load_target, make_inputs
 
 MODEL = """
@@ -69,6 +72,17 @@ BROKEN = {
 }
 
 
+MEASURED = Roofline("a CPU", "an instruction set", [
+    Point(1, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
+])  # fmt: skip
+
+
+@pytest.fixture
+def known_roofline(monkeypatch):
+    """Nothing is measured in these tests."""
+    monkeypatch.setattr(roofline, "known", lambda *_: MEASURED)
+
+
 @pytest.fixture
 def broken(tmp_path):
     for name, text in BROKEN.items():
@@ -76,7 +90,7 @@ def broken(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", ["dump"])
+@pytest.mark.parametrize("command", ["dump", "profile"])
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -93,7 +107,6 @@ def broken(tmp_path):
         (["{}/syntax.py:f"], "SyntaxError"),
         (["{}/exits.py:f"], "not now"),
         (["{}/raises.py:f"], "(raises.py:4)"),
-        (["{}/returns_a_number.py:f"], "expected Vars"),
         (["{}/a_model.py:double"], "cannot be called with 0 inputs: missing a required argument"),
         (["{}/a_model.py:net", "--input", "f32[5,7]"], "f32[5,7]"),
         (["{}/a_model.py:net", "--input", "f32(5)"], "cannot read 'f32(5)'"),
@@ -109,6 +122,75 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_2(
     assert message in captured.err
     assert captured.err.startswith("metaop: ") and captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dump", "{}/returns_a_number.py:f"], "expected Vars"),
+        (["profile", "{}/a_model.py:value"], "value is a value"),
+        (["profile", "{}/a_model.py:step", "--train"], "no parameters() to train"),
+        (["dump", "{}/a_model.py:value", "-o", "{}/no/such/folder"], "No such file or directory"),
+    ],
+)
+def test_what_one_command_cannot_do(broken, model, arguments, message, capsys):
+    assert main([part.replace("{}", str(broken)) for part in arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("metaop: ") and message in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["profile"], ["profile", "x:y", "--steps", "0"], ["profile", "x:y", "--sort", "size"], []],
+)
+def test_wrong_options_are_told_with_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: metaop")
+
+
+def test_all_of_a_traceback_is_shown_on_request(model, monkeypatch, capsys):
+    monkeypatch.setenv("METAOP_TRACEBACK", "full")
+    assert main(["dump", f"{model}:missing"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--jit"], ["--train"], ["--train", "--jit"]])
+def test_profile_counts_the_steps(model, known_roofline, capsys, more):
+    arguments = [f"{model}:net", "--input", "f32[6,4]", "--steps", "4", "--format", "json"]
+    assert main(["profile", *arguments, *more]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["kernels"] and {k["calls"] for k in data["kernels"]} == {4}
+    assert data["seconds"]["compiling"] == 0
+    assert all(k["share"] > 0 for k in data["kernels"] if k["flops"])
+
+
+@pytest.mark.parametrize(
+    ("format", "start"), [("text", " total ms "), ("csv", "name,program,"), ("chrome", "{")]
+)
+def test_profile_writes_its_formats(model, known_roofline, tmp_path, format, start):
+    out = tmp_path / "out"
+    arguments = [f"{model}:step", "--sort", "bytes", "--format", format, "-o", str(out)]
+    assert main(["profile", *arguments]) == 0
+    assert out.read_text().startswith(start)
+
+
+def test_profile_measures_the_roofline_if_nobody_did(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mo.config, "cache", str(tmp_path / "cache"))
+    measured = []
+    monkeypatch.setattr(roofline, "measure", lambda n: measured.append(list(n)) or MEASURED)
+    assert main(["profile", f"{model}:step"]) == 0
+    captured = capsys.readouterr()
+    assert len(measured) == 1 and "measuring the machine's roofline" in captured.err
+    assert "roofline: 100 GFLOP/s, 10 GB/s from memory" in captured.out
+
+
+def test_roofline_prints_what_was_measured(known_roofline, capsys):
+    assert main(["roofline"]) == 0
+    assert "a CPU, an instruction set" in capsys.readouterr().out
+    assert main(["roofline", "--format", "json"]) == 0
+    assert Roofline.from_json(capsys.readouterr().out) == MEASURED
 
 
 def run(arguments, **options):
@@ -156,6 +238,10 @@ def test_the_examples_of_every_help_run(name, tmp_path, monkeypatch, capsys):
     if name is None:
         assert len(examples) == len(COMMANDS)  # each is one of its command's, which has its turn
         return
+    if name == "doctor":  # the tests' own settings are no fault
+        monkeypatch.setattr(mo.config, "check", False)
+    if name in ("profile", "roofline"):
+        monkeypatch.setattr(roofline, "measure", lambda _: MEASURED)
     for example in examples:
         arguments = shlex.split(example)
         assert arguments[:2] == ["metaop", name]
