@@ -135,7 +135,7 @@ def _cache(store: Cache) -> dict[str, str]:
 
 
 def _settings() -> dict[str, str]:
-    found = {name: value for name, value in sorted(os.environ.items()) if "METAOP_" in name}
+    found = {k: v for k, v in sorted(os.environ.items()) if k.startswith("METAOP_") and v}
     return found or {"METAOP_*": "none is set"}
 
 

@@ -15,6 +15,9 @@ import metaop as mo
 from metaop import nans, nn
 
 
+ROOT = Path(mo.__file__).resolve().parents[1]
+
+
 def here() -> int:
     """The line of the caller."""
     return sys._getframe(1).f_lineno
@@ -165,6 +168,19 @@ def test_without_the_mode_nothing_is_searched(monkeypatch):
     assert np.isnan((vector(0) / vector(0)).item())
 
 
+def test_the_documentation_shows_what_is_printed(tmp_path):
+    page = (ROOT / "docs" / "inspect.md").read_text(encoding="utf-8")
+    section = page.split("## NaN finder")[1]
+    (program,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    (output,) = re.findall(r"```text\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    (tmp_path / "nan.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "nan.py"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stdout == output, done.stderr
+
+
 def test_the_environment_turns_it_on(tmp_path):
     (tmp_path / "train.py").write_text(
         "import metaop as mo\nx = mo.array([0.0, 1.0])\ny = 1 / x\nprint(y.numpy())\n"
@@ -172,6 +188,6 @@ def test_the_environment_turns_it_on(tmp_path):
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, "METAOP_CHECK_NAN": "1",
-             "PYTHONPATH": str(Path(mo.__file__).parents[1])},
+             "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert "NonFiniteError: train.py:3: div made 1 inf in f32[2]" in done.stderr
