@@ -14,7 +14,6 @@ import pytest
 import metaop as mo
 from metaop import nans, nn
 
-
 ROOT = Path(mo.__file__).resolve().parents[1]
 
 
