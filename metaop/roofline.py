@@ -37,6 +37,7 @@ ARRAY_BYTES = 256 << 20  # of x and of y: more than any cache holds
 LEAST_BYTES = 64 << 20  # where memory is short
 SIZES = tuple(1 << k for k in range(16, 27, 2))  # bytes of x and y together: 64 KiB to 64 MiB
 ROUNDS, MOST_ROUNDS = 5, 50
+SHORT = 0.005  # seconds: the clock of CPU time may be too coarse for what is quicker
 QUIET = 0.97  # of the CPU time that all threads could have
 SECONDS = 0.02  # of one measurement, about
 CHAINS = 12  # of multiply-adds: latency times units, within the registers
@@ -68,11 +69,15 @@ class Point:
 
 @dataclass
 class Roofline:
-    """What a machine can do, for several numbers of threads."""
+    """What a machine can do, for several numbers of threads.
+
+    disturbed: other programs took CPUs from some measurement every time, so figures are too low.
+    """
 
     cpu: str
     instruction_set: str
     points: list[Point]
+    disturbed: bool = False
 
     def at(self, threads: int) -> Point:
         """The roofline of the nearest number of threads that was measured."""
@@ -87,7 +92,7 @@ class Roofline:
         """What `json` wrote."""
         found = json.loads(text)
         points = [Point(**{**p, "copy": [tuple(c) for c in p["copy"]]}) for p in found["points"]]
-        return cls(found["cpu"], found["instruction_set"], points)
+        return cls(found["cpu"], found["instruction_set"], points, found["disturbed"])
 
     def __repr__(self) -> str:
         head = (
@@ -100,6 +105,8 @@ class Roofline:
             lines.append(f"{p.threads:7} {p.peak:9.1f} {p.memory:8.1f} {p.stream:8.1f} "
                          f"{p.launch:8.2f} {p.call:8.2f}               {copies}")  # fmt: skip
         lines.append("memory, stream: GB/s read and written; launch, call: microseconds")
+        if self.disturbed:
+            lines.append("other programs used the CPUs: some figures are too low, and none is kept")
         return "\n".join(lines)
 
 
@@ -123,15 +130,16 @@ def known(threads: int | None = None) -> Roofline | None:
 def roofline(threads: int | None = None, again: bool = False) -> Roofline:
     """What this machine can do with 1 to `threads` threads (default: as many as kernels use).
 
-    Measured once and kept in the disk cache; again: measured now.  That takes some seconds (longer
-    while other programs use the CPUs, which makes it wait) and two arrays of 256 MiB.
+    Measured once and kept in the disk cache, unless it was disturbed; again: measured now.  That
+    takes some seconds (longer while other programs use the CPUs, which makes it wait) and two
+    arrays of 256 MiB.
     """
     most = threads or executor().threads
     found = None if again else known(most)
     if found is None:
         found = measure(thread_counts(most))
         store = cache()
-        if store is not None:
+        if store is not None and not found.disturbed:
             store.write(_entry(most), found.json().encode())
     return found
 
@@ -148,7 +156,8 @@ def measure(counts: Iterable[int]) -> Roofline:
     """Measures now, for these numbers of threads."""
     measured = _Measured()
     points = [measured.point(count) for count in counts]
-    return Roofline(machine.brand(), machine.instruction_set().name, points)
+    name = machine.instruction_set().name
+    return Roofline(machine.brand(), name, points, measured.disturbed)
 
 
 class _Measured:
@@ -168,6 +177,7 @@ class _Measured:
         self._code = machine.load(objects, list(names.values()))
         self.kernels = {name: self._code.addresses[names[name]] for name in texts}
         self.lanes = lanes
+        self.disturbed = False
         self.block = UNROLLED * lanes * 4  # bytes of x in an iteration of the copy
         self.nbytes = _array_bytes()
         self._held = [aligned_bytes(self.nbytes) for _ in range(2)]
@@ -210,6 +220,8 @@ class _Measured:
             best = min(best, seconds)
             if quiet == ROUNDS:
                 break
+        if not quiet and best > SHORT:
+            self.disturbed = True
         return best
 
     def peak(self, threads: int) -> float:

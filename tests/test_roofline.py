@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -104,7 +105,10 @@ def test_a_roofline_is_what_its_json_says():
     made = Roofline("a CPU", "x86-64 AVX2", [POINT])
     assert Roofline.from_json(made.json()) == made
     data = json.loads(made.json())
-    assert set(data) == {"version", "cpu", "instruction_set", "points"} and data["version"] == 1
+    assert (
+        set(data) == {"version", "cpu", "instruction_set", "points", "disturbed"}
+        and data["version"] == 1
+    )
     assert set(data["points"][0]) == {"threads", "peak", "memory", "stream", "launch", "call",
                                       "copy"}  # fmt: skip
     assert "64 KiB" in repr(made) and "a CPU, x86-64 AVX2" in repr(made)
@@ -138,6 +142,25 @@ def test_it_is_measured_once_and_kept_beside_the_kernels(tmp_path, monkeypatch):
     assert roofline.known(3) is None
     (entry,) = tmp_path.iterdir()
     assert entry.name.startswith("roofline-")
+
+
+def test_what_others_disturbed_is_told_and_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(mo.config, "cache", str(tmp_path))
+    monkeypatch.setattr(roofline, "measure", lambda _: Roofline("a CPU", "", [POINT], True))
+    assert "other programs used the CPUs" in repr(roofline.roofline(2))
+    assert roofline.known(2) is None
+
+
+@pytest.mark.parametrize(("share", "disturbed"), [(1.0, False), (0.5, True)])
+def test_it_is_disturbed_if_every_run_had_too_little_of_the_cpus(monkeypatch, share, disturbed):
+    measured = roofline._Measured()
+    program = measured.copying("copy", measured.nbytes, 1, 8)
+    clock = itertools.count()
+    monkeypatch.setattr(measured, "seconds", lambda *_: 1.0)
+    fake = types.SimpleNamespace(process_time=lambda: share * next(clock))
+    monkeypatch.setattr(roofline, "time", fake)
+    measured.best(program, 1)
+    assert measured.disturbed is disturbed
 
 
 @pytest.mark.parametrize(("features", "name", "bits", "fma"), [
