@@ -161,11 +161,11 @@ def _profile(options: argparse.Namespace) -> int:
 
     target, name = load_target(options.target)
     step = repeated_step(target, make_inputs(options.input), name, options.train, options.jit)
+    for _ in range(WARM_UP):
+        step()
     if known() is None:
         print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
         roofline()
-    for _ in range(WARM_UP):
-        step()
     with profile() as found:
         for _ in range(options.steps):
             step()
