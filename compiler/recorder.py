@@ -92,14 +92,14 @@ class Recorder:
             self.uses.append(Use(program, lines))
         self._use, self._segment = number, 0
 
-    def enter(self, program: NativeProgram, table: int, threads: int, pool: Any) -> None:
-        """The native call of a segment."""
+    def enter(self, program: NativeProgram, table: int, threads: int, state: Any) -> None:
+        """The native call of a segment; state: the integers of the executor, %Pool of the worker."""
         row = -(-8 * RECORD * program.launches // LINE_BYTES) * LINE_BYTES
         address = self._memory.reserve(max(row * threads, SCRATCH_ALIGNMENT))
         ctypes.memset(address, 0, row * threads)
-        pool[8], pool[9] = address, row
+        state[8], state[9] = address, row
         cpu, start = time.thread_time(), time.perf_counter()
-        self._enter(program.address, table, threads, pool.ctypes.data)
+        self._enter(program.address, table, threads, state.ctypes.data)
         end = time.perf_counter()
         self._note(threads, start, end, ctypes.string_at(address, row * threads))
         self._count_cpu(cpu)
