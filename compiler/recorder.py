@@ -93,7 +93,7 @@ class Recorder:
         self._use, self._segment = number, 0
 
     def enter(self, program: NativeProgram, table: int, threads: int, state: Any) -> None:
-        """The native call of a segment; state: the integers of the executor, %Pool of the worker."""
+        """The native call of a segment; state: the integers of the executor, as its %Pool."""
         row = -(-8 * RECORD * program.launches // LINE_BYTES) * LINE_BYTES
         address = self._memory.reserve(max(row * threads, SCRATCH_ALIGNMENT))
         ctypes.memset(address, 0, row * threads)
