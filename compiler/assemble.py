@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 from metaop.config import config
-from metaop.graph import Escape, Node, Scalar
+from metaop.graph import Elementwise, Escape, Node, Scalar
 
 from .contraction import plan
+from .cost import flops_of, nbytes_of
 from .fuse import Fused
 from .group import Grouped
 from .kernels import machine_code
 from .keys import is_leaf, kernel_key
 from .loops import verify as verify_kernel
 from .nest import Buffer, Nest, Tree
-from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary
+from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary, Work
 from .rewrite import Graph, Input
 from .schedule import Scheduled, schedule
 
@@ -48,6 +50,19 @@ def _touched(scheduled: Scheduled) -> tuple[list[Buffer], list[Buffer]]:
     """The buffers that a kernel reads, and those that it writes."""
     pairs = list(zip(scheduled.buffers, scheduled.kernel.buffers, strict=True))
     return [b for b, p in pairs if not p.written], [b for b, p in pairs if p.written]
+
+
+def _operator(node: Node) -> str:
+    """mul, reindex, reindex_reduce.add, index: what a node does, in a word; "" for a number."""
+    if isinstance(node, Scalar):
+        return ""
+    op = getattr(node, "op", None)
+    if op is None:
+        return node.kind
+    return op if isinstance(node, Elementwise) else f"{node.kind}.{op}"
+
+
+_by_sequence = operator.attrgetter("sequence")
 
 
 class _Assembler:
@@ -175,6 +190,28 @@ class _Assembler:
             scheduled.chunks,
             scheduled.kernel.scratch_bytes(list(integers.values())),
             scheduled.tree,
+            self.work(scheduled),
+        )
+
+    def work(self, scheduled: Scheduled) -> Work:
+        tree = scheduled.tree
+        packs = any(b in tree.packed for b in _touched(scheduled)[1])
+        nodes = sorted(tree.nodes, key=_by_sequence)
+        lines: dict[str, int] = {}  # as many as there are, not one for each node
+        for node in nodes:
+            position = self.position_of_site.get(id(node.site))
+            if position is not None:
+                lines.setdefault(str(node.site), position)
+        made = [max(nest.nodes, key=_by_sequence) for nest in tree.all_nests if nest.nodes
+                and nest.target.role != "local"]  # fmt: skip
+        directions = dict.fromkeys("backward" if n.backward else "forward" for n in made)
+        return Work(
+            scheduled.kernel.name,
+            ["pack"] if packs else [o for o in dict.fromkeys(map(_operator, nodes)) if o],
+            list(lines.values()),
+            "both" if len(directions) > 1 else next(iter(directions), "forward"),
+            0 if packs else flops_of(tree),
+            nbytes_of(scheduled.buffers),
         )
 
     def temporaries(self, segments: list[Any]) -> list[Temporary]:

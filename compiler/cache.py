@@ -1,4 +1,5 @@
-"""The disk cache: kernels and programs of earlier processes, found by what they were made from.
+"""The disk cache: kernels and programs of earlier processes, found by what they were made from,
+and the machine's roofline.
 
     entry  = head digest content      a file named KIND-KEY, of this user alone
     digest = sha256 of the name and the content
@@ -37,6 +38,7 @@ LIMIT = 1 << 30
 MARK_USED_AFTER = 3600.0  # seconds: how exact the time of last use is
 FORGET_UNFINISHED_AFTER = 3600.0  # seconds: a file that its writer never finished
 TEMPORARY = "new-"
+KINDS = ("kernel", "program", "roofline")  # the last: what this machine can do, as measured
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ_SAFELY = _READ | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _CREATE = (os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
@@ -216,7 +218,7 @@ def _warn(text: str) -> None:
 
 def _is_ours(name: str) -> bool:
     kind, _, key = name.partition("-")
-    return name.startswith(TEMPORARY) or (len(key) == 64 and kind in ("kernel", "program"))
+    return name.startswith(TEMPORARY) or (len(key) == 64 and kind in KINDS)
 
 
 def _distrust(status: os.stat_result) -> str:

@@ -27,7 +27,8 @@ grows, a value from an earlier phase means "none taken", and nothing is zeroed b
 A phase begins only while status[0] is 0.  A kernel that returns one of Numba's error codes without
 having written the status has it written for it: status[0] = KERNEL_RAISED, status[1] = the launch.
 
-The worker is LLVM assembly, compiled once per process by llvmlite alone.
+The worker is LLVM assembly, compiled once per process by llvmlite alone.  A second one, which reads
+a clock around every kernel call, is compiled when the first profile is taken; see `recorder`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,9 @@ from metaop.compiler.threading_layer import (
 )
 from metaop.storage import aligned_bytes
 
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
 KERNEL_RAISED = -1
 
 # How often a waiting thread looks before it offers its CPU to others: some microseconds, longer
@@ -67,6 +71,11 @@ SPINS_BEFORE_STEALING = 16
 SCRATCH_ALIGNMENT = 4096  # so that no two threads share a page of scratch memory
 
 LINE = 16  # int64s in 128 bytes: two cache lines on x86, one on Apple's arm64
+
+# Calls `enter` of a worker: program, table, threads, pool.
+ENTER = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+)  # fmt: skip
 
 
 class Launch(NamedTuple):
@@ -170,13 +179,12 @@ class Executor:
         self._yield = yield_address()
         self._counters = np.zeros((MOST_THREADS + 3) * LINE, np.int64)
         counters = -(-self._counters.ctypes.data // (8 * LINE)) * (8 * LINE)  # the next whole line
-        self._pool = _integers([0, 0, 0, NEVER, 0, counters, 0, 0])  # as %Pool below
+        self._pool = _integers([0, 0, 0, NEVER, 0, counters, 0, 0, 0, 0])  # as %Pool below
         self._scratch = _Scratch()
         self._pool_address: int = self._pool.ctypes.data
-        self._code, enter = compile_worker()
-        self._enter = ctypes.CFUNCTYPE(
-            None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
-        )(enter)
+        self._code, functions = compile_worker()
+        self._enter = ENTER(functions["enter"])
+        self.recorder: Recorder | None = None  # while a profile is taken
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
@@ -224,7 +232,10 @@ class Executor:
                 count = self._prepare(count)
             self._pool[6] = self._scratch.reserve(program.scratch * count)
             self._pool[7] = program.scratch
-            self._enter(program.address, table_address, count, self._pool_address)
+            if self.recorder is None:
+                self._enter(program.address, table_address, count, self._pool_address)
+            else:
+                self.recorder.enter(program, table_address, count, self._pool)
             self.launch_count += program.launches
 
     def _prepare(self, threads: int) -> int:
@@ -277,15 +288,17 @@ WORKER = """
 %Pool = type {
   ptr, ptr, ptr,                           ; parallel_for, get and set threads
   i64, ptr, ptr,                           ; spins, yield, counters
-  ptr, i64                                 ; scratch memory, bytes of it for each thread
+  ptr, i64,                                ; scratch memory, bytes of it for each thread
+  ptr, i64                                 ; %Record[threads][launches], bytes for each thread
 }
+%Record = type { i64, i64, i64, i64 }      ; ticks: first start, last end, all calls; calls
 %Program = type {
   i64, ptr, ptr,                           ; phase count, phases, launches
   ptr, ptr,                                ; table and pool of this run
   [2 x i64], i64, ptr                      ; dims, step and args in the form parallel_for wants
 }
 
-PAUSE_DECLARATION
+DECLARATIONS
 
 ; Zero the counters, then run the worker: in this thread, or in every thread of one region.
 ; Numba's own thread count of the calling thread, which a region overwrites, is put back.
@@ -368,6 +381,7 @@ entry:
   %rank = atomicrmw add ptr %counters, i64 1 monotonic
   %scratch.offset = mul i64 %rank, %stride
   %scratch = getelementptr i8, ptr %scratches, i64 %scratch.offset
+  FIND_RECORDS
   br label %next
 
 next:                                    ; is there another phase, and no error so far?
@@ -452,8 +466,10 @@ call:
   %args.slot = getelementptr %Launch, ptr %launches, i64 %launch, i32 1
   %kernel = load ptr, ptr %kernel.slot
   %kernel.args = load ptr, ptr %args.slot
+  START_RECORD
   %returned = call i32 %kernel(ptr %ret, ptr %exc, ptr %table, ptr %kernel.args,
                                i64 %chunk, i64 %chunks, ptr %scratch)
+  END_RECORD
   %is.exception = icmp eq i32 %returned, -1
   %is.user.exception = icmp sgt i32 %returned, 0
   %raised = or i1 %is.exception, %is.user.exception
@@ -537,18 +553,74 @@ PAUSES = {
 }
 
 
-def worker_assembly(triple: str) -> str:
-    """The worker's LLVM assembly for a target triple such as x86_64-unknown-linux-gnu."""
+# A clock that every CPU of the machine shares and that costs some nanoseconds to read.
+CLOCKS = {
+    "x86_64": ("declare i64 @llvm.readcyclecounter()", "call i64 @llvm.readcyclecounter()"),
+    "aarch64": ("", 'call i64 asm sideeffect "mrs $0, cntvct_el0", "=r"()'),
+}
+
+RECORDING = {
+    "FIND_RECORDS": """
+  %records.slot = getelementptr %Pool, ptr %pool, i64 0, i32 8
+  %row.slot = getelementptr %Pool, ptr %pool, i64 0, i32 9
+  %all.records = load ptr, ptr %records.slot
+  %row = load i64, ptr %row.slot
+  %records.offset = mul i64 %rank, %row
+  %records = getelementptr i8, ptr %all.records, i64 %records.offset
+""",
+    "START_RECORD": """
+  %start = CLOCK
+""",
+    "END_RECORD": """
+  %end = CLOCK
+  %first.at = getelementptr %Record, ptr %records, i64 %launch, i32 0
+  %last.at = getelementptr %Record, ptr %records, i64 %launch, i32 1
+  %spent.at = getelementptr %Record, ptr %records, i64 %launch, i32 2
+  %calls.at = getelementptr %Record, ptr %records, i64 %launch, i32 3
+  %calls.so.far = load i64, ptr %calls.at
+  %calls.next = add i64 %calls.so.far, 1
+  store i64 %calls.next, ptr %calls.at
+  %is.first = icmp eq i64 %calls.so.far, 0
+  %first.so.far = load i64, ptr %first.at
+  %first.now = select i1 %is.first, i64 %start, i64 %first.so.far
+  store i64 %first.now, ptr %first.at
+  store i64 %end, ptr %last.at
+  %spent.so.far = load i64, ptr %spent.at
+  %spent.here = sub i64 %end, %start
+  %spent.now = add i64 %spent.so.far, %spent.here
+  store i64 %spent.now, ptr %spent.at
+""",
+}
+
+TICKS = """
+define i64 @ticks() {
+  %now = CLOCK
+  ret i64 %now
+}
+"""
+
+
+def worker_assembly(triple: str, recording: bool = False) -> str:
+    """The worker's LLVM assembly for a target triple such as x86_64-unknown-linux-gnu.
+
+    recording: the one that notes when each thread ran which launch, with `ticks`, its clock.
+    """
     processor = triple.split("-")[0].replace("arm64", "aarch64").replace("amd64", "x86_64")
-    declaration, call = PAUSES.get(processor, ("", ""))
-    text = WORKER.replace("PAUSE_DECLARATION", declaration).replace("  PAUSE", f"  {call}")
+    declaration, pause = PAUSES.get(processor, ("", ""))
+    declare_clock, clock = CLOCKS.get(processor, CLOCKS["x86_64"])
+    text = WORKER + TICKS if recording else WORKER
+    for mark, content in RECORDING.items():
+        text = text.replace(f"  {mark}\n", content.lstrip("\n") if recording else "")
+    text = text.replace("DECLARATIONS", f"{declaration}\n{declare_clock if recording else ''}")
+    text = text.replace("  PAUSE", f"  {pause}").replace("CLOCK", clock)
     for name, value in CONSTANTS.items():
         text = text.replace(name, str(value))
     return text
 
 
-def compile_worker() -> tuple[object, int]:
-    """The owner of the worker's machine code, to be kept with it, and the address of `enter`."""
+def compile_worker(recording: bool = False) -> tuple[object, dict[str, int]]:
+    """The owner of the worker's machine code, to be kept with it, and the addresses of `enter`
+    and, if it is the recording one, `ticks`."""
     import llvmlite.binding as llvm  # not at the start: 30 ms of `import metaop`
 
     llvm.initialize_native_target()
@@ -562,12 +634,15 @@ def compile_worker() -> tuple[object, int]:
         codemodel="jitdefault",
         jit=True,
     )
-    module = llvm.parse_assembly(worker_assembly(triple))
+    module = llvm.parse_assembly(worker_assembly(triple, recording))
     module.verify()
     builder = llvm.JITLibraryBuilder().add_object_img(machine.emit_object(module))
     compiler = llvm.create_lljit_compiler(machine)
-    library = builder.export_symbol("enter").link(compiler, "metaop_worker")
-    return (compiler, library), library["enter"]
+    names = ("enter", "ticks") if recording else ("enter",)
+    for name in names:
+        builder.export_symbol(name)
+    library = builder.link(compiler, f"metaop_worker{'_recording' if recording else ''}")
+    return (compiler, library), {name: library[name] for name in names}
 
 
 def _host_features() -> str:

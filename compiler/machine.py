@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import platform
+import subprocess
 import sys
 import threading
 from typing import Any, NamedTuple
@@ -174,3 +176,47 @@ def _linker() -> Any:
     return llvm.create_lljit_compiler(
         _target_machine(Processor(llvm.get_process_triple(), *host()))
     )
+
+
+# ---------------------------------------------------------------------------- what the CPU can do
+
+
+class InstructionSet(NamedTuple):
+    """What code for the CPU of the settings may use: the widest vectors, in bits, and whether a
+    multiplication and an addition are one instruction."""
+
+    name: str
+    vector_bits: int
+    fma: bool
+
+
+def instruction_set() -> InstructionSet:
+    """That of the settings: x86-64 with SSE2, AVX, AVX2 or AVX-512, arm64 with NEON, or another."""
+    made_for = processor()
+    architecture = made_for.triple.split("-")[0]
+    if architecture in ("aarch64", "arm64"):
+        return InstructionSet("arm64 NEON", 128, True)
+    if architecture not in ("x86_64", "amd64"):
+        return InstructionSet(architecture, 128, False)
+    has = set(made_for.features.split(","))
+    for feature, name, bits in (("avx512f", "AVX-512", 512), ("avx2", "AVX2", 256),
+                                ("avx", "AVX", 256)):  # fmt: skip
+        if f"+{feature}" in has:
+            return InstructionSet(f"x86-64 {name}", bits, "+fma" in has or bits == 512)
+    return InstructionSet("x86-64 SSE2", 128, "+fma" in has)
+
+
+@functools.cache
+def brand() -> str:
+    """The CPU's name as its maker writes it, where the system tells; else LLVM's name for it."""
+    try:
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or host()[0]

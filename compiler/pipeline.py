@@ -30,6 +30,7 @@ from .passes.split import split
 from .program import Program
 from .programs import forget, program_for
 from .rewrite import Graph, Input
+from .verify import verify_grouped, verify_program
 
 __all__ = [
     "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "group_graph",
@@ -83,7 +84,10 @@ def import_graph(
             require(extent, 1)  # dynamic loops run
         if node in needed and not is_leaf(node):
             keep.setdefault(new[node], []).append(position)
-    return Graph([new[n] for n in asked], inputs, keep)
+    graph = Graph([new[n] for n in asked], inputs, keep)
+    if config.check:
+        rewrite.verify(graph)
+    return graph
 
 
 def _needed_by_gradients(nodes: list[Node]) -> set[Node]:
@@ -149,6 +153,8 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
         if not config.fuse or cheap <= inlined:
             break
         inlined |= cheap
+    if config.check:
+        verify_grouped(fused, grouped)
     return fused, grouped
 
 
@@ -170,6 +176,8 @@ def compile_program(
         graph = run_passes(import_graph(nodes, asked, extents))
         fused, grouped = group_graph(graph)
         program = assemble(nodes, graph, fused, grouped)
+    if config.check:
+        verify_program(program)
     program.guards = simplified(guards)
     statistics.programs += 1
     return program

@@ -8,6 +8,7 @@ and temporaries.  Temporaries live in the arena, one block of memory reused by e
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from metaop.config import config
 from metaop.dtype import DType
 from metaop.extent import Polynomial, evaluate, evaluate_polynomial
 from metaop.graph import Node, Scalar
@@ -27,6 +29,23 @@ from .kernels import LoadedKernel
 if TYPE_CHECKING:
     from .loops import Kernel
     from .nest import Tree
+
+
+@dataclass(eq=False)
+class Work:
+    """What a launch does, for whoever wants to know.
+
+    operators: the kinds of the nodes it computes; positions: in the graph as recorded, of one node
+    for each line of the user's; direction: forward, backward or both; flops, nbytes: as
+    `compiler.cost` counts them.
+    """
+
+    name: str
+    operators: list[str]
+    positions: list[int]
+    direction: str
+    flops: int
+    nbytes: int
 
 
 @dataclass(eq=False)
@@ -44,6 +63,7 @@ class KernelLaunch:
     chunks: int
     scratch: int  # bytes for each thread
     tree: Tree | None
+    work: Work
 
     @property
     def address(self) -> int:
@@ -126,6 +146,10 @@ class Bound:
             [t._replace(nbytes=evaluate(t.nbytes, sizes)) for t in program.temporaries]
         )
         self.temporaries = [(t.slot, offset) for t, offset in offsets.items()]
+        if config.check:
+            from .verify import verify_arena  # with what the compiler needs and a run does not
+
+            verify_arena(self, {t.slot: (offset, t.nbytes) for t, offset in offsets.items()})
         segments = self.segments
         self.native = [_native(segment) for segment in segments]
         # a program without enough work for two threads runs on one
@@ -222,20 +246,21 @@ _CODES = {"float32": "<f", "float64": "<d", "float16": "<e", "bool": "<?",
           "uint8": "<B", "uint16": "<H", "uint32": "<I", "uint64": "<Q"}  # fmt: skip
 
 
-def run(program: Bound, leaves: list[Node]) -> list[Storage]:
+def run(program: Bound, leaves: list[Node], nodes: Sequence[Node] = ()) -> list[Storage]:
     """Computes the program's outputs from its leaves; KernelError if a check failed.
 
     Nothing that a user can see is written: the caller binds the returned storages.
+    nodes: the graph as recorded, for a profile.
     """
     runner = executor()
     with runner.lock:
         storages = [Storage(nbytes) for _, nbytes in program.outputs]
         _fill_table(program, leaves, storages)
-        launch(program)
+        launch(program, nodes)
     return storages
 
 
-def launch(program: Bound) -> None:
+def launch(program: Bound, nodes: Sequence[Node] = ()) -> None:
     """Runs a program whose table is filled but for the temporaries; the caller holds the lock."""
     base = arena.reserve(program.arena_bytes)
     if base != program.arena_address:
@@ -245,9 +270,14 @@ def launch(program: Bound) -> None:
     _status[0] = 0
     program.runs += 1
     runner = executor()
+    if runner.recorder is not None:
+        runner.recorder.begin(program, nodes)
     for native in program.native:
         if isinstance(native, HostCall):
-            _call_host(native, program.table)
+            if runner.recorder is None:
+                _call_host(native, program.table)
+            else:
+                runner.recorder.call_host(functools.partial(_call_host, native, program.table))
         else:
             runner.run(native, program.table_address, program.threads)
         if _status[0]:

@@ -19,12 +19,13 @@ from metaop.dtype import DType, as_dtype
 from metaop.extent import Extent, decode, encode
 
 from .cache import cache
-from .kernels import LoadedKernel, stored_kernels
-from .program import FailedCheck, KernelLaunch, Program, Temporary
+from .kernels import LoadedKernel, statistics, stored_kernels
+from .program import FailedCheck, KernelLaunch, Program, Temporary, Work
 
 NOT_STORED = ("key", "kernel", "tree")  # of a launch; None, the key its kernel's name, from disk
 RECORDS: dict[type, str] = {
-    Program: "program", KernelLaunch: "launch", FailedCheck: "check", Temporary: "temporary"
+    Program: "program", KernelLaunch: "launch", FailedCheck: "check", Temporary: "temporary",
+    Work: "work",
 }  # fmt: skip
 FIELDS: dict[str, tuple[str, ...]] = {
     word: tuple(
@@ -58,6 +59,8 @@ def stored(structure: object, compile_program: Callable[[], Program]) -> Program
         content = to_bytes(program)
         if content is not None:
             store.write(name, content, durable=True)
+    else:
+        statistics.loaded_programs += 1
     return program
 
 

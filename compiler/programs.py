@@ -13,7 +13,7 @@ from metaop.extent import map_extents
 from metaop.graph import Escape, Node
 
 from . import kernels
-from .kernels import compiling
+from .kernels import compiling, statistics
 from .keys import canonical, structure_of
 from .program import Bound, Program
 from .program_file import stored
@@ -37,7 +37,8 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
             if program is None:
                 callbacks = [n for n in nodes if isinstance(n, Escape)]
                 # a callback is made for certain sizes, and cannot be written to disk
-                program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
+                with statistics.timed():
+                    program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
                 if any(n.key is None for n in callbacks):
                     return program, leaves
                 _programs.put(map_extents(key, int), program, len(nodes))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from metaop.dtype import DType
+from metaop.graph import Node
 
 from .executor import executor
 from .program import _CODES, _STATUS_ADDRESS, Bound, launch, number_bytes
@@ -18,11 +20,13 @@ class Replay:
     """Runs a program from the addresses of its arrays, its numbers, and where results go.
 
     arrays, outputs: in which order the addresses come: numbers of the inputs that are values in
-    memory, and of the outputs.
+    memory, and of the outputs; nodes: the graph as recorded, for a profile.
     """
 
-    def __init__(self, program: Bound, arrays: list[int], outputs: list[int]):
-        self.program = program
+    def __init__(
+        self, program: Bound, arrays: list[int], outputs: list[int], nodes: Sequence[Node] = ()
+    ):
+        self.program, self.nodes = program, nodes
         in_memory = [k for k, (_, _, number) in enumerate(program.inputs) if not number]
         self.numbers = [k for k, (_, _, number) in enumerate(program.inputs) if number]
         slots = [program.inputs[in_memory[k]][0] for k in arrays]
@@ -41,7 +45,7 @@ class Replay:
         with executor().lock:
             self.program.table[self._slots] = addresses
             self._write(numbers)
-            launch(self.program)
+            launch(self.program, self.nodes)
 
     def _write(self, numbers: tuple[Any, ...]) -> None:
         try:

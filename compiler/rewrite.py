@@ -17,6 +17,7 @@ from metaop.graph import (
     ReindexReduce,
     Scalar,
     Shape,
+    recording,
     toposort,
 )
 
@@ -133,10 +134,10 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
     new: dict[Node, Node] = {}
     keep: dict[Node, list[int]] = {}
     names: dict[Node, str] = {}
-    saved = origin.site
+    saved = origin.site, recording.backward
     try:
         for node in graph.nodes:
-            origin.site = node.site
+            origin.site, recording.backward = node.site, node.backward
             mapped = rule(rebuild(node, tuple(new[i] for i in node.inputs)))
             if mapped.shape != node.shape or mapped.dtype is not node.dtype:
                 raise CompilerBug(f"{rule.__name__} changed the type of {node!r} to {mapped!r}")
@@ -146,7 +147,7 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
             if node in graph.keep:
                 keep.setdefault(mapped, []).extend(graph.keep[node])
     finally:
-        origin.site = saved
+        origin.site, recording.backward = saved
     return Graph([new[n] for n in graph.outputs], graph.inputs, keep, names)
 
 

@@ -149,6 +149,7 @@ from .errors import (
     IndexExpressionError,
     JitError,
     MetaopError,
+    NonFiniteError,
     ShapeError,
     StaleValueError,
     UnreachedGradientWarning,
@@ -370,7 +371,9 @@ if TYPE_CHECKING:
     from .inspection import dump, explain
     from .jitted import jit
     from .kernels import kernel, numpy_code
+    from .nans import debug_nans
     from .nn import optim
+    from .profiling import profile
     from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 
@@ -382,6 +385,8 @@ _LATER = {
     "inspection": ("dump", "explain"),
     "jitted": ("jit",),
     "kernels": ("kernel", "numpy_code"),
+    "nans": ("debug_nans",),
+    "profiling": ("profile",),
     "transforms": (
         "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     ),

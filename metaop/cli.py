@@ -1,91 +1,146 @@
-"""The command line: `metaop dump TARGET` shows what a program becomes; `metaop cache` looks after
-the compiled code on disk."""
+"""The command line.  Every command is a line of `COMMANDS`: its arguments, and what runs it.
+
+Exit status: 0 done; 1 done, and something is wrong (`cache verify`, `doctor`); 2 the command, its
+target or the target's own code failed, said in one line; 130 Ctrl-C; 141 the reader of the output
+went away.  METAOP_TRACEBACK=full shows where an error comes from.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
-import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
+from typing import NamedTuple
 
 from .compiler.cache import Cache, cache
-from .dtype import as_dtype
-from .errors import MetaopError
-from .var import Var
+from .errors import CompilerBug, count_as_own
+from .targets import check_call, load_target, make_inputs, one_line
 
-EXAMPLE = """examples:
-  metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --stage loops
-  metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train --stage source -o step.py
-"""
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+WARM_UP = 3  # calls that compile, and fill the caches
+
+
+class Command(NamedTuple):
+    """One command: what it is for, commands that run, its arguments, what it does."""
+
+    help: str
+    examples: tuple[str, ...]
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
+    if arguments is None:
+        count_as_own(sys._getframe(1).f_code.co_filename)  # the installed script
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
-    except (MetaopError, OSError, ValueError, TypeError, AttributeError, ImportError) as error:
-        print(f"metaop: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        status = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _leave_pipe()
+        return PIPE_CLOSED
+    except CompilerBug as bug:
+        print(f"metaop: {bug}", file=sys.stderr)
+        return FAILED
+    except (Exception, SystemExit) as error:
+        if os.environ.get("METAOP_TRACEBACK") == "full":
+            traceback.print_exc()
+        print(f"metaop: {one_line(error)}", file=sys.stderr)
+        return FAILED
+
+
+def _leave_pipe() -> None:
+    """Nobody reads: what is still buffered goes nowhere, not into a second error at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
     from . import __version__
-    from .inspection import STAGES
 
-    parser = argparse.ArgumentParser(
-        prog="metaop", description="Look at what metaop makes of a program.", epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    first = [command.examples[0] for command in COMMANDS.values()]
+    parser = _with_examples(argparse.ArgumentParser, "Look at what metaop makes of a program.",
+                            first, prog="metaop")  # fmt: skip
     parser.add_argument("--version", action="version", version=f"metaop {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    dump = commands.add_parser(
-        "dump", help="print a stage of what a Var, function or module becomes", epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    dump.add_argument("target", help="file.py:name or module:name")
-    dump.add_argument(
-        "--input", default="", help="made inputs, such as 'f32[256,1,28,28],i64[256]'"
-    )
-    dump.add_argument("--train", action="store_true", help="add loss, backward and optimiser")
-    dump.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
-    dump.add_argument("--format", choices=("text",), default="text")
-    dump.add_argument("-o", "--output", help="write to a file instead of the terminal")
-    dump.set_defaults(run=_dump)
-    cached = commands.add_parser("cache", help="look after the compiled code on disk")
-    cached.add_argument("action", choices=tuple(CACHE_ACTIONS), nargs="?", default="size")
-    cached.set_defaults(run=_cache)
-    summed = commands.add_parser("summary", help="list a network's layers, parameters and flops")
-    summed.add_argument(
-        "target", help="file.py:name or module:name of a Module, or of what makes one"
-    )
-    summed.add_argument("--input", default="", help="made inputs, such as 'f32[256,1,28,28]'")
-    summed.set_defaults(run=_summary)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, command in COMMANDS.items():
+        one = _with_examples(parsers.add_parser, None, command.examples, name=name,
+                             help=command.help)  # fmt: skip
+        command.arguments(one)
     return parser
 
 
+def _with_examples(make: Callable[..., argparse.ArgumentParser], description: str | None,
+                   examples: Sequence[str], **options: str) -> argparse.ArgumentParser:  # fmt: skip
+    return make(
+        description=description or options.get("help"),
+        epilog="\n  ".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def _target_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="file.py:name or module:name")
+    parser.add_argument(
+        "--input", default="", help="made inputs, such as 'f32[256,1,28,28],i64[256]'"
+    )
+    parser.add_argument("--train", action="store_true", help="add loss, backward and optimiser")
+
+
+def _output_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", help="write to a file instead of the terminal")
+
+
+def _print_to(text: str, output: str | None) -> None:
+    if output is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        with open(output, "w", encoding="utf-8") as out:
+            out.write(text)
+
+
+# ---------------------------------------------------------------------------------------- dump
+
+
+def _dump_arguments(parser: argparse.ArgumentParser) -> None:
+    from .inspection import STAGES
+
+    _target_arguments(parser)
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
+    parser.add_argument("--format", choices=("text",), default="text")
+    _output_argument(parser)
+
+
 def _dump(options: argparse.Namespace) -> int:
-    from .inspection import dump
+    from .inspection import called, dump
 
     target, name = load_target(options.target)
+    inputs = make_inputs(options.input)
+    target = called(target)
+    check_call(target, inputs, name)
     text = dump(
-        target,
-        options.stage,
-        options.output,
-        inputs=make_inputs(options.input),
-        train=options.train,
-        title=name,
+        target, options.stage, options.output, inputs=inputs, train=options.train, title=name
     )
     if options.output is None:
         print(text, end="")
     return 0
+
+
+# ------------------------------------------------------------------------------------- summary
+
+
+def _summary_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="TARGET", help="file.py:name or module:name of a Module, or its maker"
+    )
+    parser.add_argument("--input", default="", help="made inputs, such as 'f32[1,1,28,28]'")
 
 
 def _summary(options: argparse.Namespace) -> int:
@@ -96,6 +151,93 @@ def _summary(options: argparse.Namespace) -> int:
         raise TypeError(f"{name} is {type(net).__name__}, summary needs a Module")
     print(net.summary(*make_inputs(options.input)))
     return 0
+
+
+# ------------------------------------------------------------------------------------- profile
+
+
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    from .profiling import SORT_KEYS
+
+    _target_arguments(parser)
+    parser.add_argument("--jit", action="store_true", help="call the target under mo.jit")
+    parser.add_argument("--steps", type=_positive, default=10, help="calls to measure (10)")
+    parser.add_argument("--sort", choices=tuple(SORT_KEYS), default="time")
+    parser.add_argument("--format", choices=("text", "json", "csv", "chrome"), default="text")
+    _output_argument(parser)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from .profiling import profile
+    from .roofline import known, roofline
+    from .targets import repeated_step
+
+    target, name = load_target(options.target)
+    step = repeated_step(target, make_inputs(options.input), name, options.train, options.jit)
+    for _ in range(WARM_UP):
+        step()
+    if known() is None:
+        print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
+        roofline()
+    with profile() as found:
+        for _ in range(options.steps):
+            step()
+    text = {
+        "text": lambda: found.table(options.sort),
+        "json": found.json,
+        "csv": lambda: found.csv(options.sort),
+        "chrome": found.chrome_trace,
+    }[options.format]()
+    _print_to(text, options.output)
+    return 0
+
+
+# ------------------------------------------------------------------------------------ roofline
+
+
+def _roofline_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--again", action="store_true", help="measure now, whatever is known")
+    parser.add_argument("--threads", type=_positive, help="up to so many (as kernels use)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    _output_argument(parser)
+
+
+def _roofline(options: argparse.Namespace) -> int:
+    from .roofline import roofline
+
+    found = roofline(options.threads, options.again)
+    _print_to(found.json() if options.format == "json" else repr(found), options.output)
+    return 0
+
+
+# -------------------------------------------------------------------------------------- doctor
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    _output_argument(parser)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    found = examine()
+    _print_to(found.json() if options.format == "json" else repr(found), options.output)
+    return 1 if found.warnings else 0
+
+
+# --------------------------------------------------------------------------------------- cache
+
+
+def _cache_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=tuple(CACHE_ACTIONS), nargs="?", default="size")
 
 
 def _cache(options: argparse.Namespace) -> int:
@@ -145,49 +287,54 @@ CACHE_ACTIONS: dict[str, Callable[[Cache], int]] = {
 }  # fmt: skip
 
 
-def load_target(text: str) -> tuple[Any, str]:
-    """The object that `file.py:name` or `module:name` names; the file is imported, not run as
-    a script.  A name may have dots: `model.py:net.features`."""
-    place, separator, name = text.rpartition(":")
-    if not separator or not name:
-        raise ValueError(f"TARGET is file.py:name or module:name, not {text!r}")
-    target: Any = _import_file(place) if place.endswith(".py") else importlib.import_module(place)
-    for part in name.split("."):
-        target = getattr(target, part)
-    return target, name
+# ------------------------------------------------------------------------------------ commands
 
-
-def _import_file(path: str) -> Any:
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no such file: {path}")
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
-    name = os.path.splitext(os.path.basename(path))[0]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def make_inputs(text: str) -> list[Var]:
-    """Vars for 'f32[256,1,28,28],i64[256]': floats normally distributed, integers below 10."""
-    generator = np.random.default_rng(0)
-    made = []
-    pattern = r"\s*(\w+)\[([\d,\s]*)\]\s*(?:,|$)"
-    position = 0
-    while position < len(text):
-        match = re.compile(pattern).match(text, position)
-        if match is None:
-            raise ValueError(f"--input: cannot read {text[position:]!r}; write 'f32[8,3],i64[8]'")
-        dtype = as_dtype(match.group(1))
-        shape = tuple(int(n) for n in match.group(2).split(",") if n.strip())
-        values = (
-            generator.standard_normal(shape) if dtype.is_float else generator.integers(0, 10, shape)
-        )
-        made.append(Var(np.asarray(values, "float32" if dtype.is_float else "int64"), dtype))
-        position = match.end()
-    return made
+COMMANDS: dict[str, Command] = {
+    "dump": Command(
+        "print a stage of what a Var, function or module becomes",
+        (
+            "metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --stage loops",
+            "metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train "
+            "--stage source -o step.py",
+        ),
+        _dump_arguments,
+        _dump,
+    ),
+    "profile": Command(
+        "run it, and show where the time goes, kernel by kernel",
+        (
+            "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --train",
+            "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --sort bytes "
+            "--format chrome -o trace.json",
+        ),
+        _profile_arguments,
+        _profile,
+    ),
+    "summary": Command(
+        "list a network's layers, output shapes, parameters and flops",
+        ("metaop summary examples/lenet_bn.py:lenet --input 'f32[1,1,28,28]'",),
+        _summary_arguments,
+        _summary,
+    ),
+    "roofline": Command(
+        "measure what this machine can do at most",
+        ("metaop roofline", "metaop roofline --threads 1 --format json"),
+        _roofline_arguments,
+        _roofline,
+    ),
+    "doctor": Command(
+        "show machine, settings and versions, and what is wrong with them: for bug reports",
+        ("metaop doctor", "metaop doctor --format json"),
+        _doctor_arguments,
+        _doctor,
+    ),
+    "cache": Command(
+        "look after the compiled code on disk",
+        ("metaop cache size", "metaop cache verify"),
+        _cache_arguments,
+        _cache,
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@
 | METAOP_THREADING_LAYER | omp, tbb, workqueue or alone | the first that loads |
 | METAOP_CACHE | folder of compiled code; 0 or off: none is kept | the user's cache |
 | METAOP_DATA | folder with data sets | the user's cache |
-| METAOP_CHECK | 1: verify the IR after every pass | 0 |
+| METAOP_CHECK | 1: verify what every stage of compilation makes | 0 |
+| METAOP_CHECK_NAN | 1: the first operation that makes a NaN or infinity is an error | 0 |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_CPU | code for: host, or a plainer CPU: generic, on x86-64 also sse4 or avx2 | host |
+| METAOP_TRACEBACK | full: commands show where an error comes from | one line |
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Config:
     """Settings that a program may change at run time."""
 
     check: bool = _flag("METAOP_CHECK")
+    check_nan: bool = _flag("METAOP_CHECK_NAN")
     cpu: str = os.environ.get("METAOP_CPU", "host")
     cache: str = os.environ.get("METAOP_CACHE", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an

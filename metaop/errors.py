@@ -39,6 +39,10 @@ class StaleValueError(MetaopError, RuntimeError):
     """A gradient needs a value that has been overwritten, or history that has been dropped."""
 
 
+class NonFiniteError(MetaopError, FloatingPointError):
+    """An operation made a NaN or an infinity, and `mo.debug_nans` was to tell."""
+
+
 class JitError(MetaopError, RuntimeError):
     """A traced function did something that a trace cannot replay."""
 
@@ -100,6 +104,11 @@ def is_own(filename: str) -> bool:
     own = filename.startswith(_OWN_FOLDERS) or filename.startswith("<frozen")
     _own[filename] = own
     return own
+
+
+def count_as_own(filename: str) -> None:
+    """From now on frames of this file are no line of the user's."""
+    _own[filename] = True
 
 
 class _Origin(threading.local):

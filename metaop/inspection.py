@@ -17,11 +17,12 @@ import numpy as np
 from . import life
 from .build import times
 from .compiler import pipeline
+from .compiler.cost import flops_of, nbytes_of
 from .compiler.emit_python import HEADER, emit_python
 from .compiler.group import Boundary
 from .compiler.keys import canonical
-from .compiler.loops import Op, show_kernel
-from .compiler.nest import Nest, Tree, dependencies
+from .compiler.loops import show_kernel
+from .compiler.nest import Tree
 from .compiler.schedule import Scheduled
 from .elementwise import square, subtract
 from .extent import evaluate
@@ -81,14 +82,13 @@ def explain(*vars: Var) -> Explanation:
 def _kernel_info(scheduled: Scheduled, stages: _Stages) -> KernelInfo:
     tree, names, sizes = scheduled.tree, stages.fused.names, stages.sizes
     reads, writes = tree.reads, tree.writes
-    touched = {b.name: b.nbytes for b in [*reads, *writes]}
     return KernelInfo(
         scheduled.kernel.name,
         _fused_names(tree, names),
         [b.name for b in reads if b not in writes],
         [b.name for b in writes],
-        evaluate(sum(touched.values()), sizes),
-        evaluate(sum(_operations(nest) * nest.iterations for nest in tree.all_nests), sizes),
+        evaluate(nbytes_of([*reads, *writes]), sizes),
+        evaluate(flops_of(tree), sizes),
         emit_python(scheduled.kernel, _comment(tree, names)),
         evaluate(scheduled.chunks, sizes),
     )
@@ -97,15 +97,6 @@ def _kernel_info(scheduled: Scheduled, stages: _Stages) -> KernelInfo:
 def _fused_names(tree: Tree, names: dict[Node, str]) -> list[str]:
     shown = [n for n in tree.nodes if n in names and number_of(n) is None]
     return list(dict.fromkeys(names[n] for n in sorted(shown, key=lambda n: n.sequence)))
-
-
-def _operations(nest: Nest) -> int:
-    """Arithmetic operations per iteration of the innermost loop."""
-    count = sum(
-        isinstance(value, Op) and value.name not in ("cast", "copy", "bitcast")
-        for value, _ in dependencies(nest)
-    )
-    return count + (nest.op is not None)
 
 
 def _comment(tree: Tree, names: dict[Node, str]) -> str:
@@ -212,14 +203,14 @@ class _Rehearsed(Exception):
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
-    target = _called(target)
+    target = called(target)
     if hasattr(target, "parameters"):
         life.sync()  # a network's initial values are not part of what is shown
     try:
         with life.transaction():
-            outputs = _outputs(target, inputs)
+            outputs = outputs_of(target, inputs)
             if train:
-                outputs = _training_step(target, outputs)
+                outputs = training_step(target, outputs)
             nodes = [v._node for v in outputs] + life.recorded_writes()
             raise _Rehearsed
     except _Rehearsed:
@@ -227,7 +218,7 @@ def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     return nodes
 
 
-def _called(target: Any) -> Any:
+def called(target: Any) -> Any:
     """What a function of no arguments (or a Module's class) returns; anything else as it is."""
     if isinstance(target, Var) or (hasattr(target, "parameters") and not isinstance(target, type)):
         return target
@@ -240,7 +231,8 @@ def _called(target: Any) -> Any:
     return target
 
 
-def _outputs(target: Any, inputs: Sequence[Var]) -> list[Var]:
+def outputs_of(target: Any, inputs: Sequence[Var]) -> list[Var]:
+    """The Vars that a target is, or returns for the inputs."""
     if callable(target) and not isinstance(target, Var):
         target = target(*inputs)
     if isinstance(target, Var):
@@ -252,7 +244,8 @@ def _outputs(target: Any, inputs: Sequence[Var]) -> list[Var]:
     raise TypeError(f"dump: expected Vars or something that returns Vars, got {target!r}")
 
 
-def _training_step(target: Any, outputs: list[Var]) -> list[Var]:
+def training_step(target: Any, outputs: list[Var]) -> list[Var]:
+    """The loss of the outputs, and what a step of SGD 0.1 would make of each parameter."""
     loss = outputs[0]
     if loss.ndim or not loss.dtype.is_float:
         loss = _drawn_loss(loss)

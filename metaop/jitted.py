@@ -559,7 +559,7 @@ class Recording:
                      *[n for n in read if n in kept]]  # fmt: skip
             places = {n: k for k, n in enumerate(read)}
             outputs = [*self.own_outputs, *self.new_outputs]
-            self.replayed = Replay(self.program, [places[n] for n in order], outputs)
+            self.replayed = Replay(self.program, [places[n] for n in order], outputs, self.nodes)
         self.expected = [[n.requires_grad for n in group] for group in groups]
         self.position = {n: k for k, n in enumerate(n for group in groups for n in group)}
         for captured in trace.captured.values():
@@ -776,6 +776,8 @@ class Jitted:
         """What the function returns; as it, it may write Vars, optimisers, Modules."""
         if recording.trace is not None:
             return self.function(*args, **kwargs)
+        if config.check_nan:
+            return self._unrecorded(args, kwargs)
         arguments = Arguments(args, kwargs)
         with life._lock:
             bucket = self._traces.get(arguments.key, ())
@@ -791,6 +793,12 @@ class Jitted:
                 raise CompilerBug(f"the trace of {trace.name} does not fit the call that made it")
             self._remember(arguments.key, trace)
             return result
+
+    def _unrecorded(self, args: Any, kwargs: Any) -> Any:
+        """The plain function, and what it recorded computed, for `mo.debug_nans`."""
+        result = self.function(*_with_vars(args), **_with_vars(kwargs))
+        life.sync()
+        return result
 
     def _record(self, arguments: Arguments, args: Any, kwargs: Any) -> Recording:
         name = getattr(self.function, "__name__", type(self.function).__name__)
@@ -825,6 +833,18 @@ class Jitted:
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))
         return "\n".join([f"jit({name}), {len(self.traces)} traces", *map(repr, self.traces)])
+
+
+def _with_vars(value: Any) -> Any:
+    """Arguments with Vars for the arrays in them, as a traced function gets them."""
+    if isinstance(value, np.ndarray | np.generic):
+        return _var_of(buffer_of(np.asarray(value)))
+    if isinstance(value, list | tuple):
+        items = [_with_vars(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict):
+        return type(value)((key, _with_vars(item)) for key, item in value.items())
+    return value
 
 
 def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:

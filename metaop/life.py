@@ -36,6 +36,7 @@ from .graph import (
 from .storage import Storage, pool
 
 if TYPE_CHECKING:
+    from .nans import Find
     from .var import Var
 
 # Recorded work that nobody asked for is bounded: past so many nodes, or so many bytes of values
@@ -426,7 +427,7 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
     if roots:
         program, leaves = programs.program_for(nodes, roots)
         try:
-            storages = run(program, leaves)
+            storages = run(program, leaves, nodes)
         except KernelError as fault:
             culprit = nodes[fault.check.position]
             return _fail(culprit, _error_for(culprit, fault), nodes, writes)
@@ -437,6 +438,10 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
             if escape is None:
                 raise
             return _fail(escape, _error_of_escape(escape, fault), nodes, writes)
+        if config.check_nan:
+            found = _search_nans(program, nodes, roots, storages)
+            if found is not None:
+                return _fail(found.node, found.error, nodes, writes)
     with uninterrupted():
         if program is not None:
             _commit(program, nodes, roots, leaves, storages)
@@ -447,6 +452,21 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
         _forget_history(nodes)
         _forget_history(aliases)
     return None
+
+
+def _search_nans(
+    program: Bound, nodes: list[Node], roots: list[Node], storages: list[Storage]
+) -> Find | None:
+    """What made a NaN or an infinity that a program would return."""
+    from .nans import find  # only where it is asked for
+
+    values = {
+        node: storages[number]
+        for node, (kind, number) in zip(roots, program.results)
+        if kind == "out"
+    }
+    kept = {nodes[position]: storages[number] for position, number in program.kept}
+    return find([*values, *kept], {**kept, **values})
 
 
 def _alias(node: Node) -> Node | None:

@@ -216,7 +216,8 @@ def test_the_table_names_every_array_function() -> None:
     """A function that is exported is compared here, or named with the test that has it."""
     elsewhere = set(
         """
-        compare dynamic jit no_fuse stop_fuse cond scan while_loop vmap vjp jvp jacobian
+        compare debug_nans dynamic jit no_fuse profile
+        stop_fuse cond scan while_loop vmap vjp jvp jacobian
         hessian hvp value_and_grad gradcheck checkpoint kernel numpy_code take_along_dim
         msort chain_matmul matvec vecmat broadcast_shapes ascontiguousarray Axis DType
         Generator Indexed Var array as_tensor asarray assign_all axes broadcast

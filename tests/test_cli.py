@@ -1,5 +1,8 @@
-"""The command line: metaop dump."""
+"""The command line: targets, errors, exit statuses, examples; what dump prints."""
 
+import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import metaop as mo
-from metaop.cli import load_target, main, make_inputs
+from metaop import roofline
+from metaop.cli import COMMANDS, main
+from metaop.roofline import Point, Roofline
+from metaop.targets import load_target, make_inputs
 
 MODEL = """
 import metaop as mo
@@ -57,19 +63,190 @@ def test_dump_writes_to_a_file(model, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+BROKEN = {
+    "no_such_import.py": "import nothing_of_that_name\n",
+    "syntax.py": "def f(:\n",
+    "exits.py": "import sys\nsys.exit('not now')\n",
+    "raises.py": "import metaop as mo\n\ndef f():\n    return mo.ones(2, 3) @ mo.ones(4)\n",
+    "returns_a_number.py": "def f():\n    return 3\n",
+}
+
+
+MEASURED = Roofline("a CPU", "an instruction set", [
+    Point(1, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
+])  # fmt: skip
+
+
+@pytest.fixture
+def known_roofline(monkeypatch):
+    """Nothing is measured in these tests."""
+    monkeypatch.setattr(roofline, "known", lambda *_: MEASURED)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    for name, text in BROKEN.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["dump", "profile"])
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere.py:net", "no such file"),
-        ("metaop", "TARGET is file.py:name"),
-        ("metaop:missing", "missing"),
+        (["nowhere.py:net"], "no such file: nowhere.py"),
+        (["metaop"], "TARGET is file.py:name"),
+        (["metaop:"], "TARGET is file.py:name"),
+        (["metaop:missing"], "metaop has no 'missing'"),
+        (["metaop:exq"], "exp"),
+        (["no_such_module_anywhere:f"], "No module named 'no_such_module_anywhere'"),
+        (
+            ["{}/no_such_import.py:f"],
+            "No module named 'nothing_of_that_name' (no_such_import.py:1)",
+        ),
+        (["{}/syntax.py:f"], "SyntaxError"),
+        (["{}/exits.py:f"], "not now"),
+        (["{}/raises.py:f"], "(raises.py:4)"),
+        (["{}/a_model.py:double"], "cannot be called with 0 inputs: missing a required argument"),
+        (["{}/a_model.py:net", "--input", "f32[5,7]"], "f32[5,7]"),
+        (["{}/a_model.py:net", "--input", "f32(5)"], "cannot read 'f32(5)'"),
+        (["{}/a_model.py:net", "--input", "f33[5]"], "no such dtype: 'f33'"),
+        (["{}/a_model.py:net", "--input", "f32[5,4],f32[1]"], "cannot be called with 2 inputs"),
     ],
 )
-def test_a_bad_target_is_one_line_and_exit_status_1(target, message, capsys):
-    assert main(["dump", target]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_what_cannot_be_done_is_one_line_and_exit_status_2(
+    broken, model, command, target, message, capsys
+):
+    assert main([command, *(part.replace("{}", str(broken)) for part in target)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("metaop: ") and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dump", "{}/returns_a_number.py:f"], "expected Vars"),
+        (["profile", "{}/a_model.py:value"], "value is a value"),
+        (["profile", "{}/a_model.py:step", "--train"], "no parameters() to train"),
+        (["dump", "{}/a_model.py:value", "-o", "{}/no/such/folder"], "No such file or directory"),
+    ],
+)
+def test_what_one_command_cannot_do(broken, model, arguments, message, capsys):
+    assert main([part.replace("{}", str(broken)) for part in arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("metaop: ") and message in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["profile"], ["profile", "x:y", "--steps", "0"], ["profile", "x:y", "--sort", "size"], []],
+)
+def test_wrong_options_are_told_with_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: metaop")
+
+
+def test_all_of_a_traceback_is_shown_on_request(model, monkeypatch, capsys):
+    monkeypatch.setenv("METAOP_TRACEBACK", "full")
+    assert main(["dump", f"{model}:missing"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--jit"], ["--train"], ["--train", "--jit"]])
+def test_profile_counts_the_steps(model, known_roofline, capsys, more):
+    arguments = [f"{model}:net", "--input", "f32[6,4]", "--steps", "4", "--format", "json"]
+    assert main(["profile", *arguments, *more]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["kernels"] and {k["calls"] for k in data["kernels"]} == {4}
+    assert data["seconds"]["compiling"] == 0
+    assert all(k["share"] > 0 for k in data["kernels"] if k["flops"])
+
+
+@pytest.mark.parametrize(
+    ("format", "start"), [("text", " total ms "), ("csv", "name,program,"), ("chrome", "{")]
+)
+def test_profile_writes_its_formats(model, known_roofline, tmp_path, format, start):
+    out = tmp_path / "out"
+    arguments = [f"{model}:step", "--sort", "bytes", "--format", format, "-o", str(out)]
+    assert main(["profile", *arguments]) == 0
+    assert out.read_text().startswith(start)
+
+
+def test_profile_measures_the_roofline_if_nobody_did(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mo.config, "cache", str(tmp_path / "cache"))
+    measured = []
+    monkeypatch.setattr(roofline, "measure", lambda n: measured.append(list(n)) or MEASURED)
+    assert main(["profile", f"{model}:step"]) == 0
+    captured = capsys.readouterr()
+    assert len(measured) == 1 and "measuring the machine's roofline" in captured.err
+    assert "roofline: 100 GFLOP/s, 10 GB/s from memory" in captured.out
+
+
+def test_roofline_prints_what_was_measured(known_roofline, capsys):
+    assert main(["roofline"]) == 0
+    assert "a CPU, an instruction set" in capsys.readouterr().out
+    assert main(["roofline", "--format", "json"]) == 0
+    assert Roofline.from_json(capsys.readouterr().out) == MEASURED
+
+
+def run(arguments, **options):
+    """The command as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "metaop.cli", *arguments], text=True, timeout=120,
+        cwd=Path(mo.__file__).parent.parent, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a closed pipe is another error")
+def test_a_closed_pipe_ends_quietly(model):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(["dump", f"{model}:value"], stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_ctrl_c_ends_quietly(model, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metaop.cli.load_target", interrupted)
+    assert main(["dump", f"{model}:value"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def examples_of(command, capsys):
+    """The commands that `metaop COMMAND --help` shows."""
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    return [line.strip() for line in text.split("examples:\n")[1].splitlines()]
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_the_examples_of_every_help_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(Path(__file__).parents[1] / "examples")
+    if name == "cache":
+        monkeypatch.setattr(mo.config, "cache", str(tmp_path / "cache"))
+    examples = examples_of([name] if name else [], capsys)
+    assert examples
+    if name is None:
+        assert len(examples) == len(COMMANDS)  # each is one of its command's, which has its turn
+        return
+    if name == "doctor":  # the tests' own settings are no fault
+        monkeypatch.setattr(mo.config, "check", False)
+    if name in ("profile", "roofline"):
+        monkeypatch.setattr(roofline, "known", lambda *_: MEASURED)
+    for example in examples:
+        arguments = shlex.split(example)
+        assert arguments[:2] == ["metaop", name]
+        assert main(arguments[1:]) == 0, example
+    assert capsys.readouterr().out
 
 
 def test_inputs_are_made_from_their_types():

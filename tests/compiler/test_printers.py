@@ -347,6 +347,7 @@ def checker(monkeypatch):
         return segment if isinstance(segment, program_module.HostCall) else Native(segment)
 
     class Runner:
+        recorder = None
         lock = program_module.executor().lock
 
         @staticmethod

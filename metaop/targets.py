@@ -1,0 +1,174 @@
+"""What a command works on: TARGET and --input of the command line as objects.
+
+file.py:name  module:name  file.py:net.features     TARGET: the file is imported, not run
+f32[256,1,28,28],i64[256]                           --input: made from their types
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .dtype import as_dtype
+from .errors import MetaopError, is_own
+from .inspection import called, outputs_of, training_step
+from .jitted import jit as compiled
+from .var import Var, assign_all, sync
+
+
+class TargetError(MetaopError, ValueError):
+    """What a command was given names nothing that it can work on."""
+
+
+# ------------------------------------------------------------------------------------- targets
+
+
+def load_target(text: str) -> tuple[Any, str]:
+    """The object that `file.py:name` or `module:name` names; the file is imported, not run as
+    a script.  A name may have dots: `model.py:net.features`.
+
+    Raises TargetError if there is none, or if importing it fails.
+    """
+    place, separator, name = text.rpartition(":")
+    if not separator or not name or not place:
+        raise TargetError(f"TARGET is file.py:name or module:name, not {text!r}")
+    target: Any = _import_file(place) if place.endswith(".py") else _import_module(place)
+    for part in name.split("."):
+        if not hasattr(target, part):
+            raise TargetError(f"{place} has no {name!r}{_suggestion(target, part)}")
+        target = getattr(target, part)
+    return target, name
+
+
+def _suggestion(target: Any, wrong: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(wrong, dir(target), 3)
+    return f"; there is {', '.join(near)}" if near else ""
+
+
+def _import_file(path: str) -> Any:
+    if not os.path.isfile(path):
+        raise TargetError(f"no such file: {path}")
+    folder = os.path.dirname(os.path.abspath(path))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        raise TargetError(f"importing {path} failed: {one_line(error)}") from error
+    return module
+
+
+def _import_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"importing {name} failed: {one_line(error)}") from error
+
+
+def check_call(target: Any, inputs: Sequence[Var], name: str) -> None:
+    """Raises TargetError if a target that is called cannot take these inputs."""
+    if not callable(target) or isinstance(target, Var):
+        return
+    try:
+        signature = inspect.signature(getattr(target, "forward", target))
+    except (TypeError, ValueError):
+        return  # its call will tell
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        raise TargetError(
+            f"{name}{signature} cannot be called with {len(inputs)} inputs: {error}; "
+            "--input makes them, such as --input 'f32[8,3],i64[8]'"
+        ) from None
+
+
+def repeated_step(
+    target: Any, inputs: Sequence[Var], name: str, train: bool, jit: bool
+) -> Callable[[], None]:
+    """A function that computes a target once more at each call, and all that it writes.
+
+    train: a step of training, as `dump` shows it; the parameters are written.
+    Raises TargetError if the target is only a value, or cannot take the inputs.
+    """
+    made = called(target)
+    if isinstance(made, Var) or not callable(made):
+        made = target  # a function of no arguments that computes something
+    if isinstance(made, Var) or not callable(made):
+        raise TargetError(f"{name} is a value; a function or Module can be run again")
+    check_call(made, inputs, name)
+
+    def training(*given: Var) -> Var:
+        loss, *values = training_step(made, outputs_of(made, given))
+        assign_all(list(zip(made.parameters(), values)))
+        return loss
+
+    function = training if train else made
+    if jit:
+        function = compiled(function)
+
+    def step() -> None:
+        kept = function(*inputs)
+        sync()
+        del kept
+
+    return step
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type, the first line of its text, and the innermost line that is not metaop's."""
+    text = str(error).strip().splitlines()
+    if isinstance(error, TargetError):
+        return text[0]
+    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    if isinstance(error, SyntaxError):
+        return message  # it names its line
+    where = None
+    trace = error.__traceback__
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if not is_own(filename) and os.path.exists(filename):
+            where = f"{os.path.basename(filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return message if where is None or where in message else f"{message} ({where})"
+
+
+# -------------------------------------------------------------------------------------- inputs
+
+
+def make_inputs(text: str) -> list[Var]:
+    """Vars for 'f32[256,1,28,28],i64[256]': floats normally distributed, integers below 10."""
+    generator = np.random.default_rng(0)
+    made = []
+    pattern = re.compile(r"\s*(\w+)\[([\d,\s]*)\]\s*(?:,|$)")
+    position = 0
+    while position < len(text):
+        match = pattern.match(text, position)
+        if match is None:
+            raise TargetError(f"--input: cannot read {text[position:]!r}; write 'f32[8,3],i64[8]'")
+        try:
+            dtype = as_dtype(match.group(1))
+        except (TypeError, ValueError) as error:
+            raise TargetError(f"--input: {error}") from None
+        shape = tuple(int(n) for n in match.group(2).split(",") if n.strip())
+        values = (
+            generator.standard_normal(shape) if dtype.is_float else generator.integers(0, 10, shape)
+        )
+        made.append(Var(np.asarray(values, "float32" if dtype.is_float else "int64"), dtype))
+        position = match.end()
+    return made
