@@ -22,9 +22,11 @@ from .layers.activation import (
     Softsign,
     Tanh,
 )
+from .layers.attention import MultiheadAttention
 from .layers.container import ModuleList, Sequential
 from .layers.convolution import Conv1d, Conv2d
 from .layers.dropout import Dropout
+from .layers.embedding import Embedding
 from .layers.linear import Identity, Linear
 from .layers.loss import (
     BCELoss,
@@ -37,7 +39,9 @@ from .layers.loss import (
 )
 from .layers.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from .layers.pooling import AvgPool2d, MaxPool2d
+from .layers.recurrent import GRUCell, LSTMCell, RNNCell
 from .layers.shape import Flatten, Unflatten
+from .layers.transformer import TransformerEncoder, TransformerEncoderLayer
 from .module import Module, StateDictError
 from .parameter import Parameter
 
@@ -54,13 +58,16 @@ __all__ = [
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "GRUCell",
     "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "Identity",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -71,8 +78,10 @@ __all__ = [
     "Mish",
     "Module",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "Sequential",
@@ -85,6 +94,8 @@ __all__ = [
     "Softsign",
     "StateDictError",
     "Tanh",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
     "data",
     "functional",
