@@ -7,14 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from metaop import support
+
 from ..module import Module
 
 
 class _Numbered(Module):
     """Submodules in order, reached by position; their names are "0", "1", … unless given."""
 
+    def _numbered(self) -> dict[str, Any]:
+        """The table of submodules, which a trace of `mo.jit` is told of."""
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
+        return self._table("_modules")
+
     def _keys(self) -> list[str]:
-        return list(self._table("_modules"))
+        return list(self._numbered())
 
     def _key(self, position: int) -> str:
         keys, i = self._keys(), operator.index(position)
@@ -32,10 +40,10 @@ class _Numbered(Module):
         table.update(numbered)
 
     def __len__(self) -> int:
-        return len(self._table("_modules"))
+        return len(self._numbered())
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(list(self._table("_modules").values()))
+        return iter(list(self._numbered().values()))
 
     def __getitem__(self, position: Any) -> Any:
         if isinstance(position, slice):

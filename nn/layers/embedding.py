@@ -45,7 +45,7 @@ class Embedding(Module):
     ) -> Embedding:
         """A layer with these rows, which are trained only with freeze=False."""
         rows = mo.asarray(embeddings)
-        layer = cls(*rows.shape, padding_idx, dtype=rows.dtype)
+        layer = cls(rows.shape[0], rows.shape[1], padding_idx, dtype=rows.dtype)
         with mo.no_grad():
             layer.weight.assign(rows)
         layer.weight.requires_grad = not freeze
