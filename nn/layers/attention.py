@@ -123,10 +123,7 @@ class MultiheadAttention(Module):
         return out, weights[0] if single else weights
 
     def _project(self, query: mo.Var, key: mo.Var, value: mo.Var) -> list[mo.Var]:
-        """q, k and v as [batch, length, embed_dim]; one product where all come from one Var."""
-        if query is key is value and self.in_proj_weight is not None:
-            x = self._batch_in_front(query)
-            return mo.split(functional.linear(x, self.in_proj_weight, self.in_proj_bias), 3, -1)
+        """q, k and v as [batch, length, embed_dim]."""
         if self.in_proj_weight is not None:
             weights = mo.split(self.in_proj_weight, 3)
         else:
