@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     cached = commands.add_parser("cache", help="look after the compiled code on disk")
     cached.add_argument("action", choices=tuple(CACHE_ACTIONS), nargs="?", default="size")
     cached.set_defaults(run=_cache)
+    summed = commands.add_parser("summary", help="list a network's layers, parameters and flops")
+    summed.add_argument(
+        "target", help="file.py:name or module:name of a Module, or of what makes one"
+    )
+    summed.add_argument("--input", default="", help="made inputs, such as 'f32[256,1,28,28]'")
+    summed.set_defaults(run=_summary)
     return parser
 
 
@@ -79,6 +85,16 @@ def _dump(options: argparse.Namespace) -> int:
     )
     if options.output is None:
         print(text, end="")
+    return 0
+
+
+def _summary(options: argparse.Namespace) -> int:
+    target, name = load_target(options.target)
+    made = isinstance(target, type) or not hasattr(target, "named_modules")
+    net = target() if made and callable(target) else target
+    if not hasattr(net, "named_modules"):
+        raise TypeError(f"{name} is {type(net).__name__}, summary needs a Module")
+    print(net.summary(*make_inputs(options.input)))
     return 0
 
 

@@ -8,10 +8,11 @@ from .errors import is_own, origin, user_site
 from .extent import plain
 from .graph import recording
 from .life import in_transaction
+from .operations import flops_by_span, moment
 from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
-    "Cells", "Counters", "Watched", "changes", "in_transaction", "is_own", "origin", "outside",
-    "plain", "recording", "user_site",
+    "Cells", "Counters", "Watched", "changes", "flops_by_span", "in_transaction", "is_own",
+    "moment", "origin", "outside", "plain", "recording", "user_site",
 ]  # fmt: skip

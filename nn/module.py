@@ -431,6 +431,15 @@ class Module:
 
     # --- printing ---------------------------------------------------------------------------------
 
+    def summary(self, *inputs: Any) -> Any:
+        """A table of the layers with their output shapes, parameters and flops.
+
+        inputs: what `forward` takes; only shapes and dtypes matter.  Computes nothing.
+        """
+        from .summary import summary  # its rows are Modules
+
+        return summary(self, *inputs)
+
     def extra_repr(self) -> str:
         """What `repr` shows between the parentheses, besides the submodules."""
         return ""
