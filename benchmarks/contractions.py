@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import turns
+from benchmarks.peak import peak
+from benchmarks.turns import Work
+
 TOLERANCE = 1e-4  # of results against each other, in units of the largest
 SECONDS = 0.25  # that one round of a row takes, about
 
@@ -129,8 +127,6 @@ def operands(row: Row) -> list[np.ndarray]:
 
 # --- the two workers: each makes a function that computes a row and returns its results ----------
 
-Work = Callable[[], list[Any]]
-
 
 def metaop_row(row: Row, threads: int) -> Work:
     import metaop as mo
@@ -164,154 +160,21 @@ def torch_row(row: Row, threads: int) -> Work:
 
 MAKERS = {"metaop": metaop_row, "torch": torch_row}
 
-
-def digest(results: list[Any]) -> list[list[float]]:
-    """Of each result: the largest value, and sums weighted by a few fixed patterns."""
-    found = []
-    for result in results:
-        flat = np.asarray(result.numpy(), np.float64).ravel()
-        places = np.linspace(0, flat.size - 1, 50).astype(int)
-        found.append([float(np.abs(flat).max()), *flat[places].tolist()])
-    return found
-
-
-def work(framework: str, threads: int) -> None:
-    """Answers lines of standard input: the name of a row, with a digest of its results; a number,
-    with the seconds of so many repetitions of that row; "peak", with multiply-adds a second."""
-    current: Work | None = None
-    for line in map(str.strip, sys.stdin):
-        if line == "peak":
-            answer: Any = peak(threads)
-        elif line.isdigit():
-            assert current is not None
-            start = time.perf_counter()
-            for _ in range(int(line)):
-                current()
-            answer = time.perf_counter() - start
-        else:
-            current = MAKERS[framework](ALL[line], threads)
-            answer = digest(current())
-        print(json.dumps(answer), flush=True)
-
-
-def peak(threads: int) -> float:
-    """Flops a second of a kernel that only multiplies and adds in registers, in GFLOP/s."""
-    from metaop.compiler.executor import Launch, NativeProgram, executor
-    from metaop.compiler.kernels import machine_code
-    from metaop.compiler.keys import kernel_key
-
-    kernel, sums = _multiply_adds()
-    address = machine_code(kernel_key(kernel), kernel).address
-    steps, items = 20_000, 64
-    memory = np.linspace(0, 1, 4096, dtype=np.float32)
-    status = np.zeros(8, np.int64)
-    table = np.array([status.ctypes.data, memory.ctypes.data], np.int64)
-    program = NativeProgram([[Launch(address, [1, items, steps], items)]])
-    best = 0.0
-    for _ in range(5):
-        start = time.perf_counter()
-        executor().run(program, table.ctypes.data, threads)
-        seconds = time.perf_counter() - start
-        best = max(best, 2.0 * sums * 16 * steps * items / seconds / 1e9)
-    return best
-
-
-def _multiply_adds() -> tuple[Any, int]:
-    from metaop import dtype as dt
-    from metaop.compiler.loops import (
-        For,
-        Grid,
-        Init,
-        Kernel,
-        Let,
-        Load,
-        Parameter,
-        Ref,
-        Store,
-        Update,
-    )
-    from metaop.index import TRUE
-
-    kind, count = dt.float32, 12
-    grid, lane, each, step = 0, 1, 2, 3
-    place = ("add", ("mul", ("i", each), 16), ("i", lane))
-    x, y = Ref("x", (each,), kind), Ref("y", (), kind)
-    many = {each: count}
-    inner = [
-        For(each, 0, count, "unroll", [Let("x", (each,), Load("a", place, TRUE, 0.0, kind))]),
-        Let("y", (), Load("a", ("i", lane), TRUE, 0.0, kind)),
-        For(each, 0, count, "unroll", [Init("sum", (each,), "add", kind)]),
-        For(step, 0, ("val", "steps"), "serial",
-            [For(each, 0, count, "unroll", [Update("sum", (each,), "fma", (x, y))])]),
-        For(each, 0, count, "unroll",
-            [Store("a", ("add", place, 1024), Ref("sum", (each,), kind))]),
-    ]  # fmt: skip
-    body = [Grid((grid,), (("val", "items"),), [For(lane, 0, 16, "vector", inner)])]
-    kernel = Kernel("peak", [Parameter("a", kind, True)], ["items", "steps"], many, body, True)
-    return kernel, count
-
-
 # --- the benchmark --------------------------------------------------------------------------------
 
 
-class Worker:
-    """A framework in its own process, idle until it is asked."""
-
-    def __init__(self, framework: str, threads: int):
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", framework, "--threads", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
-        )
-
-    def ask(self, line: str) -> Any:
-        """The answer to a line."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"a worker ended with status {self.process.wait()}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def difference(one: list[list[float]], two: list[list[float]]) -> float:
-    """The largest difference between two digests, in units of the largest value."""
-    return max(
-        max(abs(a - b) for a, b in zip(x, y, strict=True)) / max(x[0], 1e-30)
-        for x, y in zip(one, two, strict=True)
-    )
-
-
-def measure(row: Row, workers: dict[str, Worker], rounds: int) -> dict[str, Any]:
+def measure(row: Row, workers: dict[str, turns.Worker], rounds: int) -> dict[str, Any]:
     """Median milliseconds of both, and the peak, in turns."""
-    digests = {name: worker.ask(row.name) for name, worker in workers.items()}
-    apart = difference(*digests.values())
+    digests = [worker.ask("row", [row.name, 1]) for worker in workers.values()]
+    apart = turns.difference(*digests)
     if apart > TOLERANCE:
         raise SystemExit(f"{row.name}: results differ by {apart:.1e}")
-    steps = {}
-    for name, worker in workers.items():
-        worker.ask("2")
-        steps[name] = max(1, min(500, int(SECONDS / max(worker.ask("1"), 1e-6))))
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    peaks = []
-    for _ in range(rounds):
-        for name, worker in workers.items():
-            times[name].append(worker.ask(str(steps[name])) / steps[name] * 1e3)
-        peaks.append(workers["metaop"].ask("peak"))
+    times = turns.milliseconds(workers, rounds, SECONDS)
+    most = max(workers["metaop"].ask("peak") for _ in range(2))
     found: dict[str, Any] = {name: statistics.median(values) for name, values in times.items()}
     rate = row.flops / found["metaop"] / 1e6
     found.update(row=row.name, apart=apart, ratio=found["torch"] / found["metaop"], rate=rate,
-                 peak=max(peaks), share=rate / max(peaks),
+                 peak=most, share=rate / most,
                  lowest={name: min(values) for name, values in times.items()})  # fmt: skip
     return found
 
@@ -326,11 +189,14 @@ def main() -> None:
     parser.add_argument("--worker", choices=MAKERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.threads)
+        turns.serve(
+            lambda name: MAKERS[options.worker](ALL[name], options.threads),
+            peak=lambda _: peak(options.threads),
+        )
         return
     rows = [row for row in (list(ALL.values()) if options.more else ROWS)
             if options.only in row.name]  # fmt: skip
-    workers = {name: Worker(name, options.threads) for name in MAKERS}
+    workers = {n: turns.Worker("benchmarks.contractions", n, options.threads) for n in MAKERS}
     print(f"{options.threads} threads, {options.rounds} rounds, medians in ms; "
           f"ratio: metaop's speed in times PyTorch's")  # fmt: skip
     print(

@@ -2,11 +2,11 @@
 PyTorch eager take turns.
 
     python -m benchmarks.lenet
-    python -m benchmarks.lenet --rounds 9 --steps 40 --threads 2
+    python -m benchmarks.lenet --rounds 9 --seconds 1 --threads 2
 
 Each framework runs in its own process.  Both get the same initial state and the same batches; their
-first losses are compared before anything is timed.  Then each in turn makes `--steps` steps while
-the other one waits, `--rounds` times.  Printed: the median over rounds of milliseconds per step,
+first losses are compared before anything is timed.  Then each in turn makes steps for `--seconds`
+while the others wait, `--rounds` times.  Printed: the median over rounds of milliseconds per step,
 and how long metaop takes from the start of a process to the end of its first step with nothing
 cached, less what `python -c "import numpy"` takes.
 """
@@ -14,20 +14,16 @@ cached, less what `python -c "import numpy"` takes.
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import itertools
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import turns
+
 BATCH, BATCHES, COMPARED = 256, 8, 5
 TOLERANCE = 1e-4  # of the losses; rounding is multiplied by every step
 
@@ -119,17 +115,10 @@ def jit_step(threads: int) -> Callable[[Any, Any], float]:
 MAKERS = {"metaop": metaop_step, "jit": jit_step, "torch": torch_step}
 
 
-def work(framework: str, threads: int) -> None:
-    """Answer lines of standard input: a number of steps; with the losses, or with seconds."""
-    step, data = MAKERS[framework](threads), batches()
-    losses = [float(step(*data[k % BATCHES]).item()) for k in range(COMPARED)]
-    print(json.dumps(losses), flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        for k in range(int(line)):
-            loss = step(*data[k % BATCHES])
-        loss.item()
-        print(json.dumps(time.perf_counter() - start), flush=True)
+def make(framework: str, threads: int) -> turns.Work:
+    """Steps on one batch after another; each returns its loss."""
+    step, data = MAKERS[framework](threads), itertools.cycle(batches())
+    return lambda: [step(*next(data)).detach()]
 
 
 def first_step(threads: int) -> None:
@@ -141,92 +130,46 @@ def first_step(threads: int) -> None:
 # --- the benchmark --------------------------------------------------------------------------------
 
 
-def environment(threads: int, **more: str) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), **more}
-
-
-class Worker:
-    """A framework in its own process, idle until it is asked."""
-
-    def __init__(self, framework: str, threads: int):
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", framework, "--threads", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(threads),
-        )
-
-    def read(self) -> Any:
-        """The next answer."""
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended with status {self.process.wait()}")
-        return json.loads(line)
-
-    def milliseconds(self, steps: int) -> float:
-        """Time per step."""
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        return self.read() / steps * 1e3
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def seconds_of(arguments: list[str], threads: int, kept: str | None = None) -> float:
-    """How long a Python process takes, from start to end, with an empty cache or that one."""
-    with tempfile.TemporaryDirectory() as empty:
-        cache = kept or empty
-        start = time.perf_counter()
-        variables = environment(threads, METAOP_CACHE=cache)
-        subprocess.run([sys.executable, *arguments], check=True, env=variables)
-        return time.perf_counter() - start
-
-
-def compare(rounds: int, steps: int, threads: int) -> None:
-    workers = {framework: Worker(framework, threads) for framework in MAKERS}
-    losses = {framework: worker.read() for framework, worker in workers.items()}
+def compare(rounds: int, seconds: float, threads: int) -> None:
+    workers = {name: turns.Worker("benchmarks.lenet", name, threads) for name in MAKERS}
+    digests = {name: worker.ask("row", ["lenet", COMPARED]) for name, worker in workers.items()}
     print(f"losses of the first {COMPARED} steps:")
-    for framework, values in losses.items():
-        print(f"  {framework:7} {'  '.join(f'{v:.6f}' for v in values)}")
-    apart = max(
-        abs(value - other) / abs(other)
-        for values in losses.values()
-        for value, other in zip(values, losses["torch"], strict=True)
-    )
+    for framework, losses in digests.items():
+        print(f"  {framework:7} {'  '.join(f'{loss[1]:.6f}' for loss in losses)}")
+    apart = max(turns.difference(each, digests["torch"]) for each in digests.values())
     print(f"  largest relative difference: {apart:.1e}")
     if apart > TOLERANCE:
         raise SystemExit("the losses differ: not the same computation")
-    for worker in workers.values():
-        worker.milliseconds(steps)  # warm
-    times: dict[str, list[float]] = {framework: [] for framework in MAKERS}
-    for _ in range(rounds):
-        for framework, worker in workers.items():
-            times[framework].append(worker.milliseconds(steps))
+    times = turns.milliseconds(workers, rounds, seconds)
     for worker in workers.values():
         worker.close()
-    print(f"ms per step, batch {BATCH}, {threads} threads, {rounds} rounds of {steps} steps:")
+    print(f"ms per step, batch {BATCH}, {threads} threads, {rounds} rounds:")
     for framework, values in times.items():
         print(
             f"  {framework:7} median {statistics.median(values):6.2f}  "
             f"lowest {min(values):6.2f}  highest {max(values):6.2f}"
         )
     for framework in ("metaop", "jit"):
-        rounds_of_both = zip(times["torch"], times[framework], strict=True)
-        ratio = statistics.median(other / own for other, own in rounds_of_both)
-        print(f"speed of {framework}: {ratio:.2f} times that of PyTorch eager")
+        faster = turns.ratio(times["torch"], times[framework])
+        print(f"speed of {framework}: {faster:.2f} times that of PyTorch eager")
 
 
 def cold_start(rounds: int, threads: int) -> None:
-    first = [__file__, "--first-step", "--threads", str(threads)]
-    cold = statistics.median(seconds_of(first, threads) for _ in range(rounds))
+    first = ["-m", "benchmarks.lenet", "--first-step", "--threads", str(threads)]
+
+    def median(arguments: list[str], cache: str | None = None) -> float:
+        """Seconds of a process, with an empty cache or that one."""
+        found = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as empty:
+                found.append(turns.seconds_of(arguments, threads, METAOP_CACHE=cache or empty))
+        return statistics.median(found)
+
+    cold = median(first)
     with tempfile.TemporaryDirectory() as cache:
-        seconds_of(first, threads, cache)
-        warm = statistics.median(seconds_of(first, threads, cache) for _ in range(rounds))
-    numpy = statistics.median(seconds_of(["-c", "import numpy"], threads) for _ in range(rounds))
+        turns.seconds_of(first, threads, METAOP_CACHE=cache)
+        warm = median(first, cache)
+    numpy = median(["-c", "import numpy"])
     print(
         f"process with one step, nothing cached: {cold:.2f} s; with `import numpy`: {numpy:.2f} s; "
         f"difference {cold - numpy:.2f} s"
@@ -237,17 +180,17 @@ def cold_start(rounds: int, threads: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--worker", choices=MAKERS, help=argparse.SUPPRESS)
     parser.add_argument("--first-step", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.threads)
+        turns.serve(lambda _: make(options.worker, options.threads))
     elif options.first_step:
         first_step(options.threads)
     else:
-        compare(options.rounds, options.steps, options.threads)
+        compare(options.rounds, options.seconds, options.threads)
         cold_start(3, options.threads)
 
 
