@@ -2,9 +2,11 @@
 
     python -m benchmarks                            all rows and costs, about ten minutes
     python -m benchmarks --list
+    python -m benchmarks --check                    do all compute the same?
     python -m benchmarks --only softmax --rounds 9
     python -m benchmarks --no-more --no-costs --json FILE
-    python -m benchmarks --markdown FILE            the tables of docs/performance.md
+    python -m benchmarks --markdown FILE            the tables as Markdown
+    python -m benchmarks --markdown FILE --into docs/performance.md
 
 Every framework runs in processes of its own, which take turns; all get the same arrays, and their
 results are compared before anything is timed.
@@ -82,27 +84,33 @@ def contestants(row: Row, peers: list[str]) -> list[str]:
     return [name for name in names if CONTESTANTS[name].maker in row.makers]
 
 
-def measure(
-    row: Row, workers: Workers, peers: list[str], rounds: int, limits: dict[str, float]
-) -> dict[str, Any]:
-    """Medians and ratios of one row; who fails or computes something else is named, not timed."""
+def agreeing(
+    row: Row, workers: Workers, peers: list[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """How far the results of each contestant are from PyTorch's, and who fails or is too far."""
     digests, faults = {}, {}
     for name in contestants(row, peers):
         try:
             digests[name] = workers[name].ask("row", [row.name, row.calls])
         except turns.WorkerError as error:
             faults[name] = str(error)
-    reference = digests.get("eager")
-    for name, digest in list(digests.items()):
-        apart = turns.difference(digest, reference) if reference else 0.0
-        if apart > row.tolerance:
-            faults[name] = f"differs from PyTorch eager by {apart:.1e}"
-            del digests[name]
-    times = turns.milliseconds({n: workers[n] for n in digests}, rounds, SECONDS, row.most)
+    reference = digests.get("eager") or next(iter(digests.values()), [])
+    apart = {name: turns.difference(digest, reference) for name, digest in digests.items()}
+    for name in [name for name, value in apart.items() if not value <= row.tolerance]:
+        faults[name] = f"differs from PyTorch eager by {apart.pop(name):.1e}"
+    return apart, faults
+
+
+def measure(
+    row: Row, workers: Workers, peers: list[str], rounds: int, limits: dict[str, float]
+) -> dict[str, Any]:
+    """Medians and ratios of one row; who fails or computes something else is named, not timed."""
+    apart, faults = agreeing(row, workers, peers)
+    times = turns.milliseconds({n: workers[n] for n in apart}, rounds, SECONDS, row.most)
     medians = {name: statistics.median(values) for name, values in times.items()}
     limit = 1e3 * max(row.flops / limits["peak"] / 1e9, row.bytes / limits["bandwidth"] / 1e9)
-    found = {"row": row.name, "ms": medians, "limit": limit, "bars": row.bars, "faults": faults,
-             "rounds": times}  # fmt: skip
+    found = {"row": row.name, "apart": apart, "faults": faults, "ms": medians, "rounds": times,
+             "limit": limit, "bars": row.bars}  # fmt: skip
     return {**found, **report.ratios(times, limit)}
 
 
@@ -153,12 +161,14 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--only", default="", metavar="NAME", help="rows whose name contains this")
     parser.add_argument("--list", action="store_true", help="print the rows' names")
+    parser.add_argument("--check", action="store_true", help="compare results, time nothing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--start-rounds", type=int, default=3, help="processes started for a cost")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", type=lambda text: text.split(","), default=list(PEERS))
     parser.add_argument("--json", metavar="FILE", help="a file to write all figures to")
     parser.add_argument("--markdown", metavar="FILE", help="print the tables of such a file")
+    parser.add_argument("--into", metavar="PAGE", help="write those tables into this page instead")
     parser.add_argument("--no-more", action="store_true", help="only rows that have a bar")
     parser.add_argument("--costs", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
@@ -166,18 +176,38 @@ def main() -> None:
     if options.worker:
         worker(options.worker, options.threads)
     elif options.markdown:
-        print(report.markdown(json.loads(Path(options.markdown).read_text(encoding="utf-8"))))
+        table = report.markdown(json.loads(Path(options.markdown).read_text(encoding="utf-8")))
+        report.put(options.into, table) if options.into else print(table)
     elif options.list:
         print("\n".join(ALL))
+    elif options.check:
+        check(options)
     else:
         benchmark(options)
+
+
+def rows_of(options: argparse.Namespace) -> list[Row]:
+    """The rows that were asked for."""
+    rows = [*ROWS, *([] if options.no_more else MORE)]
+    return [row for row in rows if options.only in row.name]
+
+
+def check(options: argparse.Namespace) -> None:
+    """Prints how far results are apart; ends with status 1 if too far."""
+    wrong = 0
+    with closing(Workers(options.threads)) as workers:
+        for row in rows_of(options):
+            apart, faults = agreeing(row, workers, available(options.peers))
+            figures = ", ".join(f"{name} {value:.1e}" for name, value in apart.items())
+            lines = [figures, *(f"{name}: {fault}" for name, fault in faults.items())]
+            print(f"{row.name:38}  " + "\n    ".join(lines), flush=True)
+            wrong += len(faults)
+    raise SystemExit(bool(wrong))
 
 
 def benchmark(options: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     options.peers = available(options.peers)
-    chosen = [row for row in [*ROWS, *([] if options.no_more else MORE)]
-              if options.only in row.name]  # fmt: skip
     results: dict[str, Any] = {"machine": machine(options.threads), "rounds": options.rounds}
     with closing(Workers(options.threads)) as workers:
         names = ["metaop", *options.peers]
@@ -185,7 +215,7 @@ def benchmark(options: argparse.Namespace) -> None:
         limits = {k: workers["metaop"].ask(k) for k in ("peak", "bandwidth")}
         print(report.head(results, limits), flush=True)
         rows = results["rows"] = []
-        for row in chosen:
+        for row in rows_of(options):
             rows.append(measure(row, workers, options.peers, options.rounds, limits))
             print(report.line(rows[-1]), flush=True)
             limits = {k: max(v, workers["metaop"].ask(k)) for k, v in limits.items()}

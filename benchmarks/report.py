@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from benchmarks import turns
 from benchmarks.frameworks import CONTESTANTS, DEFAULT, EXPERT
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def ratios(times: dict[str, list[float]], limit: float) -> dict[str, Any]:
@@ -128,6 +131,16 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["", "| cost | |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in _cost_cells(results["costs"])]
     return "\n".join(lines)
+
+
+def put(path: str, table: str) -> None:
+    """Writes the tables into a page, between the lines BEGIN and END."""
+    page = Path(path)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{path} has no lines {BEGIN!r} and {END!r}")
+    page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
 def _title(name: str) -> str:

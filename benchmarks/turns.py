@@ -76,9 +76,8 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        with self.process:  # closes both pipes and waits
+            pass
 
 
 # --- in a worker ----------------------------------------------------------------------------------
