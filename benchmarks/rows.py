@@ -273,7 +273,7 @@ def windows_metaop(combine: str) -> Callable[[], Any]:
             read, weight = x[n, c, i + r, j + s], w[o, c, r, s]
             if combine == "max-plus":
                 return mo.max(read + weight, over=(c, r, s))
-            return mo.sum(-mo.abs(read - weight), over=(c, r, s))
+            return -mo.sum(abs(read - weight), over=(c, r, s))
 
         return convolve
 
