@@ -170,7 +170,11 @@ def main() -> None:
     parser.add_argument("--markdown", metavar="FILE", help="print the tables of such a file")
     parser.add_argument("--into", metavar="PAGE", help="write those tables into this page instead")
     parser.add_argument("--no-more", action="store_true", help="only rows that have a bar")
-    parser.add_argument("--costs", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--costs",
+        action=argparse.BooleanOptionalAction,
+        help="measure them too (default: unless --only)",
+    )
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -221,7 +225,7 @@ def benchmark(options: argparse.Namespace) -> None:
             limits = {k: max(v, workers["metaop"].ask(k)) for k, v in limits.items()}
         results["limits"] = limits
         print(report.summary(rows))
-        if options.costs and not options.only:
+        if options.costs or (options.costs is None and not options.only):
             results["costs"] = measure_costs(workers, options)
             print(report.costs(results["costs"]))
     if options.json:

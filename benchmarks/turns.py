@@ -39,7 +39,8 @@ def seconds_of(arguments: list[str], threads: int, **variables: str) -> float:
     """How long a Python process takes, from start to end."""
     start = time.perf_counter()
     given = environment(threads, **variables)
-    subprocess.run([sys.executable, *arguments], check=True, env=given, cwd=ROOT)
+    command = [sys.executable, *arguments]
+    subprocess.run(command, check=True, env=given, cwd=ROOT, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
