@@ -151,10 +151,13 @@ def memory_cost(nbytes: int, reads: float) -> float:
 def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
     """Per node the cost of evaluating one element inline.
 
-    A chain of inlined operators that reaches the bound is cut by storing its last node.
+    A chain of inlined operators that reaches the bound is cut by storing its last node; but what is
+    larger than all that it is made from, as a product that is summed at once, is not stored for
+    that: what it is made from is.
     """
     cost: dict[Node, float] = {}
     chain: dict[Node, int] = {}
+    footprint: dict[Node, float] = {}
     for node in graph.nodes:
         inputs = [(0.0, 0) if i in stored else (cost[i], chain[i]) for i in node.inputs]
         inputs = [(LOAD_COST, 0) if i in stored else p for i, p in zip(node.inputs, inputs)]
@@ -169,9 +172,12 @@ def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
         )
+        footprint[node] = _footprint(node, footprint, stored)
         if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
-            stored.add(node)
-            chain[node] = 0
+            if hint(node.size) <= footprint[node]:
+                stored.add(node)
+                chain[node] = 0
+                footprint[node] = hint(node.size)
     return cost
 
 
@@ -179,14 +185,17 @@ def _footprints(graph: Graph, stored: set[Node]) -> dict[Node, float]:
     """The elements that a value is made from: less than its size if it only spreads them out."""
     footprint: dict[Node, float] = {}
     for node in graph.nodes:
-        if isinstance(node, Input | RandomBits) or node in stored:
-            footprint[node] = hint(node.size)
-        elif isinstance(node, Reindex):
-            sources = {node.inputs[piece.source] for piece in node.pieces}
-            footprint[node] = sum(min(hint(s.size), footprint[s]) for s in sources)
-        else:
-            footprint[node] = min(sum(footprint[i] for i in set(node.inputs)), 1e15)
+        footprint[node] = _footprint(node, footprint, stored)
     return footprint
+
+
+def _footprint(node: Node, footprint: dict[Node, float], stored: set[Node]) -> float:
+    if isinstance(node, Input | RandomBits) or node in stored:
+        return hint(node.size)
+    if isinstance(node, Reindex):
+        sources = {node.inputs[piece.source] for piece in node.pieces}
+        return sum(min(hint(s.size), footprint[s]) for s in sources)
+    return min(sum(footprint[i] for i in set(node.inputs)), 1e15)
 
 
 def _too_dear(node: Node, evaluations: float, cost: float) -> bool:

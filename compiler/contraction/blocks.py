@@ -232,7 +232,7 @@ def _from_first_tap(
 
 
 # What is tried: products added up before a tile moves on, rows and columns of a block.
-KEPT = {"outer": (128, 192, 320, 640), "dot": (512, 1024), "windows": (256, 640)}
+KEPT = {"outer": (128, 192, 256, 384), "dot": (512, 1024), "windows": (192, 384)}
 MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
 MOST_COLUMNS = (128, 256, 400, 800)
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
