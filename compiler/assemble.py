@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metaop.config import config
@@ -13,6 +13,7 @@ from .fuse import Fused
 from .group import Grouped
 from .kernels import machine_code
 from .keys import is_leaf, kernel_key
+from .loops import Kernel
 from .loops import verify as verify_kernel
 from .nest import Buffer, Nest, Tree
 from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary
@@ -22,7 +23,7 @@ from .schedule import Scheduled, schedule
 
 def assemble(nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped) -> Program:
     """The program of the trees that compute a graph; `nodes` is the graph as recorded."""
-    return _Assembler(nodes, graph, fused, grouped).program()
+    return Assembler(nodes, graph, fused, grouped).program()
 
 
 def schedule_nest(work: Tree | Nest, number: int) -> Scheduled:
@@ -50,11 +51,22 @@ def _touched(scheduled: Scheduled) -> tuple[list[Buffer], list[Buffer]]:
     return [b for b, p in pairs if not p.written], [b for b, p in pairs if p.written]
 
 
-class _Assembler:
-    """Puts kernels, buffers and phases together into plain data."""
+class Assembler:
+    """Puts kernels, buffers and phases together into plain data.
 
-    def __init__(self, nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped):
+    code: makes machine code of a kernel; a program that is only looked at needs none.
+    """
+
+    def __init__(
+        self,
+        nodes: list[Node],
+        graph: Graph,
+        fused: Fused,
+        grouped: Grouped,
+        code: Callable[[str, Kernel], Any] = machine_code,
+    ):
         self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
+        self.code = code
         self.position_of_site = {id(node.site): k for k, node in reversed(list(enumerate(nodes)))}
         self.leaves = [node for node in nodes if is_leaf(node)]
         self.slots: dict[Buffer, int] = {}
@@ -169,7 +181,7 @@ class _Assembler:
         return KernelLaunch(
             key,
             scheduled.kernel,
-            machine_code(key, scheduled.kernel),
+            self.code(key, scheduled.kernel),
             [self.slot(b) for b in scheduled.buffers],
             list(integers.values()),
             scheduled.chunks,

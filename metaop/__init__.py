@@ -358,7 +358,7 @@ if TYPE_CHECKING:
     from . import nn, support
     from .batching import vmap
     from .control import cond, scan, while_loop
-    from .inspection import dump, explain
+    from .inspection import dump, explain, print_graph
     from .jitted import jit
     from .kernels import kernel, numpy_code
     from .nn import optim
@@ -370,7 +370,7 @@ if TYPE_CHECKING:
 _LATER = {
     "batching": ("vmap",),
     "control": ("cond", "scan", "while_loop"),
-    "inspection": ("dump", "explain"),
+    "inspection": ("dump", "explain", "print_graph"),
     "jitted": ("jit",),
     "kernels": ("kernel", "numpy_code"),
     "transforms": (

@@ -1,6 +1,7 @@
 """Looking inside: what a value will become, without computing anything.
 
-mo.dump(y, stage="loops")       the text of a stage
+mo.dump(y, stage="loops")       a stage as text, JSON or a picture
+mo.print_graph(y)               the graph as text
 mo.explain(y).kernels           every kernel: what it reads, writes, computes
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,22 +17,15 @@ import numpy as np
 
 from . import life
 from .build import times
-from .compiler import pipeline
-from .compiler.emit_python import HEADER, emit_python
 from .compiler.group import Boundary
-from .compiler.keys import canonical
-from .compiler.loops import Op, show_kernel
-from .compiler.nest import Nest, Tree, dependencies
-from .compiler.schedule import Scheduled
 from .elementwise import square, subtract
-from .extent import evaluate
-from .graph import Elementwise, Node, pending
+from .graph import Elementwise, Node, recording
 from .indexing import take_along_axis
 from .reduction import logsumexp, mean
-from .show import number_of, show_graph
+from .stages import STAGES, Stages, Step
 from .var import Var, grad
 
-STAGES = ("graph", "canonical", "fused", "loops", "source")
+FORMATS = ("text", "json", "dot", "svg", "html")
 
 
 @dataclass
@@ -73,136 +67,86 @@ class Explanation:
 
 def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
-    stages = _Stages([v._node for v in vars], dynamic=True)
-    kernels = [_kernel_info(s, stages) for s in stages.scheduled]
-    return Explanation(kernels, stages.grouped.boundaries)
+    stages = Stages([v._node for v in vars], dynamic=True)
+    return Explanation([_kernel_info(s, stages) for s in stages.steps], stages.boundaries)
 
 
-def _kernel_info(scheduled: Scheduled, stages: _Stages) -> KernelInfo:
-    tree, names, sizes = scheduled.tree, stages.fused.names, stages.sizes
-    reads, writes = tree.reads, tree.writes
-    touched = {b.name: b.nbytes for b in [*reads, *writes]}
+def _kernel_info(step: Step, stages: Stages) -> KernelInfo:
     return KernelInfo(
-        scheduled.kernel.name,
-        _fused_names(tree, names),
-        [b.name for b in reads if b not in writes],
-        [b.name for b in writes],
-        evaluate(sum(touched.values()), sizes),
-        evaluate(sum(_operations(nest) * nest.iterations for nest in tree.all_nests), sizes),
-        emit_python(scheduled.kernel, _comment(tree, names)),
-        evaluate(scheduled.chunks, sizes),
+        step.name,
+        stages.names_of(step),
+        [b.name for b in step.reads],
+        [b.name for b in step.writes],
+        stages.bytes_of(step),
+        stages.flops_of(step),
+        stages.source_of(step),
+        step.chunks,
     )
-
-
-def _fused_names(tree: Tree, names: dict[Node, str]) -> list[str]:
-    shown = [n for n in tree.nodes if n in names and number_of(n) is None]
-    return list(dict.fromkeys(names[n] for n in sorted(shown, key=lambda n: n.sequence)))
-
-
-def _operations(nest: Nest) -> int:
-    """Arithmetic operations per iteration of the innermost loop."""
-    count = sum(
-        isinstance(value, Op) and value.name not in ("cast", "copy", "bitcast")
-        for value, _ in dependencies(nest)
-    )
-    return count + (nest.op is not None)
-
-
-def _comment(tree: Tree, names: dict[Node, str]) -> str:
-    sites = dict.fromkeys(str(n.site) for n in tree.nodes)
-    return f"fuses {' '.join(_fused_names(tree, names))}; from {', '.join(sites)}"
-
-
-class _Stages:
-    """Every stage of compiling some nodes, each computed once.
-
-    dynamic: of the program for all sizes of the dynamic axes, which is what runs; else with numbers
-    for them, as they are read.
-    """
-
-    def __init__(self, asked: Sequence[Node], dynamic: bool = False):
-        # a computed value has no kernels: show it as a copy of what is in memory
-        roots = [n if n.storage is None else Elementwise("copy", n) for n in asked]
-        self.nodes = pending(roots)
-        form = canonical(self.nodes, roots)
-        self.sizes = form.values
-        extents = form.extents if dynamic else pipeline.numbers
-        self.recorded = pipeline.import_graph(self.nodes, roots, extents)
-        self.canonical = pipeline.run_passes(self.recorded)
-        self.fused, self.grouped = pipeline.group_graph(self.canonical)
-        self.scheduled = [
-            pipeline.schedule_nest(tree, number)
-            for number, tree in enumerate(t for t in self.grouped.trees if isinstance(t, Tree))
-        ]
-
-    def text(self, stage: str, title: str) -> str:
-        if stage == "graph":
-            graph = self.recorded
-            return show_graph(graph.nodes, graph.outputs, graph.names, title, sites=True)
-        if stage == "canonical":
-            graph = self.canonical
-            return show_graph(graph.nodes, graph.outputs, graph.names, title)
-        names = self.fused.names
-        if stage == "fused":
-            return self.fused_text()
-        if stage == "loops":
-            return "\n".join(
-                f"# {_comment(s.tree, names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
-                for s in self.scheduled
-            )
-        return (
-            HEADER
-            + "\n\n"
-            + "\n\n".join(emit_python(s.kernel, _comment(s.tree, names)) for s in self.scheduled)
-        )
-
-    def fused_text(self) -> str:
-        """Which nests became one kernel, and why the others did not."""
-        lines = []
-        for one in self.scheduled:
-            lines.append(f"{one.kernel.name}: {_arguments(one)}")
-            lines += ["  " + line for line in one.tree.show().splitlines()]
-        if self.grouped.boundaries:
-            lines.append("boundaries")
-            lines += [f"  {boundary}" for boundary in self.grouped.boundaries]
-        return "\n".join(lines) + "\n"
-
-
-def _arguments(scheduled: Scheduled) -> str:
-    integers = ", ".join(f"{name}={value}" for name, value in scheduled.integers.items())
-    return f"{scheduled.chunks} chunks{', ' + integers if integers else ''}"
 
 
 def dump(
     target: Any,
-    stage: str = "graph",
+    stage: str | None = None,
     file: str | os.PathLike[str] | None = None,
     *,
+    format: str = "text",
     inputs: Sequence[Var] = (),
     train: bool = False,
     title: str | None = None,
+    pass_name: str | None = None,
+    kernels: Sequence[str] = (),
+    profile: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text of a stage of what `target` becomes; also written to `file` if given.
+    """A stage of what `target` becomes, as text, JSON or a picture; also written to `file` if given.
 
     target: a Var, several, a Module or function of Vars (called with `inputs`), or a function of
     no arguments.  stage: graph (as recorded), canonical (after the passes), fused (which nests are
-    one kernel, and why the others are not), loops, source, or all.
+    one kernel, and why the others are not), loops, source, llvm (after the optimiser's passes), asm
+    (machine code), memory (buffers, their lives, the arena), or all; by default graph, for html all.
+    format: text, json (docs/inspect.md has the schema), dot (for Graphviz), svg, or html (one page
+    of everything that needs nothing else).  kernels: names of those whose code is wanted.
     train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
-    for [N, C] outputs with drawn labels, else the mean square.  Computes nothing of the target.
+    for [N, C] outputs with drawn labels, else the mean square.  pass_name: instead of a stage, the
+    graph before and after a pass, as a unified diff.  profile: seconds by name of kernel, or
+    {"seconds": …, "roofline": share}; the page colours by them.  Computes nothing of the target.
     """
+    stage = stage or ("all" if format == "html" else "graph")
     if stage not in (*STAGES, "all"):
         raise ValueError(f"dump: stage must be one of {', '.join(STAGES)} or all, not {stage!r}")
-    wanted = STAGES if stage == "all" else (stage,)
-    title = title or getattr(target, "__name__", type(target).__name__).lower()
-    stages = _Stages(_recorded(target, inputs, train))
-    parts = [stages.text(one, title) for one in wanted]
-    text = "\n".join(parts) if stage != "all" else "\n".join(
-        f"# ---- {one}\n{part}" for one, part in zip(wanted, parts)
-    )  # fmt: skip
+    if format not in FORMATS:
+        raise ValueError(f"dump: format must be one of {', '.join(FORMATS)}, not {format!r}")
+    title = title or getattr(target, "__name__", type(target).__name__.lower())
+    stages = _stages_of(target, inputs, train, title)
+    if pass_name is not None:
+        text = stages.difference(pass_name)
+    elif format == "text":
+        text = _text(stages, stage, kernels)
+    else:
+        from . import pictures  # loads with the first picture
+
+        text = pictures.render(stages, stage, format, kernels, profile)
     if file is not None:
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
     return text
+
+
+def _stages_of(target: Any, inputs: Sequence[Var], train: bool, title: str) -> Stages:
+    is_module = hasattr(target, "parameters") and not isinstance(target, type)
+    root = (type(target).__name__, title) if is_module else ("", "")
+    return Stages(_recorded(target, inputs, train), title, root=root)
+
+
+def _text(stages: Stages, stage: str, kernels: Sequence[str]) -> str:
+    if stage != "all":
+        return stages.text(stage, kernels)
+    return "\n".join(f"# ---- {one}\n{stages.text(one, kernels)}" for one in STAGES)
+
+
+def print_graph(*targets: Any, inputs: Sequence[Var] = ()) -> None:
+    """Prints the graph of Vars, a Module or a function, as recorded."""
+    target = targets[0] if len(targets) == 1 else list(targets)
+    print(dump(target, inputs=inputs, title="graph"), end="")
 
 
 class _Rehearsed(Exception):
@@ -256,15 +200,18 @@ def _training_step(target: Any, outputs: list[Var]) -> list[Var]:
     loss = outputs[0]
     if loss.ndim or not loss.dtype.is_float:
         loss = _drawn_loss(loss)
-    parameters = list(target.parameters()) if hasattr(target, "parameters") else []
-    if not parameters:
-        raise TypeError("dump(train=True): the target has no parameters() to train")
-    gradients = grad(loss, parameters, retain_graph=False)
+    named = list(target.named_parameters()) if hasattr(target, "named_parameters") else []
+    if not named:
+        raise TypeError("dump(train=True): the target has no named_parameters() to train")
+    gradients = grad(loss, [parameter for _, parameter in named], retain_graph=False)
+    scope = recording.scope
+    steps = []
     with life.not_recording_gradients():
-        steps = [
-            Var._of(Elementwise("sub", p._node, times(g._node, 0.1)))
-            for p, g in zip(parameters, gradients)
-        ]
+        for (name, p), g in zip(named, gradients):
+            path = ".".join([type(target).__name__, *name.split(".")[:-1]])
+            recording.scope = scope.inner(path).within("optimizer")
+            steps.append(Var._of(Elementwise("sub", p._node, times(g._node, 0.1))))
+        recording.scope = scope
     return [loss, *steps]
 
 
