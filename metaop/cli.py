@@ -23,6 +23,9 @@ from .var import Var
 EXAMPLE = """examples:
   metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --stage loops
   metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train --stage source -o step.py
+  metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train --format html -o step.html
+  metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --stage asm --kernel k0
+  metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --pass algebra
 """
 
 
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from . import __version__
-    from .inspection import STAGES
+    from .inspection import FORMATS, STAGES
 
     parser = argparse.ArgumentParser(
         prog="metaop", description="Look at what metaop makes of a program.", epilog=EXAMPLE,
@@ -55,8 +58,16 @@ def _parser() -> argparse.ArgumentParser:
         "--input", default="", help="made inputs, such as 'f32[256,1,28,28],i64[256]'"
     )
     dump.add_argument("--train", action="store_true", help="add loss, backward and optimiser")
-    dump.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
-    dump.add_argument("--format", choices=("text",), default="text")
+    dump.add_argument(
+        "--stage", choices=(*STAGES, "all"), help="default: graph; for html: all"
+    )
+    dump.add_argument(
+        "--pass", dest="pass_name", metavar="NAME", help="what one pass changes, as a diff"
+    )
+    dump.add_argument(
+        "--kernel", action="append", default=[], metavar="NAME", help="the code of this one only"
+    )
+    dump.add_argument("--format", choices=FORMATS, default="text")
     dump.add_argument("-o", "--output", help="write to a file instead of the terminal")
     dump.set_defaults(run=_dump)
     cached = commands.add_parser("cache", help="look after the compiled code on disk")
@@ -73,9 +84,12 @@ def _dump(options: argparse.Namespace) -> int:
         target,
         options.stage,
         options.output,
+        format=options.format,
         inputs=make_inputs(options.input),
         train=options.train,
         title=name,
+        pass_name=options.pass_name,
+        kernels=options.kernel,
     )
     if options.output is None:
         print(text, end="")

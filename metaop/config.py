@@ -7,6 +7,7 @@
 | METAOP_CACHE | folder of compiled code; 0 or off: none is kept | the user's cache |
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
+| METAOP_DUMP | after:PASS prints the graph after a pass of whatever is compiled, to stderr | |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
 """
@@ -33,6 +34,7 @@ class Config:
     check: bool = _flag("METAOP_CHECK")
     cpu: str = os.environ.get("METAOP_CPU", "host")
     cache: str = os.environ.get("METAOP_CACHE", "")
+    dump: str = os.environ.get("METAOP_DUMP", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.
     pending_depth: int = 4096

@@ -132,8 +132,8 @@ def dump(
 
 
 def _stages_of(target: Any, inputs: Sequence[Var], train: bool, title: str) -> Stages:
-    is_module = hasattr(target, "parameters") and not isinstance(target, type)
-    root = (type(target).__name__, title) if is_module else ("", "")
+    target = _called(target)
+    root = (type(target).__name__, title) if hasattr(target, "parameters") else ("", "")
     return Stages(_recorded(target, inputs, train), title, root=root)
 
 
@@ -156,7 +156,6 @@ class _Rehearsed(Exception):
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
-    target = _called(target)
     if hasattr(target, "parameters"):
         life.sync()  # a network's initial values are not part of what is shown
     try:
