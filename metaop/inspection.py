@@ -17,7 +17,7 @@ import numpy as np
 
 from . import life
 from .build import times
-from .compiler.group import Boundary
+from .compiler.boundary import Boundary
 from .elementwise import square, subtract
 from .graph import Elementwise, Node, recording
 from .indexing import take_along_axis
@@ -68,7 +68,8 @@ class Explanation:
 def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
     stages = Stages([v._node for v in vars], dynamic=True)
-    return Explanation([_kernel_info(s, stages) for s in stages.steps], stages.boundaries)
+    kernels = [_kernel_info(step, stages) for step in stages.steps]
+    return Explanation(kernels, stages.boundaries)
 
 
 def _kernel_info(step: Step, stages: Stages) -> KernelInfo:

@@ -19,7 +19,8 @@ from .compiler.arena import plan_arena
 from .compiler.assemble import Assembler
 from .compiler.emit_python import HEADER, emit_python
 from .compiler.fuse import Fused
-from .compiler.group import Boundary, Grouped
+from .compiler.boundary import Boundary
+from .compiler.group import Grouped
 from .compiler.keys import Canonical, canonical
 from .compiler.loops import Kernel, Op, show_kernel
 from .compiler.nest import Buffer, Nest, Tree, dependencies
@@ -131,10 +132,16 @@ class Stages:
         """The nests of each kernel."""
         return [tree for tree in self._grouped[1].trees if isinstance(tree, Tree)]
 
-    @property
+    @cached_property
     def boundaries(self) -> list[Boundary]:
-        """Why the kernels are not fewer."""
-        return self._grouped[1].boundaries
+        """Why the kernels are not fewer: for every buffer that goes from one to another."""
+        targets = {step.name: step.tree.nests[0].target for step in self.steps}
+        packed = [
+            Boundary(step.writes[0], targets[step.packs], "an operand is packed once for all tiles")
+            for step in self.steps
+            if step.packs
+        ]
+        return self._grouped[1].boundaries + packed
 
     @cached_property
     def _assembled(self) -> tuple[Assembler, Program]:
@@ -274,8 +281,9 @@ class Stages:
         heads = [f"{mark} ---- {step.name}: {title}; {self.comment(step)}" for step in chosen]
         codes = self.code_of(stage, chosen)
         return "\n".join(
-            f"{head}\n{codes[step.name]}" if step.name in codes else f"{head}\n{mark} as that of "
-            f"{self.first_of(step).name}\n"
+            f"{head}\n{codes[step.name]}"
+            if step.name in codes
+            else f"{head}\n{mark} as that of {self.first_of(step).name}\n"
             for head, step in zip(heads, chosen)
         )
 
@@ -402,4 +410,3 @@ CODE: dict[str, tuple[str, str, Callable[[Kernel, str], str]]] = {
     "llvm": (";", "LLVM IR after the optimiser's passes", _llvm),
     "asm": ("#", "machine code", _asm),
 }
-

@@ -144,7 +144,9 @@ class Module:
             return type(self).__name__
         name, owner = self.__dict__.get("_called", ("", 0))
         if owner == id(caller):
-            if caller.__dict__.get("_modules", {}).get(name) is self or self._is_below(caller, name):
+            if caller.__dict__.get("_modules", {}).get(name) is self or self._is_below(
+                caller, name
+            ):
                 return name
         name = next((n for n, m in caller.named_modules() if m is self), type(self).__name__)
         if support.recording.trace is None:  # a trace sees what changes in a module
