@@ -1,4 +1,4 @@
-"""Boundary: why a value goes through memory from one kernel to another, and what merging would cost.
+"""boundary: why a value goes through memory between two kernels, and what merging would cost.
 
 A rule decides, or a cost: too few iterations of the outer loops that both kernels have would be
 left to share out, or each of them would read again what no outer loop moves through.
@@ -6,7 +6,7 @@ left to share out, or each of them would read again what no outer loop moves thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metaop.index import Expr, loops_of
@@ -58,7 +58,7 @@ def megabytes(nbytes: int) -> str:
     return f"{nbytes} bytes"
 
 
-def read_again(nests: Iterable[Nest], axes: list[Mapping[Nest, int]]) -> int:
+def read_again(nests: Iterable[Nest], axes: Sequence[Mapping[Nest, int]]) -> int:
     """Bytes that nests read more than once if each iteration of common root loops `axes` reads its
     part of every buffer anew: a buffer is read once per iteration of the loops that it is not
     indexed by.  Halos of windows are left out."""
@@ -72,7 +72,7 @@ def read_again(nests: Iterable[Nest], axes: list[Mapping[Nest, int]]) -> int:
     return sum((n - 1) * int(b.nbytes) for b, n in times.items() if b not in made)
 
 
-def _repeats(nest: Nest, at: Iterable[Expr], axes: list[Mapping[Nest, int]]) -> int:
+def _repeats(nest: Nest, at: Iterable[Expr], axes: Sequence[Mapping[Nest, int]]) -> int:
     """Iterations of the root loops that a read does not move with."""
     if any(integers_of(e) for e in at):
         return 1  # where values say: unknown

@@ -87,7 +87,7 @@ def _kernel_info(step: Step, stages: Stages) -> KernelInfo:
 
 def dump(
     target: Any,
-    stage: str | None = None,
+    stage: str = "graph",
     file: str | os.PathLike[str] | None = None,
     *,
     format: str = "text",
@@ -98,34 +98,33 @@ def dump(
     kernels: Sequence[str] = (),
     profile: Mapping[str, Any] | None = None,
 ) -> str:
-    """A stage of what `target` becomes, as text, JSON or a picture; also written to `file` if given.
+    """A stage of what `target` becomes: text, JSON or a picture; also written to `file` if given.
 
     target: a Var, several, a Module or function of Vars (called with `inputs`), or a function of
     no arguments.  stage: graph (as recorded), canonical (after the passes), fused (which nests are
     one kernel, and why the others are not), loops, source, llvm (after the optimiser's passes), asm
-    (machine code), memory (buffers, their lives, the arena), or all; by default graph, for html all.
+    (machine code), memory (buffers, their lives, the arena), or all; by default graph.
     format: text, json (docs/inspect.md has the schema), dot (for Graphviz), svg, or html (one page
-    of everything that needs nothing else).  kernels: names of those whose code is wanted.
+    of everything, whatever the stage).  kernels: names of those whose code is wanted.
     train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
     for [N, C] outputs with drawn labels, else the mean square.  pass_name: instead of a stage, the
     graph before and after a pass, as a unified diff.  profile: seconds by name of kernel, or
     {"seconds": …, "roofline": share}; the page colours by them.  Computes nothing of the target.
     """
-    stage = stage or ("all" if format == "html" else "graph")
     if stage not in (*STAGES, "all"):
         raise ValueError(f"dump: stage must be one of {', '.join(STAGES)} or all, not {stage!r}")
     if format not in FORMATS:
         raise ValueError(f"dump: format must be one of {', '.join(FORMATS)}, not {format!r}")
-    title = title or getattr(target, "__name__", type(target).__name__.lower())
-    stages = _stages_of(target, inputs, train, title)
+    name = title or str(getattr(target, "__name__", type(target).__name__.lower()))
+    stages = _stages_of(target, inputs, train, name)
     if pass_name is not None:
         text = stages.difference(pass_name)
     elif format == "text":
         text = _text(stages, stage, kernels)
     else:
-        from . import pictures  # loads with the first picture
+        from .pictures.render import render  # loads with the first picture
 
-        text = pictures.render(stages, stage, format, kernels, profile)
+        text = render(stages, stage, format, kernels, profile)
     if file is not None:
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
@@ -133,7 +132,7 @@ def dump(
 
 
 def _stages_of(target: Any, inputs: Sequence[Var], train: bool, title: str) -> Stages:
-    target = _called(target)
+    target = called(target)
     root = (type(target).__name__, title) if hasattr(target, "parameters") else ("", "")
     return Stages(_recorded(target, inputs, train), title, root=root)
 
@@ -161,9 +160,9 @@ def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
         life.sync()  # a network's initial values are not part of what is shown
     try:
         with life.transaction():
-            outputs = _outputs(target, inputs)
+            outputs = outputs_of(target, inputs)
             if train:
-                outputs = _training_step(target, outputs)
+                outputs = training_step(target, outputs)
             nodes = [v._node for v in outputs] + life.recorded_writes()
             raise _Rehearsed
     except _Rehearsed:
@@ -171,7 +170,7 @@ def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     return nodes
 
 
-def _called(target: Any) -> Any:
+def called(target: Any) -> Any:
     """What a function of no arguments (or a Module's class) returns; anything else as it is."""
     if isinstance(target, Var) or (hasattr(target, "parameters") and not isinstance(target, type)):
         return target
@@ -184,7 +183,8 @@ def _called(target: Any) -> Any:
     return target
 
 
-def _outputs(target: Any, inputs: Sequence[Var]) -> list[Var]:
+def outputs_of(target: Any, inputs: Sequence[Var]) -> list[Var]:
+    """The Vars that a target is, or returns for the inputs."""
     if callable(target) and not isinstance(target, Var):
         target = target(*inputs)
     if isinstance(target, Var):
@@ -196,7 +196,8 @@ def _outputs(target: Any, inputs: Sequence[Var]) -> list[Var]:
     raise TypeError(f"dump: expected Vars or something that returns Vars, got {target!r}")
 
 
-def _training_step(target: Any, outputs: list[Var]) -> list[Var]:
+def training_step(target: Any, outputs: list[Var]) -> list[Var]:
+    """The loss of the outputs, and what a step of SGD 0.1 would make of each parameter."""
     loss = outputs[0]
     if loss.ndim or not loss.dtype.is_float:
         loss = _drawn_loss(loss)

@@ -17,9 +17,9 @@ from functools import cached_property
 from .compiler import pipeline
 from .compiler.arena import plan_arena
 from .compiler.assemble import Assembler
+from .compiler.boundary import Boundary
 from .compiler.emit_python import HEADER, emit_python
 from .compiler.fuse import Fused
-from .compiler.boundary import Boundary
 from .compiler.group import Grouped
 from .compiler.keys import Canonical, canonical
 from .compiler.loops import Kernel, Op, show_kernel
@@ -277,7 +277,7 @@ class Stages:
             )
         if stage == "source":
             return HEADER + "\n\n" + "\n\n".join(map(self.source_of, chosen))
-        mark, title, make = CODE[stage]
+        mark, title, _ = CODE[stage]
         heads = [f"{mark} ---- {step.name}: {title}; {self.comment(step)}" for step in chosen]
         codes = self.code_of(stage, chosen)
         return "\n".join(

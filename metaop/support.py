@@ -12,6 +12,6 @@ from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
-    "Cells", "Counters", "Site", "Watched", "changes", "in_transaction", "is_own", "origin", "outside",
-    "plain", "recording", "user_site",
+    "Cells", "Counters", "Site", "Watched", "changes", "in_transaction", "is_own", "origin",
+    "outside", "plain", "recording", "user_site",
 ]  # fmt: skip

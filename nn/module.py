@@ -487,6 +487,12 @@ class Module:
         ]
         return _tree(type(self).__name__, lines, children)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: a table of the layers and their parameters."""
+        from .table import table  # loads when first used
+
+        return table(self)
+
 
 def _tree(title: str, lines: list[str], children: list[str]) -> str:
     if not children and len(lines) < 2:

@@ -27,7 +27,7 @@ def document(
     kernels: Sequence[str] = (),
     profile: Mapping[str, Any] | None = None,
 ) -> Data:
-    """The wanted stages of a program; of the stages of code, some kernels only if they are named."""
+    """The wanted stages of a program; if kernels are named, the code of these only."""
     from .. import __version__
 
     return {
@@ -101,7 +101,9 @@ def _kernel(stages: Stages, step: Step, profile: Mapping[str, Any]) -> Data:
         "packs": step.packs,
         "nodes": stages.names_of(step),
         "operators": _summary(step.nodes),
-        "module": _common_path([stages.path_of(n) for n in made.nodes if _phase(made) == n.scope.phase]),
+        "module": _common_path(
+            [stages.path_of(n) for n in made.nodes if _phase(made) == n.scope.phase]
+        ),
         "phase": _phase(made),
         "lines": list(lines.values()),
         "reads": [b.name for b in step.reads],
@@ -143,8 +145,11 @@ def _common_path(paths: list[str]) -> str:
 
 def _summary(nodes: Iterable[Node]) -> str:
     """The operators of a kernel, the most frequent ones first; copies and indexing left out."""
-    named = [_operator(n).replace("reindex_reduce.", "reduce ") for n in nodes
-             if isinstance(n, Elementwise | ReindexReduce)]
+    named = [
+        _operator(n).replace("reindex_reduce.", "reduce ")
+        for n in nodes
+        if isinstance(n, Elementwise | ReindexReduce)
+    ]
     return ", ".join(name for name, _ in Counter(named).most_common())
 
 

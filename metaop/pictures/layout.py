@@ -113,9 +113,7 @@ def _rows(children: list[Box | Group], links: set[Link]) -> list[list[Box | Grou
     rows: list[list[Box | Group]] = [[] for _ in range(1 + max(rank.values(), default=-1))]
     for child in children:
         rows[rank[child]].append(child)
-    return [
-        row[k : k + MOST_IN_A_ROW] for row in rows for k in range(0, len(row), MOST_IN_A_ROW)
-    ]
+    return [row[k : k + MOST_IN_A_ROW] for row in rows for k in range(0, len(row), MOST_IN_A_ROW)]
 
 
 def _ordered(rows: list[list[Box | Group]], links: set[Link]) -> list[list[Box | Group]]:

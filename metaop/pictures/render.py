@@ -27,9 +27,10 @@ def render(
     """A stage, or all of them, as json, dot, svg or html."""
     if format == "html":
         return html(document(stages, PAGE, (), profile))
+    wanted: tuple[str, ...] = STAGES if stage == "all" else (stage,)
     if format == "json":
-        wanted = STAGES if stage == "all" else (stage,)
         return json.dumps(document(stages, wanted, kernels, profile), indent=1) + "\n"
-    wanted = (stage,) if stage in ("graph", "canonical") else ("fused", "loops")
+    if stage not in ("graph", "canonical"):
+        wanted = ("fused", "loops")
     drawing = drawing_of(document(stages, wanted, (), profile))
     return svg(drawing) if format == "svg" else dot(drawing)
