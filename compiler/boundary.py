@@ -19,8 +19,9 @@ from .nest import Buffer, Nest
 class Boundary:
     """Why a nest is not in the kernel of what it reads.
 
-    loops: the outer loops of both kernels; iterations: of those that a common kernel would have;
-    read_again: bytes that it would read more than once is enough.
+    loops: the outer loops of both kernels; iterations: those that a common kernel would have, if
+    they are too few to keep all threads busy; read_again: bytes that it would read once more
+    than is needed.
     """
 
     source: Buffer
@@ -33,17 +34,15 @@ class Boundary:
     @property
     def reason(self) -> str:
         """The rule and the cost in words."""
-        if self.loops is None or self.iterations is None:
-            return self.rule
-        one, other = self.loops
         parts = [self.rule] if self.rule else []
-        if one != other:
-            parts.append(f"different outer loops {one} / {other}")
-        left = "1 iteration" if self.iterations == 1 else f"{self.iterations} iterations"
-        cost = f"merged, {left} would be left to share out"
+        if self.loops is not None and self.loops[0] != self.loops[1]:
+            parts.append("different outer loops {} / {}".format(*self.loops))
+        if self.iterations is not None:
+            left = "1 iteration" if self.iterations == 1 else f"{self.iterations} iterations"
+            parts.append(f"merging would leave {left} to share out")
         if self.read_again:
-            cost += f", and {megabytes(self.read_again)} would be read again"
-        return "; ".join([*parts, cost])
+            parts.append(f"merging would re-read {megabytes(self.read_again)}")
+        return "; ".join(parts)
 
     def __repr__(self) -> str:
         return f"{self.source.name} -> {self.target.name}: {self.reason}"
@@ -64,21 +63,25 @@ def read_again(nests: Iterable[Nest], axes: Sequence[Mapping[Nest, int]]) -> int
     indexed by.  Halos of windows are left out."""
     nests = list(nests)
     made = {nest.target for nest in nests}
-    times: dict[Buffer, int] = {}
+    most: dict[Buffer, int] = {}
     for nest in nests:
         for name, at in nest.reads_at:
             buffer = nest.buffers[name]
-            times[buffer] = max(times.get(buffer, 1), _repeats(nest, at, axes))
-    return sum((n - 1) * int(b.nbytes) for b, n in times.items() if b not in made)
+            most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, axes))
+    return sum(n * buffer.dtype.itemsize for buffer, n in most.items() if buffer not in made)
 
 
-def _repeats(nest: Nest, at: Iterable[Expr], axes: Sequence[Mapping[Nest, int]]) -> int:
-    """Iterations of the root loops that a read does not move with."""
+def _repeated(
+    nest: Nest, buffer: Buffer, at: Iterable[Expr], axes: Sequence[Mapping[Nest, int]]
+) -> int:
+    """Elements that a read takes more than once, because root loops do not move it."""
     if any(integers_of(e) for e in at):
-        return 1  # where values say: unknown
+        return 0  # where values say: unknown
     loops = set().union(*map(loops_of, at))
-    repeats = 1
+    elements, repeats = 1, 1
+    for loop in loops:
+        elements *= int(nest.extents[loop])
     for axis in axes:
         if axis[nest] not in loops:
             repeats *= int(nest.extents[axis[nest]])
-    return repeats
+    return (repeats - 1) * min(elements, int(buffer.size))

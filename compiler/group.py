@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from metaop.errors import CompilerBug
 from metaop.graph import Escape
@@ -25,6 +26,7 @@ from .fuse import Fused, is_barrier, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Tree, dependencies
 from .schedule import (
+    MOST_CHUNKS,
     SMALL_WORK,
     VectorCost,
     map_nest,
@@ -51,6 +53,7 @@ COSTS = {
     LANES_DIFFER: "one adds up in lanes along a row, the other across rows",
     LOOPS_DIFFER: "they add up along different loops",
 }
+BETWEEN = "{} stands between them: it needs one, and the other needs it"
 UNDECIDED = "what they were before others joined them did not fit"
 
 
@@ -131,6 +134,7 @@ class _Grouping:
         self.before: dict[Nest | Escape, set[Nest | Escape]] = {}
         self.group_of: dict[Nest | Escape, _Group] = {}
         self.noted: dict[tuple[Buffer, Buffer], str] = {}
+        self.costs: dict[tuple[_Group, _Group], tuple[Any, ...]] = {}
 
     def run(self, forced: Iterable[tuple[str, str]] = ()) -> Grouped:
         self.find_dependencies()
@@ -287,7 +291,7 @@ class _Grouping:
             return "a contraction has a kernel of its own"
         between = self.between(source, group)
         if between is not None:
-            return f"{between.name} stands between them: it needs one, and the other needs it"
+            return BETWEEN.format(between.name)
         return None
 
     @staticmethod
@@ -474,20 +478,27 @@ class _Grouping:
             return Boundary(source, target, "it reads what a last part makes")
         if reader in other.last:
             return Boundary(source, target, "it finishes its kernel, when all of that has run")
+        if (one, other) not in self.costs:
+            self.costs[one, other] = self.cost_between(one, other)
+        rule, *cost = self.costs[one, other]
+        return Boundary(source, target, rule or self.noted.get((source, target), UNDECIDED), *cost)
+
+    def cost_between(self, one: _Group, other: _Group) -> tuple[Any, ...]:
+        """The rule that keeps two groups apart, and if it is one of `COSTS` what merging costs."""
+        between = self.between(one, other)
+        if between is not None:
+            return (BETWEEN.format(between.name),)
         axes = self.common_axes(one, other)
-        rule = self.rule_against(one, other, axes)
-        rule = rule or self.cost_objection(one, other, axes, [*one.nests, *other.nests])
-        rule = rule or self.noted.get((source, target), UNDECIDED)
+        nests = [*one.nests, *other.nests]
+        rule = self.rule_against(one, other, axes) or self.cost_objection(one, other, axes, nests)
         if rule not in COSTS:
-            return Boundary(source, target, rule)
+            return (rule,)
         iterations = 1
         for axis in axes:
-            iterations *= int(one.nests[0].extents[axis[one.nests[0]]])
-        return Boundary(
-            source, target, COSTS[rule],
-            (list(map(int, one.extents())), list(map(int, other.extents()))),
-            iterations, read_again([*one.nests, *other.nests], axes),
-        )  # fmt: skip
+            iterations *= int(nests[0].extents[axis[nests[0]]])
+        loops = list(map(int, one.extents())), list(map(int, other.extents()))
+        few = iterations if iterations < MOST_CHUNKS else None
+        return COSTS[rule], loops, few, read_again(nests, axes)
 
     def force(self, source: str, target: str) -> None:
         """Makes the groups of a boundary one."""

@@ -116,7 +116,7 @@ def dump(
     if format not in FORMATS:
         raise ValueError(f"dump: format must be one of {', '.join(FORMATS)}, not {format!r}")
     name = title or str(getattr(target, "__name__", type(target).__name__.lower()))
-    stages = _stages_of(target, inputs, train, name)
+    stages = stages_of(target, inputs, train, name)
     if pass_name is not None:
         text = stages.difference(pass_name)
     elif format == "text":
@@ -131,7 +131,8 @@ def dump(
     return text
 
 
-def _stages_of(target: Any, inputs: Sequence[Var], train: bool, title: str) -> Stages:
+def stages_of(target: Any, inputs: Sequence[Var], train: bool, title: str) -> Stages:
+    """The stages of a target, of its training step with `train`."""
     target = called(target)
     root = (type(target).__name__, title) if hasattr(target, "parameters") else ("", "")
     return Stages(_recorded(target, inputs, train), title, root=root)
