@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input", default="", help="made inputs, such as 'f32[256,1,28,28],i64[256]'"
     )
     dump.add_argument("--train", action="store_true", help="add loss, backward and optimiser")
-    dump.add_argument("--stage", choices=(*STAGES, "all"), help="default: graph; for html: all")
+    dump.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
     dump.add_argument(
         "--pass", dest="pass_name", metavar="NAME", help="what one pass changes, as a diff"
     )

@@ -127,7 +127,6 @@ def kernel_count(*vars: mo.Var) -> int:
     return len(mo.explain(*vars).kernels)
 
 
-
 class _Block(nn.Module):
     """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x))"""
 

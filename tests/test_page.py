@@ -107,7 +107,14 @@ def test_a_click_shows_source_line_buffers_and_reasons(page):
     click(page, '.kernel[data-kernel="k2"]')
     details = one(page, "#details").text
     assert "def k2(" in one(page, "#source").text
-    for part in ("test_page.py:", "Buffers", "Why not fused", "FLOP a byte", "0.100 ms", "roofline"):
+    for part in (
+        "test_page.py:",
+        "Buffers",
+        "Why not fused",
+        "FLOP a byte",
+        "0.100 ms",
+        "roofline",
+    ):
         assert part in details, part
 
 
@@ -154,7 +161,9 @@ def test_both_schemes_follow_the_reader_and_the_switch(browser, path, dark):
     browser.get(path.as_uri())
 
     def brightness() -> float:
-        colour = "return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)"
+        colour = (
+            "return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)"
+        )
         return sum(browser.execute_script(colour)) / 3
 
     before = brightness()

@@ -233,7 +233,11 @@ def test_pictures_of_resnet_are_quick_and_small(resnet):
     """What drawing takes beside compiling: bars are 2 s for text and 5 s for pictures with it."""
     assert len(resnet.recorded.nodes) > 2000
     assert len(resnet.steps) > 100  # compiled before the clock starts
-    for stage, form, seconds in (("graph", "svg", 2.5), ("fused", "svg", 1.5), ("all", "html", 2.5)):
+    for stage, form, seconds in (
+        ("graph", "svg", 2.5),
+        ("fused", "svg", 1.5),
+        ("all", "html", 2.5),
+    ):
         started = time.process_time()
         text = render(resnet, stage, form)
         assert time.process_time() - started < seconds, (stage, form)

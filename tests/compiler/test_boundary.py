@@ -18,8 +18,8 @@ from metaop.compiler.loops import Grid
 from metaop.compiler.nest import Buffer, Tree
 from metaop.compiler.schedule import Scheduled
 from metaop.errors import CompilerBug
-from metaop.inspection import stages_of
 from metaop.index import Expr
+from metaop.inspection import stages_of
 from metaop.stages import Stages, Step
 from tests.compiler.stages import only
 from tests.helpers import resnet18
