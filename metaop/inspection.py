@@ -150,38 +150,34 @@ def print_graph(*targets: Any, inputs: Sequence[Var] = ()) -> None:
     print(dump(target, inputs=inputs, title="graph"), end="")
 
 
-class _Rehearsed(Exception):
-    """Leaves a transaction so that its writes are undone."""
-
-
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
     if hasattr(target, "parameters"):
         life.sync()  # a network's initial values are not part of what is shown
-    try:
-        with life.transaction():
-            outputs = outputs_of(target, inputs)
-            if train:
-                outputs = training_step(target, outputs)
-            nodes = [v._node for v in outputs] + life.recorded_writes()
-            raise _Rehearsed
-    except _Rehearsed:
-        pass
+    with life.rehearsal():
+        outputs = outputs_of(target, inputs)
+        if train:
+            outputs = training_step(target, outputs)
+        nodes = [v._node for v in outputs] + life.recorded_writes()
     return nodes
 
 
 def called(target: Any) -> Any:
-    """What a function of no arguments (or a Module's class) returns; anything else as it is."""
+    """The Module or function that a function of no arguments (or a Module's class) makes; anything
+    else as it is, a training step too: that is called when it is recorded."""
     if isinstance(target, Var) or (hasattr(target, "parameters") and not isinstance(target, type)):
         return target
-    if callable(target):
-        try:
-            inspect.signature(target).bind()
-        except (TypeError, ValueError):
-            return target
-        return target()
-    return target
+    if not callable(target):
+        return target
+    try:
+        inspect.signature(target).bind()
+    except (TypeError, ValueError):
+        return target
+    with life.rehearsal() as rehearsal:
+        made = target()
+        rehearsal.keep = callable(made) and not isinstance(made, Var)
+    return made if rehearsal.keep else target
 
 
 def outputs_of(target: Any, inputs: Sequence[Var]) -> list[Var]:

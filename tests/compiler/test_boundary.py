@@ -1,4 +1,4 @@
-"""Why not fused is true: what a boundary says merging would cost is what the merged kernel costs."""
+"""Why not fused is true: what a boundary says merging costs is what the merged kernel costs."""
 
 from __future__ import annotations
 
