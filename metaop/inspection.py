@@ -21,6 +21,7 @@ from .compiler.boundary import Boundary
 from .elementwise import square, subtract
 from .graph import Elementwise, Node, recording
 from .indexing import take_along_axis
+from .jitted import Jitted
 from .reduction import logsumexp, mean
 from .stages import STAGES, Stages, Step
 from .var import Var, grad
@@ -166,9 +167,10 @@ def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
 def called(target: Any) -> Any:
     """The Module or function that a function of no arguments (or a Module's class) makes; anything
     else as it is, a training step too: that is called when it is recorded."""
-    if isinstance(target, Var) or (hasattr(target, "parameters") and not isinstance(target, type)):
-        return target
-    if not callable(target):
+    if isinstance(target, Jitted):
+        target = target.function  # what it records
+    made_already = hasattr(target, "parameters") and not isinstance(target, type)
+    if isinstance(target, Var) or made_already or not callable(target):
         return target
     try:
         inspect.signature(target).bind()

@@ -211,6 +211,7 @@ def test_a_training_step_of_an_optimiser_has_its_phase():
 
     before = [p.numpy() for p in net.parameters()]
     text = mo.dump(step)
+    assert mo.dump(mo.jit(step)) == text
     assert all((p.numpy() == b).all() for p, b in zip(net.parameters(), before))
     assert text.count(", optimizer\n") >= 2
     assert ", Linear, backward\n" in text

@@ -6,7 +6,6 @@ Needs selenium (`pip install -e '.[browser]'`), Chromium and its driver (Debian'
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

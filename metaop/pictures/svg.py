@@ -78,7 +78,8 @@ def _edges(drawing: Drawing) -> list[str]:
         x0, x1 = one.x + one.width / 2, other.x + other.width / 2
         y0, y1 = one.y + one.height, other.y
         bend = max(distance / 2, 16)
-        aside = (one.width / 2 + 30) / 0.75 if distance > 2 * GAP_Y and abs(x0 - x1) < 30 else 0
+        hidden = distance > rank_height + GAP_Y / 2 and abs(x0 - x1) < 30  # by boxes between
+        aside = (one.width / 2 + 30) / 0.75 if hidden else 0
         parts.append(
             f'<path class="edge" marker-end="url(#arrow)" d="M{x0:.0f} {y0:.0f}C{x0 + aside:.0f} '
             f'{y0 + bend:.0f} {x1 + aside:.0f} {y1 - bend:.0f} {x1:.0f} {y1:.0f}"/>'
