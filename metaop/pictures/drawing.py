@@ -101,7 +101,7 @@ def costs(kernel: dict[str, Any]) -> str:
     parts = [megabytes(kernel["bytes"]), operations(kernel["flops"])]
     parts.append(f"{kernel['chunks']} chunk{'s' if kernel['chunks'] != 1 else ''}")
     if "seconds" in kernel:
-        parts.append(f"{kernel['seconds'] * 1e3:.2f} ms")
+        parts.append(f"{kernel['seconds'] * 1e3:.3g} ms")
     return ", ".join(parts)
 
 
