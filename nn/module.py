@@ -125,18 +125,19 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward(*args, **kwargs)`; if it raises, no write that it recorded remains."""
-        state = support.recording
-        if state.trace is not None:
-            self._meet(state.trace)
-        scope, caller = state.scope, state.module
-        state.scope, state.module = scope.inner(self._name_in(caller)), self
+        state = support.recording.__dict__  # of this thread; quicker than its attributes
+        if state["trace"] is not None:
+            self._meet(state["trace"])
+        scope, caller = state["scope"], state["module"]
+        name = type(self).__name__ if caller is None else self._name_in(caller)
+        state["scope"], state["module"] = scope.inner(name), self
         try:
             if not support.in_transaction():
                 with mo.transaction():
                     return self._forward(args, kwargs)
             return self._forward(args, kwargs)
         finally:
-            state.scope, state.module = scope, caller
+            state["scope"], state["module"] = scope, caller
 
     def _name_in(self, caller: Module | None) -> str:
         """The name by which the module that calls this one knows it; else that of the class."""
