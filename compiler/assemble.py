@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metaop.config import config
@@ -15,6 +15,7 @@ from .fuse import Fused
 from .group import Grouped
 from .kernels import machine_code
 from .keys import is_leaf, kernel_key
+from .loops import Kernel
 from .loops import verify as verify_kernel
 from .nest import Buffer, Nest, Tree
 from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary, Work
@@ -24,7 +25,7 @@ from .schedule import Scheduled, schedule
 
 def assemble(nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped) -> Program:
     """The program of the trees that compute a graph; `nodes` is the graph as recorded."""
-    return _Assembler(nodes, graph, fused, grouped).program()
+    return Assembler(nodes, graph, fused, grouped).program()
 
 
 def schedule_nest(work: Tree | Nest, number: int) -> Scheduled:
@@ -65,11 +66,22 @@ def _operator(node: Node) -> str:
 _by_sequence = operator.attrgetter("sequence")
 
 
-class _Assembler:
-    """Puts kernels, buffers and phases together into plain data."""
+class Assembler:
+    """Puts kernels, buffers and phases together into plain data.
 
-    def __init__(self, nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped):
+    code: makes machine code of a kernel; a program that is only looked at needs none.
+    """
+
+    def __init__(
+        self,
+        nodes: list[Node],
+        graph: Graph,
+        fused: Fused,
+        grouped: Grouped,
+        code: Callable[[str, Kernel], Any] = machine_code,
+    ):
         self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
+        self.code = code
         self.position_of_site = {id(node.site): k for k, node in reversed(list(enumerate(nodes)))}
         self.leaves = [node for node in nodes if is_leaf(node)]
         self.slots: dict[Buffer, int] = {}
@@ -184,7 +196,7 @@ class _Assembler:
         return KernelLaunch(
             key,
             scheduled.kernel,
-            machine_code(key, scheduled.kernel),
+            self.code(key, scheduled.kernel),
             [self.slot(b) for b in scheduled.buffers],
             list(integers.values()),
             scheduled.chunks,
@@ -204,12 +216,12 @@ class _Assembler:
                 lines.setdefault(str(node.site), position)
         made = [max(nest.nodes, key=_by_sequence) for nest in tree.all_nests if nest.nodes
                 and nest.target.role != "local"]  # fmt: skip
-        directions = dict.fromkeys("backward" if n.backward else "forward" for n in made)
+        phases = dict.fromkeys(n.scope.phase for n in made)
         return Work(
             scheduled.kernel.name,
             ["pack"] if packs else [o for o in dict.fromkeys(map(_operator, nodes)) if o],
             list(lines.values()),
-            "both" if len(directions) > 1 else next(iter(directions), "forward"),
+            "+".join(phases) or "forward",
             0 if packs else flops_of(tree),
             nbytes_of(scheduled.buffers),
         )

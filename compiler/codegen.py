@@ -35,12 +35,11 @@ class CompiledKernel:
 
     def llvm(self) -> str:
         """The optimised LLVM assembly."""
-        return str(machine.optimised(assembly_of(self.kernel), self.name))
+        return optimised_assembly(self.kernel, self.name)
 
     def assembly(self) -> str:
         """The machine code as text."""
-        module = machine.optimised(assembly_of(self.kernel), self.name)
-        return str(machine.target_machine().emit_assembly(module))
+        return machine_text(self.kernel, self.name)
 
 
 def compile_kernel(kernel: Kernel, name: str = "kernel") -> CompiledKernel:
@@ -52,6 +51,17 @@ def compile_kernel(kernel: Kernel, name: str = "kernel") -> CompiledKernel:
     except Exception as error:
         raise _bug(kernel, error) from error
     return CompiledKernel(kernel, name, code, time.perf_counter() - started)
+
+
+def optimised_assembly(kernel: Kernel, name: str = "kernel") -> str:
+    """The LLVM assembly of a kernel after the passes of `machine.PASSES`."""
+    return str(machine.optimised(assembly_of(kernel), name))
+
+
+def machine_text(kernel: Kernel, name: str = "kernel") -> str:
+    """The machine code of a kernel in LLVM's assembly language for this CPU."""
+    module = machine.optimised(assembly_of(kernel), name)
+    return str(machine.target_machine().emit_assembly(module))
 
 
 def assembly_of(kernel: Kernel) -> str:

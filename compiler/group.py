@@ -13,16 +13,20 @@ tree's last part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from metaop.errors import CompilerBug
 from metaop.graph import Escape
 from metaop.index import Expr, flatten, simplify
 
+from .boundary import Boundary, read_again
 from .fuse import Fused, is_barrier, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Tree, dependencies
 from .schedule import (
+    MOST_CHUNKS,
     SMALL_WORK,
     VectorCost,
     map_nest,
@@ -41,30 +45,37 @@ SCALAR_COST = 32  # of an addition that waits for the one before, in those of wh
 WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
+# Rules whose boundaries state what merging would cost, each with its words.
+TILES, FEW, LANES_DIFFER, LOOPS_DIFFER = "tiles", "few", "lanes", "loops"
+COSTS = {
+    TILES: "a contraction keeps its tiles, only what runs along all its results joins",
+    FEW: "",
+    LANES_DIFFER: "one adds up in lanes along a row, the other across rows",
+    LOOPS_DIFFER: "they add up along different loops",
+}
+BETWEEN = "{} stands between them: it needs one, and the other needs it"
+UNDECIDED = "what they were before others joined them did not fit"
 
-@dataclass
-class Boundary:
-    """Why a nest is not in the kernel of what it reads."""
 
-    source: Buffer
-    target: Buffer
-    reason: str
-
-    def __repr__(self) -> str:
-        return f"{self.source.name} -> {self.target.name}: {self.reason}"
-
-
-@dataclass(eq=False)
 class Grouped:
-    """Trees and escapes in an order in which they can run, and the boundaries between them."""
+    """Trees and escapes in an order in which they can run."""
 
-    trees: list[Tree | Escape]
-    boundaries: list[Boundary] = field(default_factory=list)
+    def __init__(self, trees: list[Tree | Escape], grouping: _Grouping):
+        self.trees, self._grouping = trees, grouping
+
+    @property
+    def boundaries(self) -> list[Boundary]:
+        """A reason for every buffer that one kernel writes and another reads."""
+        return self._grouping.boundaries()
 
 
-def group(fused: Fused, separate: bool = False) -> Grouped:
-    """The trees of nests; `separate` leaves every nest by itself."""
-    return _Grouping(fused, separate).run()
+def group(fused: Fused, separate: bool = False, forced: Iterable[tuple[str, str]] = ()) -> Grouped:
+    """The trees of nests; `separate` leaves every nest by itself.
+
+    forced: boundaries, as names of source and target, whose two trees are made one all the same,
+    whatever it costs; CompilerBug if they cannot be.
+    """
+    return _Grouping(fused, separate).run(forced)
 
 
 def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
@@ -122,9 +133,10 @@ class _Grouping:
         self.after: dict[Nest | Escape, set[Nest | Escape]] = {}
         self.before: dict[Nest | Escape, set[Nest | Escape]] = {}
         self.group_of: dict[Nest | Escape, _Group] = {}
-        self.boundaries: list[Boundary] = []
+        self.noted: dict[tuple[Buffer, Buffer], str] = {}
+        self.costs: dict[tuple[_Group, _Group], tuple[Any, ...]] = {}
 
-    def run(self) -> Grouped:
+    def run(self, forced: Iterable[tuple[str, str]] = ()) -> Grouped:
         self.find_dependencies()
         for number, item in enumerate(self.items):
             if isinstance(item, Nest):
@@ -139,7 +151,9 @@ class _Grouping:
             for item in self.items:
                 if isinstance(item, Nest):
                     self.append_last(item)
-        return Grouped([self.finished(g) for g in self.ordered()], self.remaining())
+        for source, target in forced:
+            self.force(source, target)
+        return Grouped([self.finished(g) for g in self.ordered()], self)
 
     # -- dependencies -------------------------------------------------------------------------
 
@@ -201,7 +215,7 @@ class _Grouping:
     def note(self, source: _Group, nest: Nest, reason: str) -> None:
         for buffer in nest.reads:
             if any(self.group_of[w] is source for w in self.writer.get(buffer, [])):
-                self.boundaries.append(Boundary(buffer, nest.target, reason))
+                self.noted[buffer, nest.target] = reason
 
     def common_axes(self, source: _Group, group: _Group) -> list[dict[Nest, int]]:
         """Root loops that both can have: of each root loop of the source, the loop of the group's
@@ -245,11 +259,20 @@ class _Grouping:
 
     def objection(self, source: _Group, group: _Group, axes: list[dict[Nest, int]]) -> str | None:
         """Why two groups must not or should not be one, None if they should."""
-        nests = [*source.nests, *group.nests]
-        if not source.nests:
-            return "a host callback"
         if source.last:
             return "it reads what a last part makes"
+        nests = [*source.nests, *group.nests]
+        return self.rule_against(source, group, axes) or self.cost_objection(
+            source, group, axes, nests
+        )
+
+    def rule_against(
+        self, source: _Group, group: _Group, axes: list[dict[Nest, int]]
+    ) -> str | None:
+        """The rule that keeps two groups apart."""
+        nests = [*source.nests, *group.nests]
+        if not source.nests or not group.nests:
+            return "a host callback"
         if any(is_barrier(n.nodes[-1]) for n in source.nests):
             return "stop_fuse()"
         if any(n.scatter for n in nests):
@@ -263,12 +286,13 @@ class _Grouping:
             return f"the kernel would have more than {LARGEST_TREE} nests"
         contractions = [n for n in nests if n.contraction]
         if contractions and any(self.loops_inside(nest, axes) for nest in nests):
-            return "a contraction keeps its tiles: only what runs along all its results joins"
+            return TILES
         if len(contractions) > 1:
             return "a contraction has a kernel of its own"
-        if self.passes_through_others(source, group):
-            return "another kernel stands between them"
-        return self.cost_objection(source, group, axes, nests)
+        between = self.between(source, group)
+        if between is not None:
+            return BETWEEN.format(between.name)
+        return None
 
     @staticmethod
     def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
@@ -288,19 +312,15 @@ class _Grouping:
         work = max(int(n.iterations) for n in nests)
         enough = items >= ENOUGH_ITEMS or (items >= FEW_ITEMS and work <= LITTLE_WORK)
         if not enough and work > SMALL_WORK:
-            shapes = " / ".join(str(list(map(int, g.extents()))) for g in (source, group))
-            return (
-                f"different outer loops {shapes}: merged, {items} iterations would be left "
-                f"to share out"
-            )
+            return FEW
         roots = [self.preferred_root(nest, axes) for nest in nests]
         across = sum(int(n.iterations) for n, r in zip(nests, roots) if r is not None)
         if any(n.lanes for n in nests):
             if across * SCALAR_COST > sum(int(n.iterations) for n in nests):
-                return "one adds up in lanes along a row, the other across rows"
+                return LANES_DIFFER
             return None
         if len({r for r in roots if r is not None}) > 1:
-            return "they run along different loops"
+            return LOOPS_DIFFER
         return None
 
     @staticmethod
@@ -313,21 +333,21 @@ class _Grouping:
             return None
         return next((a for a, axis in enumerate(axes) if axis[nest] == best[1]), None)
 
-    def passes_through_others(self, source: _Group, group: _Group) -> bool:
-        """True if something outside depends on one of the groups and is needed by one of them."""
+    def between(self, source: _Group, group: _Group) -> Buffer | None:
+        """What something outside makes that depends on one of the groups and is needed by one."""
         inside = {*source.all_nests, *group.all_nests}
-        stack = [n for nest in inside for n in self.after[nest] if n not in inside]
+        stack = [(n, n) for nest in inside for n in self.after[nest] if n not in inside]
         seen: set[Nest | Escape] = set()
         while stack:
-            item = stack.pop()
+            item, last = stack.pop()
             if item in inside:
-                return True
+                return self.target(last)
             if item not in seen:
                 seen.add(item)
                 for mate in [item, *self.group_of[item].all_nests]:
                     seen.add(mate)
-                    stack.extend(self.after[mate])
-        return False
+                    stack.extend((n, mate) for n in self.after[mate])
+        return None
 
     def join(self, source: _Group, group: _Group, axes: list[dict[Nest, int]]) -> None:
         nests = sorted([*source.nests, *group.nests], key=self.position.__getitem__)
@@ -419,7 +439,7 @@ class _Grouping:
             return
         if any(len(self.writer[n.target]) > 1 for n in source.nests):
             return
-        if self.passes_through_others(source, mine):
+        if self.between(source, mine) is not None:
             return
         if any(not self.after[n].isdisjoint(source.all_nests) for n in nests):
             return
@@ -434,15 +454,65 @@ class _Grouping:
 
     # -- results ------------------------------------------------------------------------------
 
-    def remaining(self) -> list[Boundary]:
-        """The boundaries that are still there, each once."""
+    def boundaries(self) -> list[Boundary]:
+        """Why the kernels that there are at last are not fewer: each buffer and reader once."""
         found: dict[tuple[Buffer, Buffer], Boundary] = {}
-        for boundary in self.boundaries:
-            a = {self.group_of[w] for w in self.writer[boundary.source]}
-            b = {self.group_of[w] for w in self.writer[boundary.target]}
-            if a.isdisjoint(b):
-                found[boundary.source, boundary.target] = boundary
+        for item in self.items:
+            for buffer in self.reads(item):
+                for writer in self.writer.get(buffer, []):
+                    apart = self.group_of[writer] is not self.group_of[item]
+                    pair = buffer, self.target(item)
+                    if apart and pair not in found and writer in self.before[item]:
+                        found[pair] = self.boundary(writer, item, *pair)
         return list(found.values())
+
+    def boundary(
+        self, writer: Nest | Escape, reader: Nest | Escape, source: Buffer, target: Buffer
+    ) -> Boundary:
+        one, other = self.group_of[writer], self.group_of[reader]
+        if isinstance(writer, Escape) or isinstance(reader, Escape):
+            return Boundary(source, target, "a host callback")
+        if self.separate:
+            return Boundary(source, target, "nothing is fused")
+        if writer in one.last:
+            return Boundary(source, target, "it reads what a last part makes")
+        if reader in other.last:
+            return Boundary(source, target, "it finishes its kernel, when all of that has run")
+        if (one, other) not in self.costs:
+            self.costs[one, other] = self.cost_between(one, other)
+        rule, *cost = self.costs[one, other]
+        return Boundary(source, target, rule or self.noted.get((source, target), UNDECIDED), *cost)
+
+    def cost_between(self, one: _Group, other: _Group) -> tuple[Any, ...]:
+        """The rule that keeps two groups apart, and if it is one of `COSTS` what merging costs."""
+        between = self.between(one, other)
+        if between is not None:
+            return (BETWEEN.format(between.name),)
+        axes = self.common_axes(one, other)
+        nests = [*one.nests, *other.nests]
+        rule = self.rule_against(one, other, axes) or self.cost_objection(one, other, axes, nests)
+        if rule not in COSTS:
+            return (rule,)
+        iterations = 1
+        for axis in axes:
+            iterations *= int(nests[0].extents[axis[nests[0]]])
+        loops = list(map(int, one.extents())), list(map(int, other.extents()))
+        few = iterations if iterations < MOST_CHUNKS else None
+        return COSTS[rule], loops, few, read_again(nests, axes)
+
+    def force(self, source: str, target: str) -> None:
+        """Makes the groups of a boundary one."""
+        by_name = {self.target(item).name: self.group_of[item] for item in self.items}
+        one, other = by_name[source], by_name[target]
+        if not one.nests or not other.nests or one is other:
+            raise CompilerBug(f"group: {source} and {target} are not in two kernels")
+        between = self.between(one, other)
+        if between is not None:
+            raise CompilerBug(
+                f"group: {between.name} stands between {source} and {target}: merged, each of two "
+                "kernels would need the other first"
+            )
+        self.join(one, other, self.common_axes(one, other))
 
     def ordered(self) -> list[_Group | Escape]:
         """Groups in an order in which they can run: of those that can, the earliest first."""

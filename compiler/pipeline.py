@@ -5,6 +5,7 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from metaop.config import config
 from metaop.errors import CompilerBug, MetaopError
 from metaop.extent import map_extents, recording_guards, require, simplified
 from metaop.graph import Node
+from metaop.show import show_graph
 
 from . import nest as nests_module
 from . import rewrite
@@ -115,7 +117,21 @@ def run_passes(graph: Graph, after: Callable[[str, Graph], None] | None = None) 
             raise CompilerBug(f"pass {name}: {type(error).__name__}: {error}") from error
         if after is not None:
             after(name, graph)
+        if config.dump:
+            _print_after(name, graph)
     return graph
+
+
+def _print_after(name: str, graph: Graph) -> None:
+    """The graph on stderr if METAOP_DUMP asks for it after this pass."""
+    known = {name for name, _ in PASSES}
+    when, _, wanted = config.dump.partition(":")
+    if when != "after" or wanted not in known:
+        choices = ", ".join(f"after:{name}" for name in sorted(known))
+        raise ValueError(f"METAOP_DUMP={config.dump}: it is one of {choices}")
+    if name == wanted:
+        text = show_graph(graph.nodes, graph.outputs, graph.names, f"after_{name}")
+        print(text, end="", file=sys.stderr)
 
 
 def fuse_graph(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:

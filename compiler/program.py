@@ -36,7 +36,7 @@ class Work:
     """What a launch does, for whoever wants to know.
 
     operators: the kinds of the nodes it computes; positions: in the graph as recorded, of one node
-    for each line of the user's; direction: forward, backward or both; flops, nbytes: as
+    for each line of the user's; direction: phases of the program, joined by +; flops, nbytes: as
     `compiler.cost` counts them.
     """
 

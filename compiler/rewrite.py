@@ -71,7 +71,7 @@ class Graph:
 
 
 def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """A node like this one over other inputs, with the same user's line."""
+    """A node like this one over other inputs, with the same user's line and scope."""
     if inputs == node.inputs:
         return node
     match node:
@@ -90,7 +90,7 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
             new = Escape(node.name, node.call, node.shape, node.dtype, *inputs, key=node.key)
         case _:
             raise CompilerBug(f"{node!r} has no inputs to replace")
-    new.backward = node.backward
+    new.scope = node.scope
     return new
 
 
@@ -115,7 +115,7 @@ def imported(node: Node, inputs: tuple[Node, ...], extents: Callable[[Any], Any]
             new = Escape(node.name, node.call, extents(node.shape), node.dtype, *inputs)
         case _:
             return node
-    new.backward = node.backward
+    new.scope = node.scope
     return new
 
 
@@ -134,10 +134,10 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
     new: dict[Node, Node] = {}
     keep: dict[Node, list[int]] = {}
     names: dict[Node, str] = {}
-    saved = origin.site, recording.backward
+    saved = origin.site, recording.scope
     try:
         for node in graph.nodes:
-            origin.site, recording.backward = node.site, node.backward
+            origin.site, recording.scope = node.site, node.scope
             mapped = rule(rebuild(node, tuple(new[i] for i in node.inputs)))
             if mapped.shape != node.shape or mapped.dtype is not node.dtype:
                 raise CompilerBug(f"{rule.__name__} changed the type of {node!r} to {mapped!r}")
@@ -147,7 +147,7 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
             if node in graph.keep:
                 keep.setdefault(mapped, []).extend(graph.keep[node])
     finally:
-        origin.site, recording.backward = saved
+        origin.site, recording.scope = saved
     return Graph([new[n] for n in graph.outputs], graph.inputs, keep, names)
 
 

@@ -368,7 +368,7 @@ if TYPE_CHECKING:
     from . import nn, support
     from .batching import vmap
     from .control import cond, scan, while_loop
-    from .inspection import dump, explain
+    from .inspection import dump, explain, print_graph
     from .jitted import jit
     from .kernels import kernel, numpy_code
     from .nans import debug_nans
@@ -382,7 +382,7 @@ if TYPE_CHECKING:
 _LATER = {
     "batching": ("vmap",),
     "control": ("cond", "scan", "while_loop"),
-    "inspection": ("dump", "explain"),
+    "inspection": ("dump", "explain", "print_graph"),
     "jitted": ("jit",),
     "kernels": ("kernel", "numpy_code"),
     "nans": ("debug_nans",),

@@ -110,11 +110,17 @@ def _print_to(text: str, output: str | None) -> None:
 
 
 def _dump_arguments(parser: argparse.ArgumentParser) -> None:
-    from .inspection import STAGES
+    from .inspection import FORMATS, STAGES
 
     _target_arguments(parser)
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
-    parser.add_argument("--format", choices=("text",), default="text")
+    parser.add_argument(
+        "--pass", dest="pass_name", metavar="NAME", help="what one pass changes, as a diff"
+    )
+    parser.add_argument(
+        "--kernel", action="append", default=[], metavar="NAME", help="the code of this one only"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="text")
     _output_argument(parser)
 
 
@@ -126,7 +132,15 @@ def _dump(options: argparse.Namespace) -> int:
     target = called(target)
     check_call(target, inputs, name)
     text = dump(
-        target, options.stage, options.output, inputs=inputs, train=options.train, title=name
+        target,
+        options.stage,
+        options.output,
+        format=options.format,
+        inputs=inputs,
+        train=options.train,
+        title=name,
+        pass_name=options.pass_name,
+        kernels=options.kernel,
     )
     if options.output is None:
         print(text, end="")
@@ -296,6 +310,11 @@ COMMANDS: dict[str, Command] = {
             "metaop dump examples/lenet_bn.py:lenet --input 'f32[256,1,28,28]' --stage loops",
             "metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train "
             "--stage source -o step.py",
+            "metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --train "
+            "--format html -o step.html",
+            "metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --stage asm "
+            "--kernel k0",
+            "metaop dump examples/lenet_bn.py:lenet --input 'f32[8,1,28,28]' --pass algebra",
         ),
         _dump_arguments,
         _dump,

@@ -8,6 +8,7 @@
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify what every stage of compilation makes | 0 |
 | METAOP_CHECK_NAN | 1: the first operation that makes a NaN or infinity is an error | 0 |
+| METAOP_DUMP | after:PASS prints the graph after a pass of whatever is compiled, to stderr | |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_CPU | code for: host, or a plainer CPU: generic, on x86-64 also sse4 or avx2 | host |
 | METAOP_TRACEBACK | full: commands show where an error comes from | one line |
@@ -36,6 +37,7 @@ class Config:
     check_nan: bool = _flag("METAOP_CHECK_NAN")
     cpu: str = os.environ.get("METAOP_CPU", "host")
     cache: str = os.environ.get("METAOP_CACHE", "")
+    dump: str = os.environ.get("METAOP_DUMP", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.
     pending_depth: int = 4096

@@ -412,23 +412,23 @@ def gradients_of(
     start = full(1, loss.shape, loss.dtype) if gradient is None else gradient
     totals: dict[Node, Node] = {loss: start}
     _check_history(loss, wanted)
-    saved = origin.site, recording.backward
-    recording.backward = True
+    saved = origin.site, recording.scope
+    recording.scope = recording.scope.within("backward")
     try:
         for node in reversed(graph):
             g = totals.get(node)
             if hooks.registered and g is not None and node in depends:
                 g = totals[node] = _hooked(node, g)
             if calls and type(node) is Custom and node in depends and node not in wanted:
-                origin.site = node.site
+                origin.site, recording.scope = node.site, node.scope.within("backward")
                 _spread_call(node, g, calls, depends, totals)
                 continue
             if g is None or node not in depends or (node in wanted and node is not loss):
                 continue
-            origin.site = node.site
+            origin.site, recording.scope = node.site, node.scope.within("backward")
             _spread(node, g, depends, totals)
     finally:
-        origin.site, recording.backward = saved
+        origin.site, recording.scope = saved
     _check_leaves(graph, [t for t in targets if t not in totals])
     _check_overwritten([totals[t] for t in targets if t in totals], loss, start)
     return [totals.get(target) for target in targets]

@@ -51,12 +51,13 @@ class Node:
     storage: the bytes, once computed; error: why it can never be computed;
     requires_grad: a gradient may be asked for through it; stop: no gradient passes below it;
     overwritten: the site of the write that replaced this version; dropped: where its history went;
-    owner: a weak reference to the Var whose gradient this node's is, for a leaf of the history.
+    owner: a weak reference to the Var whose gradient this node's is, for a leaf of the history;
+    scope: the module and the phase of the program that it was recorded in.
     """
 
     __slots__ = (
         "sequence", "shape", "dtype", "inputs", "signature", "site", "depth", "storage", "error",
-        "requires_grad", "stop", "overwritten", "dropped", "backward", "owner", "__weakref__",
+        "requires_grad", "stop", "overwritten", "dropped", "scope", "owner", "__weakref__",
     )  # fmt: skip
     kind = "node"
     depth: int
@@ -75,7 +76,7 @@ class Node:
         self.dropped: Site | None = None
         self.owner: Any = None
         state = recording.__dict__
-        self.backward = state["backward"]
+        self.scope: Scope = state["scope"]
         depth = 0
         requires_grad = False
         for node in inputs:
@@ -106,15 +107,50 @@ class Node:
         return f"<{self.kind} {self.dtype.short}[{shape}] from {self.site}>"
 
 
+class Scope:
+    """Where in a program nodes are recorded: in the call of which module, in which phase.
+
+    path: of the module, `ResNet.layer1.0.conv1`: the class of the outermost one, then the names of
+    attributes; "" outside of all.  phase: forward, backward or optimizer.  All nodes of a module
+    share one, so that a node stores a reference, found by one look-up.
+    """
+
+    __slots__ = ("path", "phase", "_inner", "_phases")
+
+    def __init__(self, path: str, phase: str, phases: dict[str, Scope]):
+        self.path, self.phase = path, phase
+        self._inner: dict[str, Scope] = {}
+        self._phases = phases
+        phases[phase] = self
+
+    def inner(self, name: str) -> Scope:
+        """The scope of a module that this one's calls by that name."""
+        found = self._inner.get(name)
+        if found is None:
+            path = f"{self.path}.{name}" if self.path else name
+            found = self._inner.setdefault(name, Scope(path, self.phase, {}))
+        return found
+
+    def within(self, phase: str) -> Scope:
+        """The scope of the same module in another phase."""
+        found = self._phases.get(phase)
+        return Scope(self.path, phase, self._phases) if found is None else found
+
+
+OUTSIDE = Scope("", "forward", {})
+
+
 class _Recording:
     """How new nodes are recorded; per thread, see `metaop.grad_mode`.
 
-    trace: the trace of `mo.jit` that sees what this thread does.
+    scope, module: of what is recorded now; trace: the trace of `mo.jit` that sees what this thread
+    does.
     """
 
     def __init__(self) -> None:
         self.grad = True
-        self.backward = False
+        self.scope = OUTSIDE
+        self.module: Any = None
         self.trace: Any = None
 
 
@@ -151,8 +187,7 @@ def computed(
     node.shape, node.dtype, node.inputs, node.signature = shape, dtype, (), ("buffer",)
     node.site, node.storage, node.depth = site, storage, 0
     node.error = node.overwritten = node.dropped = node.owner = None
-    node.backward = node.requires_grad = False
-    node.stop = True
+    node.scope, node.requires_grad, node.stop = OUTSIDE, False, True
     return node
 
 

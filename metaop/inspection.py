@@ -1,6 +1,7 @@
 """Looking inside: what a value will become, without computing anything.
 
-mo.dump(y, stage="loops")       the text of a stage
+mo.dump(y, stage="loops")       a stage as text, JSON or a picture
+mo.print_graph(y)               the graph as text
 mo.explain(y).kernels           every kernel: what it reads, writes, computes
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,23 +17,16 @@ import numpy as np
 
 from . import life
 from .build import times
-from .compiler import pipeline
-from .compiler.cost import flops_of, nbytes_of
-from .compiler.emit_python import HEADER, emit_python
-from .compiler.group import Boundary
-from .compiler.keys import canonical
-from .compiler.loops import show_kernel
-from .compiler.nest import Tree
-from .compiler.schedule import Scheduled
+from .compiler.boundary import Boundary
 from .elementwise import square, subtract
-from .extent import evaluate
-from .graph import Elementwise, Node, pending
+from .graph import Elementwise, Node, recording
 from .indexing import take_along_axis
+from .jitted import Jitted
 from .reduction import logsumexp, mean
-from .show import number_of, show_graph
+from .stages import STAGES, Stages, Step
 from .var import Var, grad
 
-STAGES = ("graph", "canonical", "fused", "loops", "source")
+FORMATS = ("text", "json", "dot", "svg", "html")
 
 
 @dataclass
@@ -74,94 +68,22 @@ class Explanation:
 
 def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
-    stages = _Stages([v._node for v in vars], dynamic=True)
-    kernels = [_kernel_info(s, stages) for s in stages.scheduled]
-    return Explanation(kernels, stages.grouped.boundaries)
+    stages = Stages([v._node for v in vars], dynamic=True)
+    kernels = [_kernel_info(step, stages) for step in stages.steps]
+    return Explanation(kernels, stages.boundaries)
 
 
-def _kernel_info(scheduled: Scheduled, stages: _Stages) -> KernelInfo:
-    tree, names, sizes = scheduled.tree, stages.fused.names, stages.sizes
-    reads, writes = tree.reads, tree.writes
+def _kernel_info(step: Step, stages: Stages) -> KernelInfo:
     return KernelInfo(
-        scheduled.kernel.name,
-        _fused_names(tree, names),
-        [b.name for b in reads if b not in writes],
-        [b.name for b in writes],
-        evaluate(nbytes_of([*reads, *writes]), sizes),
-        evaluate(flops_of(tree), sizes),
-        emit_python(scheduled.kernel, _comment(tree, names)),
-        evaluate(scheduled.chunks, sizes),
+        step.name,
+        stages.names_of(step),
+        [b.name for b in step.reads],
+        [b.name for b in step.writes],
+        stages.bytes_of(step),
+        stages.flops_of(step),
+        stages.source_of(step),
+        step.chunks,
     )
-
-
-def _fused_names(tree: Tree, names: dict[Node, str]) -> list[str]:
-    shown = [n for n in tree.nodes if n in names and number_of(n) is None]
-    return list(dict.fromkeys(names[n] for n in sorted(shown, key=lambda n: n.sequence)))
-
-
-def _comment(tree: Tree, names: dict[Node, str]) -> str:
-    sites = dict.fromkeys(str(n.site) for n in tree.nodes)
-    return f"fuses {' '.join(_fused_names(tree, names))}; from {', '.join(sites)}"
-
-
-class _Stages:
-    """Every stage of compiling some nodes, each computed once.
-
-    dynamic: of the program for all sizes of the dynamic axes, which is what runs; else with numbers
-    for them, as they are read.
-    """
-
-    def __init__(self, asked: Sequence[Node], dynamic: bool = False):
-        # a computed value has no kernels: show it as a copy of what is in memory
-        roots = [n if n.storage is None else Elementwise("copy", n) for n in asked]
-        self.nodes = pending(roots)
-        form = canonical(self.nodes, roots)
-        self.sizes = form.values
-        extents = form.extents if dynamic else pipeline.numbers
-        self.recorded = pipeline.import_graph(self.nodes, roots, extents)
-        self.canonical = pipeline.run_passes(self.recorded)
-        self.fused, self.grouped = pipeline.group_graph(self.canonical)
-        self.scheduled = [
-            pipeline.schedule_nest(tree, number)
-            for number, tree in enumerate(t for t in self.grouped.trees if isinstance(t, Tree))
-        ]
-
-    def text(self, stage: str, title: str) -> str:
-        if stage == "graph":
-            graph = self.recorded
-            return show_graph(graph.nodes, graph.outputs, graph.names, title, sites=True)
-        if stage == "canonical":
-            graph = self.canonical
-            return show_graph(graph.nodes, graph.outputs, graph.names, title)
-        names = self.fused.names
-        if stage == "fused":
-            return self.fused_text()
-        if stage == "loops":
-            return "\n".join(
-                f"# {_comment(s.tree, names)}; {_arguments(s)}\n{show_kernel(s.kernel)}"
-                for s in self.scheduled
-            )
-        return (
-            HEADER
-            + "\n\n"
-            + "\n\n".join(emit_python(s.kernel, _comment(s.tree, names)) for s in self.scheduled)
-        )
-
-    def fused_text(self) -> str:
-        """Which nests became one kernel, and why the others did not."""
-        lines = []
-        for one in self.scheduled:
-            lines.append(f"{one.kernel.name}: {_arguments(one)}")
-            lines += ["  " + line for line in one.tree.show().splitlines()]
-        if self.grouped.boundaries:
-            lines.append("boundaries")
-            lines += [f"  {boundary}" for boundary in self.grouped.boundaries]
-        return "\n".join(lines) + "\n"
-
-
-def _arguments(scheduled: Scheduled) -> str:
-    integers = ", ".join(f"{name}={value}" for name, value in scheduled.integers.items())
-    return f"{scheduled.chunks} chunks{', ' + integers if integers else ''}"
 
 
 def dump(
@@ -169,66 +91,95 @@ def dump(
     stage: str = "graph",
     file: str | os.PathLike[str] | None = None,
     *,
+    format: str = "text",
     inputs: Sequence[Var] = (),
     train: bool = False,
     title: str | None = None,
+    pass_name: str | None = None,
+    kernels: Sequence[str] = (),
+    profile: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text of a stage of what `target` becomes; also written to `file` if given.
+    """A stage of what `target` becomes: text, JSON or a picture; also written to `file` if given.
 
     target: a Var, several, a Module or function of Vars (called with `inputs`), or a function of
     no arguments.  stage: graph (as recorded), canonical (after the passes), fused (which nests are
-    one kernel, and why the others are not), loops, source, or all.
+    one kernel, and why the others are not), loops, source, llvm (after the optimiser's passes), asm
+    (machine code), memory (buffers, their lives, the arena), or all; by default graph.
+    format: text, json (docs/inspect.md has the schema), dot (for Graphviz), svg, or html (one page
+    of everything, whatever the stage).  kernels: names of those whose code is wanted.
     train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
-    for [N, C] outputs with drawn labels, else the mean square.  Computes nothing of the target.
+    for [N, C] outputs with drawn labels, else the mean square.  pass_name: instead of a stage, the
+    graph before and after a pass, as a unified diff.  profile: seconds by name of kernel, or
+    {"seconds": …, "roofline": share}; the page colours by them.  Computes nothing of the target.
     """
     if stage not in (*STAGES, "all"):
         raise ValueError(f"dump: stage must be one of {', '.join(STAGES)} or all, not {stage!r}")
-    wanted = STAGES if stage == "all" else (stage,)
-    title = title or getattr(target, "__name__", type(target).__name__).lower()
-    stages = _Stages(_recorded(target, inputs, train))
-    parts = [stages.text(one, title) for one in wanted]
-    text = "\n".join(parts) if stage != "all" else "\n".join(
-        f"# ---- {one}\n{part}" for one, part in zip(wanted, parts)
-    )  # fmt: skip
+    if format not in FORMATS:
+        raise ValueError(f"dump: format must be one of {', '.join(FORMATS)}, not {format!r}")
+    name = title or str(getattr(target, "__name__", type(target).__name__.lower()))
+    stages = stages_of(target, inputs, train, name)
+    if pass_name is not None:
+        text = stages.difference(pass_name)
+    elif format == "text":
+        text = _text(stages, stage, kernels)
+    else:
+        from .pictures.render import render  # loads with the first picture
+
+        text = render(stages, stage, format, kernels, profile)
     if file is not None:
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
     return text
 
 
-class _Rehearsed(Exception):
-    """Leaves a transaction so that its writes are undone."""
+def stages_of(target: Any, inputs: Sequence[Var], train: bool, title: str) -> Stages:
+    """The stages of a target, of its training step with `train`."""
+    target = called(target)
+    root = (type(target).__name__, title) if hasattr(target, "parameters") else ("", "")
+    return Stages(_recorded(target, inputs, train), title, root=root)
+
+
+def _text(stages: Stages, stage: str, kernels: Sequence[str]) -> str:
+    if stage != "all":
+        return stages.text(stage, kernels)
+    return "\n".join(f"# ---- {one}\n{stages.text(one, kernels)}" for one in STAGES)
+
+
+def print_graph(*targets: Any, inputs: Sequence[Var] = ()) -> None:
+    """Prints the graph of Vars, a Module or a function, as recorded."""
+    target = targets[0] if len(targets) == 1 else list(targets)
+    print(dump(target, inputs=inputs, title="graph"), end="")
 
 
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
-    target = called(target)
     if hasattr(target, "parameters"):
         life.sync()  # a network's initial values are not part of what is shown
-    try:
-        with life.transaction():
-            outputs = outputs_of(target, inputs)
-            if train:
-                outputs = training_step(target, outputs)
-            nodes = [v._node for v in outputs] + life.recorded_writes()
-            raise _Rehearsed
-    except _Rehearsed:
-        pass
+    with life.rehearsal():
+        outputs = outputs_of(target, inputs)
+        if train:
+            outputs = training_step(target, outputs)
+        nodes = [v._node for v in outputs] + life.recorded_writes()
     return nodes
 
 
 def called(target: Any) -> Any:
-    """What a function of no arguments (or a Module's class) returns; anything else as it is."""
-    if isinstance(target, Var) or (hasattr(target, "parameters") and not isinstance(target, type)):
+    """The Module or function that a function of no arguments (or a Module's class) makes; anything
+    else as it is, a training step too: that is called when it is recorded."""
+    if isinstance(target, Jitted):
+        target = target.function  # what it records
+    made_already = hasattr(target, "parameters") and not isinstance(target, type)
+    if isinstance(target, Var) or made_already or not callable(target):
         return target
-    if callable(target):
-        try:
-            inspect.signature(target).bind()
-        except (TypeError, ValueError):
-            return target
-        return target()
-    return target
+    try:
+        inspect.signature(target).bind()
+    except (TypeError, ValueError):
+        return target
+    with life.rehearsal() as rehearsal:
+        made = target()
+        rehearsal.keep = callable(made) and not isinstance(made, Var)
+    return made if rehearsal.keep else target
 
 
 def outputs_of(target: Any, inputs: Sequence[Var]) -> list[Var]:
@@ -249,15 +200,18 @@ def training_step(target: Any, outputs: list[Var]) -> list[Var]:
     loss = outputs[0]
     if loss.ndim or not loss.dtype.is_float:
         loss = _drawn_loss(loss)
-    parameters = list(target.parameters()) if hasattr(target, "parameters") else []
-    if not parameters:
-        raise TypeError("dump(train=True): the target has no parameters() to train")
-    gradients = grad(loss, parameters, retain_graph=False)
+    named = list(target.named_parameters()) if hasattr(target, "named_parameters") else []
+    if not named:
+        raise TypeError("dump(train=True): the target has no named_parameters() to train")
+    gradients = grad(loss, [parameter for _, parameter in named], retain_graph=False)
+    scope = recording.scope
+    steps = []
     with life.not_recording_gradients():
-        steps = [
-            Var._of(Elementwise("sub", p._node, times(g._node, 0.1)))
-            for p, g in zip(parameters, gradients)
-        ]
+        for (name, p), g in zip(named, gradients):
+            path = ".".join([type(target).__name__, *name.split(".")[:-1]])
+            recording.scope = scope.inner(path).within("optimizer")
+            steps.append(Var._of(Elementwise("sub", p._node, times(g._node, 0.1))))
+        recording.scope = scope
     return [loss, *steps]
 
 

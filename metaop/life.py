@@ -89,6 +89,7 @@ _lock = threading.RLock()
 class _Transactions(threading.local):
     log: list[Write] | None = None
     since: int | None = None
+    rehearsing: bool = False
 
 
 _transactions = _Transactions()
@@ -260,6 +261,32 @@ def transaction() -> Iterator[None]:
         _transactions.log = None
 
 
+class Rehearsal:
+    """What `rehearsal` yields: whether the writes are kept after all."""
+
+    keep = False
+
+
+@contextmanager
+def rehearsal() -> Iterator[Rehearsal]:
+    """Records what the block does and takes its writes back at the end; no `sync` computes."""
+    this = Rehearsal()
+    try:
+        with transaction():
+            _transactions.rehearsing = True
+            yield this
+            if not this.keep:
+                raise _Rehearsed
+    except _Rehearsed:
+        pass
+    finally:
+        _transactions.rehearsing = False
+
+
+class _Rehearsed(Exception):
+    """Leaves a transaction so that its writes are undone."""
+
+
 def recorded_writes() -> list[Node]:
     """The new values of the writes recorded in the current transaction."""
     return [record.new for record in _transactions.log or ()]
@@ -313,9 +340,9 @@ def again(error: BaseException) -> BaseException:
 def sync() -> None:
     """Computes every live pending Var and every recorded write; raises the first error met.
 
-    Does nothing in a trace, which is one program anyway.
+    Does nothing in a trace, which is one program anyway, and in a rehearsal.
     """
-    if recording.trace is not None:
+    if recording.trace is not None or _transactions.rehearsing:
         return
     error = compute([], everything=True)
     if error is not None:

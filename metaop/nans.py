@@ -271,7 +271,7 @@ class _Search:
         known = self.known[node]
         count = f"{known.nan:,} NaN" if known.nan else f"{known.inf:,} inf"
         verb = "made" if self.makes(node) else "was given NaN, and made"
-        phase = ", in the backward pass" if node.backward else ""
+        phase = ", in the backward pass" if node.scope.phase == "backward" else ""
         lines = [
             f"{node.site}: {getattr(node, 'op', node.kind)} {verb} {count} in "
             f"{describe(node)}{phase}",

@@ -42,7 +42,7 @@ class KernelProfile:
     """One kernel of one program: what it is, and what all its calls took.
 
     program: its number in the profile; operators: what was fused into it; lines: of the user's, as
-    "file.py:12"; direction: forward, backward or both; threads: the most that a run had; seconds:
+    "file.py:12"; direction: its phases, joined by +; threads: the most that a run had; seconds:
     of all calls, see the module; busy: the part of its phases' time that threads spent in kernels;
     bytes, flops: of one call, as mo.explain counts them; share: of the roofline, the least time
     that the machine needs for a call (`roofline.Point.bound`) over the mean time; None if no

@@ -9,7 +9,7 @@ graph matmul(a0: f32[64,32], a1: f32[32,16]) -> v3
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from .errors import describe
 from .graph import (
@@ -45,9 +45,9 @@ def show_graph(
     outputs: Iterable[Node],
     names: Mapping[Node, str],
     title: str = "graph",
-    sites: bool = False,
+    note: Callable[[Node], str] | None = None,
 ) -> str:
-    """The text of a graph whose nodes have names; with `sites` also the user's lines."""
+    """The text of a graph whose nodes have names; `note` is a comment on a node."""
     nodes = list(nodes)
     results = list(outputs)
     inputs = [n for n in nodes if n.kind in ("input", "buffer")]
@@ -58,8 +58,8 @@ def show_graph(
         if node in inputs or (number_of(node) is not None and node not in results):
             continue
         line = f"  {names[node]}: {describe(node)} = {describe_operation(node, names)}"
-        if sites:
-            line += f"    # {node.site}{', backward' if node.backward else ''}"
+        if note is not None:
+            line += f"    # {note(node)}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 

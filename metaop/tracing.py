@@ -553,7 +553,7 @@ def tracing(trace: Trace) -> Iterator[None]:
     """Records what the body does into a trace; other threads go on as before."""
     global _tracing
     slots = {"_node": (_NodeSlot(), _node_slot), "_grad": (_GradSlot(), _grad_slot)}
-    saved = recording.grad, recording.backward
+    saved = recording.grad, recording.scope
     with _lock:
         _tracing += 1
         for name, (watched, _) in slots.items():
@@ -564,7 +564,7 @@ def tracing(trace: Trace) -> Iterator[None]:
             yield
     finally:
         recording.trace = None
-        recording.grad, recording.backward = saved
+        recording.grad, recording.scope = saved
         with _lock:
             _tracing -= 1
             if not _tracing:

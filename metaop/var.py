@@ -257,6 +257,22 @@ class Var:
         text = np.array2string(self._array(), separator=", ", prefix=prefix, threshold=SHOWN)
         return f"{prefix}{text}, dtype={self.dtype}{grad})"
 
+    def _repr_svg_(self) -> str | None:
+        """In a notebook: the graph of a value that is not computed, if it is small."""
+        if self._node.storage is not None or recording.trace is not None:
+            return None
+        from .pictures.jupyter import graph_svg  # loads the compiler
+
+        return graph_svg([self._node])
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: what a value is whose graph is too large to be drawn."""
+        if self._node.storage is not None or recording.trace is not None:
+            return None
+        from .pictures.jupyter import summary_html
+
+        return summary_html(self._node)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a 0-d Var")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import metaop as mo
 from metaop import support
@@ -68,6 +69,9 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+_made: WeakKeyDictionary[Module, support.Site] = WeakKeyDictionary()
+
+
 class Module:
     """The base of all layers and networks.
 
@@ -93,6 +97,12 @@ class Module:
     # Names in the state dict that a dict to be loaded may leave out.
     optional_state: frozenset[str] = frozenset()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A module, of which the user's line that makes it is remembered."""
+        module = super().__new__(cls)
+        _made[module] = support.user_site()
+        return module
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make `forward` and `execute` one method: the first that the class's bases define."""
         super().__init_subclass__(**kwargs)
@@ -115,12 +125,44 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward(*args, **kwargs)`; if it raises, no write that it recorded remains."""
-        if support.recording.trace is not None:
-            self._meet(support.recording.trace)
-        if not support.in_transaction():
-            with mo.transaction():
-                return self._forward(args, kwargs)
-        return self._forward(args, kwargs)
+        state = support.recording.__dict__  # of this thread; quicker than its attributes
+        if state["trace"] is not None:
+            self._meet(state["trace"])
+        scope, caller = state["scope"], state["module"]
+        name = type(self).__name__ if caller is None else self._name_in(caller)
+        state["scope"], state["module"] = scope.inner(name), self
+        try:
+            if not support.in_transaction():
+                with mo.transaction():
+                    return self._forward(args, kwargs)
+            return self._forward(args, kwargs)
+        finally:
+            state["scope"], state["module"] = scope, caller
+
+    def _name_in(self, caller: Module | None) -> str:
+        """The name by which the module that calls this one knows it; else that of the class."""
+        if caller is None:
+            return type(self).__name__
+        name, owner = self.__dict__.get("_called", ("", 0))
+        if owner == id(caller):
+            if caller.__dict__.get("_modules", {}).get(name) is self or self._is_below(
+                caller, name
+            ):
+                return name
+        name = next((n for n, m in caller.named_modules() if m is self), type(self).__name__)
+        if support.recording.trace is None:  # a trace sees what changes in a module
+            self.__dict__["_called"] = name, id(caller)
+        return name
+
+    def _is_below(self, caller: Module, name: str) -> bool:
+        """Whether a module that is no direct child still has the dotted name; no module's has its
+        class's."""
+        found: Any = caller
+        for part in name.split("."):
+            found = found.__dict__.get("_modules", {}).get(part)
+            if found is None:
+                return name == type(self).__name__
+        return found is self
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """All that a layer of metaop's own records has one site, which is looked for once."""
@@ -128,7 +170,10 @@ class Module:
             return self.forward(*args, **kwargs)
         if "forward" in self.__dict__:
             return self.forward(*args, **kwargs)
-        support.origin.layer = support.user_site()
+        site = support.user_site()
+        if support.is_own(site.filename):  # no user's frame: the line that made the layer
+            site = _made.get(self, site)
+        support.origin.layer = site
         try:
             return self.forward(*args, **kwargs)
         finally:
@@ -451,6 +496,12 @@ class Module:
             for name, module in self._table("_modules").items()
         ]
         return _tree(type(self).__name__, lines, children)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a table of the layers and their parameters."""
+        from .table import table  # loads when first used
+
+        return table(self)
 
 
 def _tree(title: str, lines: list[str], children: list[str]) -> str:

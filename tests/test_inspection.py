@@ -1,5 +1,9 @@
 """dump, explain and stats show what will run, and run nothing."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -105,3 +109,109 @@ def test_stats_count_compilations_once_per_kernel():
     assert after.compile_seconds >= before.compile_seconds
     assert after.arena_bytes >= 0
     assert after.live_nodes > 0
+
+
+def test_a_pass_is_shown_as_a_difference():
+    text = mo.dump(mo.exp(two_by_three() * 1.0), pass_name="algebra", title="f")
+    lines = text.splitlines()
+    assert lines[:2] == ["--- before algebra", "+++ after algebra"]
+    assert any(line.startswith("-  ") and "mul a0 1.0" in line for line in lines)
+    assert mo.dump(mo.exp(two_by_three()), pass_name="split") == "# split changes nothing\n"
+    with pytest.raises(ValueError, match="no pass 'fold'; there are share, algebra"):
+        mo.dump(two_by_three(), pass_name="fold")
+
+
+def test_code_of_one_kernel_alone():
+    y = mo.exp(mo.stop_fuse(mo.ones(64, 64).sync() * 2))
+    for stage, mark in (("source", "def k1("), ("llvm", "define i32 @k1("), ("asm", "k1:")):
+        text = mo.dump(y, stage, kernels=["k1"])
+        assert mark in text
+        assert mark.replace("k1", "k0") not in text
+    with pytest.raises(ValueError, match="no kernel 'k7'; there are k0, k1"):
+        mo.dump(y, "source", kernels=["k7"])
+
+
+def test_equal_kernels_have_their_machine_code_once():
+    y = mo.ones(64, 64).sync()
+    for _ in range(3):
+        y = mo.stop_fuse(mo.exp(y))
+    text = mo.dump(y, "asm")
+    assert text.count("# as that of k0") == 2
+
+
+def test_what_is_shown_is_what_is_launched():
+    """A product in tiles was once shown as the plain loops that it is not compiled to."""
+    a, b = mo.ones(256, 1000).sync(), mo.ones(1000, 512).sync()
+    kernels = mo.explain(a @ b).kernels
+    before = mo.stats().launched
+    (a @ b).sync()
+    assert mo.stats().launched - before == len(kernels) > 1
+    text = mo.dump(a @ b, "loops")
+    assert all(f"kernel {kernel.name}(" in text for kernel in kernels)
+    assert "v3_panel_b" in text
+
+
+def test_memory_names_sizes_lives_and_places():
+    text = mo.dump(mo.exp(mo.stop_fuse(mo.ones(64, 64).sync() * 2)), "memory")
+    assert text.startswith("arena of 16,384 bytes, 2 phases\n")
+    assert "v1: f32[64,64], 16,384 bytes at 0, phases 0-1; written by k0; read by k1" in text
+
+
+def test_print_graph_prints_the_graph(capsys):
+    mo.print_graph(mo.exp(two_by_three()))
+    assert capsys.readouterr().out.startswith(
+        "graph graph(a0: f32[2,3]) -> v0\n  v0: f32[2,3] = exp"
+    )
+
+
+def test_a_network_called_by_nobodys_line_shows_the_lines_that_made_its_layers():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    code = compile("import metaop as mo\ntext = mo.dump(net, inputs=[x])", mo.__file__, "exec")
+    namespace = {"net": net, "x": mo.ones(2, 3)}
+    exec(code, namespace)  # as the command line calls it: no frame is the user's
+    lines = [line for line in namespace["text"].splitlines() if ", sequential.0" in line]
+    assert lines and all("container.py" not in line for line in lines)
+
+
+def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )  # fmt: skip
+
+
+PROGRAM = "import metaop as mo; print(mo.exp(mo.array([1.0]) * 1.0).numpy().shape)"
+
+
+def test_an_environment_variable_prints_the_graph_after_a_pass():
+    done = run(PROGRAM, METAOP_DUMP="after:algebra", METAOP_CACHE="off")
+    assert done.stdout == "(1,)\n"
+    assert done.stderr.startswith("graph after_algebra(a0: f32[")
+    assert "exp" in done.stderr and "mul" not in done.stderr
+    wrong = run(PROGRAM, METAOP_DUMP="after:everything", METAOP_CACHE="off")
+    assert "it is one of after:algebra" in wrong.stderr
+
+
+def test_import_loads_no_pictures():
+    program = "import sys, metaop; print([m for m in sys.modules if 'pictures' in m])"
+    assert run(program).stdout == "[]\n"
+
+
+def test_a_training_step_of_an_optimiser_has_its_phase():
+    net = nn.Linear(3, 2)
+    optimizer = nn.optim.SGD(net.parameters(), lr=0.1)
+    x, target = mo.ones(4, 3), mo.zeros(4, 2)
+
+    def step() -> mo.Var:
+        loss = nn.functional.mse_loss(net(x), target)
+        for parameter, gradient in zip(net.parameters(), mo.grad(loss, list(net.parameters()))):
+            parameter.grad = gradient
+        optimizer.step()
+        return loss
+
+    before = [p.numpy() for p in net.parameters()]
+    text = mo.dump(step)
+    assert mo.dump(mo.jit(step)) == text
+    assert all((p.numpy() == b).all() for p, b in zip(net.parameters(), before))
+    assert text.count(", optimizer\n") >= 2
+    assert ", Linear, backward\n" in text

@@ -43,9 +43,9 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_nothing_in_the_wheel_is_compiled(names: list[str]):
     kinds = {Path(name).suffix for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert kinds == {".py", ".typed", ".npz", ".txt"}
-    data = {Path(name).name for name in names if name.endswith((".npz", ".txt"))}
-    assert {"digits.npz", "DIGITS_LICENSE.txt"} <= data
+    assert kinds == {".py", ".typed", ".npz", ".txt", ".html"}
+    data = {Path(name).name for name in names if name.endswith((".npz", ".txt", ".html"))}
+    assert {"digits.npz", "DIGITS_LICENSE.txt", "page.html"} <= data
     assert not any("kernel-" in name or "program-" in name for name in names)
 
 

@@ -163,18 +163,17 @@ class Optimizer:
         parameters and state as they were.
         """
         moved = list(self._gradients(loss))
+        scope = support.recording.scope
+        own = support.is_own(type(self).update.__code__.co_filename)
         with mo.uninterrupted(), mo.no_grad():
-            if (
-                support.is_own(type(self).update.__code__.co_filename)
-                and support.origin.layer is None
-            ):
+            layer = support.origin.layer
+            if own and layer is None:
                 support.origin.layer = support.user_site()  # once for all parameters
-                try:
-                    self._move(moved)
-                finally:
-                    support.origin.layer = None
-            else:
+            support.recording.scope = scope.within("optimizer")
+            try:
                 self._move(moved)
+            finally:
+                support.origin.layer, support.recording.scope = layer, scope
         mo.sync()
 
     def _move(self, moved: list[tuple[Var, Var, Group]]) -> None:

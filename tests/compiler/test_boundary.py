@@ -1,0 +1,179 @@
+"""Why not fused is true: what a boundary says merging costs is what the merged kernel costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import metaop as mo
+from metaop.compiler import pipeline
+from metaop.compiler.boundary import Boundary
+from metaop.compiler.emit_python import load_python
+from metaop.compiler.group import group
+from metaop.compiler.loops import Grid
+from metaop.compiler.nest import Buffer, Tree
+from metaop.compiler.schedule import Scheduled
+from metaop.errors import CompilerBug
+from metaop.index import Expr
+from metaop.inspection import stages_of
+from metaop.stages import Stages, Step
+from tests.compiler.stages import only
+from tests.helpers import resnet18
+
+SHAPE = (1, 3, 16, 16)  # small enough for the printed Python
+
+
+@pytest.fixture(scope="module")
+def step() -> Stages:
+    """A training step of ResNet-18."""
+    mo.manual_seed(0)
+    return stages_of(resnet18(), [mo.random.normal(SHAPE).sync()], True, "net")
+
+
+def merged(step: Stages, boundaries: Sequence[Boundary]) -> list[Scheduled]:
+    """The kernels of both trees of each boundary, made one whatever it costs."""
+    pairs = [(b.source.name, b.target.name) for b in boundaries]
+    trees = [
+        (tree, {nest.target.name for nest in tree.all_nests})
+        for tree in group(pipeline.fuse_graph(step.canonical), forced=pairs).trees
+        if isinstance(tree, Tree)
+    ]
+    found = [only([tree for tree, names in trees if set(pair) <= names]) for pair in pairs]
+    return [pipeline.schedule_nest(tree, number) for number, tree in enumerate(found)]
+
+
+class Watched:
+    """A buffer that notes which elements are read; what was not written is 0.5."""
+
+    def __init__(self, dtype: mo.dtype.DType):
+        self.values: dict[int, object] = {}
+        self.read: set[int] = set()
+        self.other = dtype.storage.type(0.5)
+
+    def __getitem__(self, at: int) -> object:
+        self.read.add(int(at))
+        return self.values.get(int(at), self.other)
+
+    def __setitem__(self, at: int, value: object) -> None:
+        self.values[int(at)] = value
+
+
+def bytes_read_again(kernel: Scheduled, iterations: int) -> int:
+    """Runs the printed source of one iteration of the outer loops, the first and the last one; what
+    each of all iterations reads, less what they read together if each takes its own share."""
+    function, found = load_python(kernel.kernel), []
+    for iteration in (0, iterations - 1):
+        buffers = [Watched(b.dtype) for b in kernel.buffers]
+        with np.errstate(all="ignore"):
+            function(*buffers, *kernel.integers.values(), chunk=iteration, chunks=iterations)
+        found.append([len(b.read) for b in buffers])
+    assert found[0] == found[1]
+    total = 0
+    for buffer, parameter, count in zip(kernel.buffers, kernel.kernel.buffers, found[0]):
+        if not parameter.written:
+            shares = iterations * count
+            whole = min(buffer.size, shares)
+            total += (shares - whole) * buffer.dtype.itemsize
+    return total
+
+
+def different(step: Stages, stated: Callable[[Boundary], bool], count: int) -> list[Boundary]:
+    """Boundaries of other loops than the ones before and between other kernels."""
+    kernel_of = {n.target.name: tree for tree in step.trees for n in tree.all_nests}
+    seen: set[Any] = set()
+    found = []
+    for boundary in step.boundaries:
+        if stated(boundary):
+            ends = {kernel_of[boundary.source.name], kernel_of[boundary.target.name]}
+            if str(boundary.loops) not in seen and seen.isdisjoint(ends):
+                seen |= {str(boundary.loops), *ends}
+                found.append(boundary)
+    assert len(found) >= count, found
+    return found[:count]
+
+
+def test_the_stated_loss_of_parallelism_is_what_the_merged_kernel_has(step):
+    stated = different(step, lambda b: b.iterations is not None, 5)
+    for boundary, kernel in zip(stated, merged(step, stated), strict=True):
+        assert kernel.chunks == boundary.iterations, boundary
+
+
+def test_the_stated_bytes_are_what_the_merged_kernel_reads_again(step):
+    """Where 16 iterations run side by side in the lanes of a vector they share what they read: such
+    a boundary states more than is measured, and is left out."""
+    stated = different(step, lambda b: b.read_again > 0 and b.iterations is None, 7)
+    measured = 0
+    for boundary, kernel in zip(stated, merged(step, stated), strict=True):
+        grid = only([stmt for stmt in kernel.kernel.body if isinstance(stmt, Grid)])
+        iterations = math.prod(integer(e, kernel.integers) for e in grid.extents)
+        if iterations == min(map(math.prod, boundary.loops)):
+            measured += 1
+            found = bytes_read_again(kernel, iterations)
+            assert found == pytest.approx(boundary.read_again, rel=0.03), boundary
+    assert measured >= 5
+
+
+def integer(e: Expr, integers: dict[str, int]) -> int:
+    return integers[e[1]] if isinstance(e, tuple) else e
+
+
+def test_kernels_with_another_between_them_cannot_be_made_one(step):
+    between = [b for b in step.boundaries if "stands between" in b.reason]
+    for boundary in between[:: len(between) // 2][:2]:
+        with pytest.raises(CompilerBug, match="would need the other first"):
+            merged(step, [boundary])
+
+
+def unexplained(stages: Stages) -> list[tuple[str, str, str]]:
+    """Buffers that one kernel writes and another reads without a boundary that says why."""
+    known = {(b.source, b.target) for b in stages.boundaries}
+    writers: dict[Any, list[Step]] = {}
+    for step in stages.steps:
+        for buffer in step.writes:
+            writers.setdefault(buffer, []).append(step)
+    return [
+        (writer.name, reader.name, buffer.name)
+        for reader in stages.steps
+        for buffer in reader.reads
+        for writer in writers.get(buffer, [])
+        if writer is not reader and not any((buffer, n.target) in known for n in targets(reader))
+    ]
+
+
+def targets(step: Step) -> list[Any]:
+    return step.tree.all_nests
+
+
+def test_every_buffer_between_two_kernels_has_a_reason(step):
+    assert len(step.boundaries) > 100
+    assert unexplained(step) == []
+
+
+def test_every_kind_of_boundary_says_why():
+    x = mo.random.normal((300, 40)).sync()
+    rows = mo.array(np.arange(60) % 7)
+    summed = mo.reindex_reduce(
+        mo.exp(x[:60]).sum(1), "add", (7,), lambda i: (rows[i],)
+    )  # a scatter
+    called = mo.numpy_code(
+        (7,), "float32", [summed], lambda np, data: np.copyto(data["outputs"][0], data["inputs"][0])
+    )
+    stopped = mo.exp(mo.stop_fuse(x * 2))
+    stages = Stages([v._node for v in (called + 1, stopped)])
+    reasons = {b.reason for b in stages.boundaries}
+    assert unexplained(stages) == []
+    assert {"stop_fuse()", "a host callback", "a scatter has a kernel of its own"} <= reasons
+
+
+def test_the_words_of_a_boundary():
+    source, target = (Buffer(name, mo.float32, 1) for name in ("v12", "v17"))
+    costly = Boundary(source, target, "", ([64], [64, 56, 56]), None, 51_000_000)
+    assert repr(costly) == (
+        "v12 -> v17: different outer loops [64] / [64, 56, 56]; merging would re-read 51 MB"
+    )
+    serial = Boundary(source, target, "", ([64], [8]), 1)
+    assert serial.reason.endswith("merging would leave 1 iteration to share out")
