@@ -46,12 +46,17 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
     key: list[Any] = []
     for position, node in enumerate(nodes):
         number[node] = position
-        if node.storage is not None or (type(node) is Scalar and not node.literal):
+        if node.storage is not None:
             leaves.append(node)
-            key.append(("leaf", node.shape, node.dtype.name, isinstance(node, Scalar)))
+            key += (isinstance(node, Scalar), node.shape, node.dtype)
+        elif type(node) is Scalar and not node.literal:
+            leaves.append(node)
+            key += (True, (), node.dtype)
         else:
-            inputs = tuple([number[i] for i in node.inputs])
-            key.append((node.signature, node.shape, inputs, node.requires_grad))
+            inputs = node.inputs
+            key += (node.signature, 2 * len(inputs) + node.requires_grad)
+            for source in inputs:
+                key.append(number[source])
     return (tuple(key), tuple([number[n] for n in asked]), config.cpu, config.fuse), leaves
 
 
@@ -112,7 +117,7 @@ def canonical(nodes: list[Node], asked: list[Node]) -> Canonical:
             key.append(("leaf", shape, node.dtype.name, isinstance(node, Scalar)))
         else:
             inputs = tuple([number[i] for i in node.inputs])
-            key.append((naming(node.signature), shape, inputs, node.requires_grad))
+            key.append((naming(node.definition()), shape, inputs, node.requires_grad))
     scales = tuple(map(size_range, naming.values))
     options = (config.cpu, config.fuse)
     whole = (tuple(key), tuple([number[n] for n in asked]), options, scales)

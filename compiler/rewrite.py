@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from metaop.dtype import DType
-from metaop.errors import CompilerBug, origin
+from metaop.errors import CompilerBug
 from metaop.graph import (
     Elementwise,
     Escape,
@@ -19,6 +19,7 @@ from metaop.graph import (
     Shape,
     toposort,
 )
+from metaop.recording import recording
 
 
 class Input(Node):
@@ -29,7 +30,7 @@ class Input(Node):
 
     def __init__(self, position: int, shape: Shape, dtype: DType):
         self.position = position
-        super().__init__(shape, dtype, (), ("input", position))
+        self._record(shape, dtype, (), ("input", position))
 
 
 class Graph:
@@ -133,10 +134,10 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
     new: dict[Node, Node] = {}
     keep: dict[Node, list[int]] = {}
     names: dict[Node, str] = {}
-    saved = origin.site
+    saved = recording.site
     try:
         for node in graph.nodes:
-            origin.site = node.site
+            recording.site = node.site
             mapped = rule(rebuild(node, tuple(new[i] for i in node.inputs)))
             if mapped.shape != node.shape or mapped.dtype is not node.dtype:
                 raise CompilerBug(f"{rule.__name__} changed the type of {node!r} to {mapped!r}")
@@ -146,7 +147,7 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
             if node in graph.keep:
                 keep.setdefault(mapped, []).extend(graph.keep[node])
     finally:
-        origin.site = saved
+        recording.site = saved
     return Graph([new[n] for n in graph.outputs], graph.inputs, keep, names)
 
 

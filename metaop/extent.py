@@ -379,7 +379,10 @@ class Extent(int):
     def __mul__(self, other: int) -> Any:
         if not isinstance(other, int):
             return NotImplemented
-        product = multiply(self.polynomial, polynomial_of(other))
+        if type(other) is int:
+            product = scale(self.polynomial, other)
+        else:
+            product = multiply(self.polynomial, polynomial_of(other))
         return type(self)(int.__mul__(self, other), product)
 
     __rmul__ = __mul__
@@ -443,6 +446,13 @@ def dynamic_shape(shape: Sequence[int], axes: Iterable[int] = (0,)) -> tuple[int
 def plain(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape of constants."""
     return tuple([int(n) for n in shape])
+
+
+def same_extent(a: int, b: int) -> bool:
+    """True if two extents are known to be one, by origin or as plain numbers."""
+    if a is b or type(a) is type(b) is int:
+        return a == b
+    return isinstance(a, Extent) and isinstance(b, Extent) and a.polynomial == b.polynomial
 
 
 def keep_origin(n: Any) -> int:

@@ -30,7 +30,8 @@ from .compiler.signals import uninterrupted
 from .config import config
 from .dtype import DType, as_dtype
 from .errors import CompilerBug, JitError, describe
-from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending, recording
+from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending
+from .recording import recording
 from .storage import Storage
 from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing

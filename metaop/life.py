@@ -31,8 +31,8 @@ from .graph import (
     _sequence,
     history_inputs,
     pending,
-    recording,
 )
+from .recording import recording
 from .storage import Storage, pool
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Write:
 _writes: list[Write] = []
 _live: dict[int, weakref.ref[Var]] = {}
 _gradients: list[weakref.ref[Var]] = []
+_reference = weakref.ref
 _swept = 1000
 _lock = threading.RLock()
 
@@ -99,7 +100,7 @@ def register(var: Var) -> None:
     if recording.trace is not None:
         recording.trace.born.append(weakref.ref(var))
         return
-    _live[id(var)] = weakref.ref(var)
+    _live[id(var)] = _reference(var)
     if len(_live) > _swept:
         for key, reference in list(_live.items()):
             held = reference()
@@ -386,8 +387,10 @@ def _gradients_with(asked: list[Node]) -> list[Node]:
 def _runnable(wanted: Iterable[Node]) -> tuple[list[Node], list[Node], BaseException | None]:
     """The distinct pending ones of the wanted nodes that do not depend on a failed one, what they
     are computed from, and an error that was met."""
-    distinct = list(dict.fromkeys(n for n in wanted if n.storage is None))
+    distinct = list(dict.fromkeys([n for n in wanted if n.storage is None]))
     graph = pending(distinct)
+    if not any([node.error is not None for node in graph]):
+        return distinct, graph, None
     error = None
     for node in graph:
         if node.error is None and node.storage is None:
@@ -503,7 +506,12 @@ def _forget_history(nodes: list[Node]) -> None:
     """
     leads: dict[Node, bool] = {}
     for node in nodes:
-        if node.requires_grad and not node.stop:
+        if not node.requires_grad:
+            leads[node] = False
+            if node.storage is not None and node.inputs:
+                _become_value(node)
+            continue
+        if not node.stop:
             sources = history_inputs(node)
             if all(source in leads for source in sources):
                 leads[node] = any(leads[source] for source in sources)
@@ -512,15 +520,20 @@ def _forget_history(nodes: list[Node]) -> None:
             if not leads[node]:
                 node.requires_grad, node.dropped = False, _dropped_below(node)
         else:
-            leads[node] = node.requires_grad
+            leads[node] = True
         if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
-            node.inputs = ()
-            if type(node) is Custom:
-                node.call = None
-            node.signature = VALUE
-            node.site = shared_site(node.site)
-            if node.dropped is None and not node.stop and node.dtype.is_float:
-                node.dropped = COMPUTED
+            _become_value(node)
+
+
+def _become_value(node: Node) -> None:
+    """Forgets how a computed node was made."""
+    node.inputs = ()
+    if type(node) is Custom:
+        node.call = None
+    node.signature = VALUE
+    node.site = shared_site(node.site)
+    if node.dropped is None and not node.stop and node.dtype.kind == "f":
+        node.dropped = COMPUTED
 
 
 def _leads_to_leaf(node: Node) -> bool:
@@ -731,7 +744,7 @@ def _end_of_part(graph: list[Node], last: list[int], first: int) -> int:
     best = min(
         range(first + PART_NODES // 2, limit),
         key=lambda k: (
-            totals[k - first], graph[k].storage is None, str(graph[k].signature), -k
+            totals[k - first], graph[k].storage is None, str(graph[k].definition()), -k
         ),
     )  # fmt: skip
     return best + 1

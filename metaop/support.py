@@ -4,14 +4,14 @@ Modules tell a trace of `mo.jit` what they hold, by being `Watched`; optimisers 
 in `Cells` and `Counters`, so that a replay reads the learning rate of its time.
 """
 
-from .errors import is_own, origin, user_site
+from .errors import is_own, user_site
 from .extent import plain
-from .graph import recording
 from .life import in_transaction
+from .recording import recording
 from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
-    "Cells", "Counters", "Watched", "changes", "in_transaction", "is_own", "origin", "outside",
+    "Cells", "Counters", "Watched", "changes", "in_transaction", "is_own", "outside",
     "plain", "recording", "user_site",
 ]  # fmt: skip

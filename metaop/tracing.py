@@ -25,7 +25,8 @@ from typing import Any
 
 from . import life
 from .errors import JitError, describe, is_own, user_site
-from .graph import LITERALS, Buffer, Node, _sequence, recording
+from .graph import LITERALS, Buffer, Node, _sequence
+from .recording import recording
 from .traced import Cells, TracedNumber, changes
 from .var import Var
 

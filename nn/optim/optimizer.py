@@ -166,13 +166,13 @@ class Optimizer:
         with mo.uninterrupted(), mo.no_grad():
             if (
                 support.is_own(type(self).update.__code__.co_filename)
-                and support.origin.layer is None
+                and support.recording.layer is None
             ):
-                support.origin.layer = support.user_site()  # once for all parameters
+                support.recording.layer = support.user_site()  # once for all parameters
                 try:
                     self._move(moved)
                 finally:
-                    support.origin.layer = None
+                    support.recording.layer = None
             else:
                 self._move(moved)
         mo.sync()
