@@ -20,29 +20,21 @@ class DType:
 
     name: as in NumPy ("float32"); short: as printed in graphs ("f32"); kind: "f", "i", "u" or "b";
     itemsize in bytes; storage: the NumPy dtype of the bytes in memory (bfloat16 is stored as
-    uint16); compute: the DType in which arithmetic on it is done.
+    uint16); compute: the DType in which arithmetic on it is done; is_float, is_integer: which
+    kinds it is of, bool being neither.
     """
 
-    __slots__ = ("name", "short", "kind", "itemsize", "storage", "rank")
+    __slots__ = ("name", "short", "kind", "itemsize", "storage", "rank", "is_float", "is_integer")
 
     def __init__(self, name: str, short: str, kind: str, itemsize: int, storage: str, rank: int):
         self.name, self.short, self.kind = name, short, kind
         self.itemsize, self.storage, self.rank = itemsize, np.dtype(storage), rank
+        self.is_float, self.is_integer = kind == "f", kind in "iu"
 
     @property
     def compute(self) -> DType:
         """The type arithmetic runs in: float32 for the 16-bit floats, else the type itself."""
         return float32 if self in (float16, bfloat16) else self
-
-    @property
-    def is_float(self) -> bool:
-        """True for float16, bfloat16, float32, float64."""
-        return self.kind == "f"
-
-    @property
-    def is_integer(self) -> bool:
-        """True for signed and unsigned integers, False for bool."""
-        return self.kind in "iu"
 
     @property
     def lowest(self) -> float | int:

@@ -23,6 +23,7 @@ from .var import Var, node_of
 
 Number = bool | int | float
 _NUMBERS = frozenset((bool, int, float))
+_SMALL = 128  # every integer dtype holds what is less
 
 
 def is_number(value: Any) -> bool:
@@ -53,20 +54,23 @@ def operands(operation: str, *values: Any) -> list[Node]:
 
 
 def _plain_operands(a: Any, b: Any) -> list[Node] | None:
-    """The operands where there is nothing to convert: Vars of one dtype and shape, or a float Var
-    and a number; None otherwise."""
+    """The operands where there is nothing to convert: Vars of one dtype and shape, or a Var and a
+    number that its dtype holds; None otherwise."""
     if isinstance(a, Var):
         x = a._node
         dtype = x.dtype
         if isinstance(b, Var):
             y = b._node
             return [x, y] if dtype is y.dtype and x.shape == y.shape else None
-        if (type(b) is float or type(b) is int) and dtype.kind == "f":
-            return [x, full(float(b), x.shape, dtype)]
+        if dtype.is_float:
+            if type(b) is float or type(b) is int:
+                return [x, full(float(b), x.shape, dtype)]
+        elif type(b) is int and dtype.is_integer and 0 <= b < _SMALL:
+            return [x, full(b, x.shape, dtype)]
     elif isinstance(b, Var) and (type(a) is float or type(a) is int):
         y = b._node
         dtype = y.dtype
-        if dtype.kind == "f":
+        if dtype.is_float:
             return [full(float(a), y.shape, dtype), y]
     return None
 

@@ -423,8 +423,8 @@ def gradients_of(
     wanted = set(targets)
     if graph is None:
         graph = toposort([loss], lambda node: node in wanted and node is not loss, history_inputs)
-    calls = _calls(graph)
     depends = _dependent(graph, wanted)
+    calls = _calls(graph)
     start = full(1, loss.shape, loss.dtype) if gradient is None else gradient
     totals: dict[Node, Node] = {loss: start}
     _check_history(loss, wanted)
@@ -440,7 +440,9 @@ def gradients_of(
             if g is None or node not in depends or (node in wanted and node is not loss):
                 continue
             recording.site = node.site
-            _spread(node, g, depends, totals)
+            rule = TABLE.get(type(node))
+            if rule is not None and node.inputs:
+                _add_parts(node.inputs, rule(node, g, depends), depends, totals)
     finally:
         recording.site, recording.backward = saved
     unreached = [t for t in targets if t not in totals]
@@ -486,9 +488,8 @@ class _CallGradients:
 
 def _calls(graph: list[Node]) -> dict[int, _CallGradients]:
     calls: dict[int, _CallGradients] = {}
-    for node in graph:
-        if type(node) is Custom:
-            calls.setdefault(id(node.call), _CallGradients(node))
+    for node in [node for node in graph if type(node) is Custom]:
+        calls.setdefault(id(node.call), _CallGradients(node))
     return calls
 
 
@@ -504,12 +505,6 @@ def _spread_call(
         gathered.given[node.number] = g
     if node is gathered.first and gathered.given:
         _add_parts(node.call.inputs, node.call.gradients(gathered.given), depends, totals)
-
-
-def _spread(node: Node, g: Node, depends: set[Node], totals: dict[Node, Node]) -> None:
-    rule = TABLE.get(type(node))
-    if node.inputs and rule is not None:
-        _add_parts(node.inputs, rule(node, g, depends), depends, totals)
 
 
 def _add_parts(

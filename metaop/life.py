@@ -97,8 +97,9 @@ _transactions = _Transactions()
 def register(var: Var) -> None:
     """Notes a Var whose value is pending."""
     global _swept
-    if recording.trace is not None:
-        recording.trace.born.append(weakref.ref(var))
+    trace = recording.trace
+    if trace is not None:
+        trace.born.append(weakref.ref(var))
         return
     _live[id(var)] = _reference(var)
     if len(_live) > _swept:

@@ -183,7 +183,8 @@ class Optimizer:
         writes: list[tuple[Var, Var]] = []
         for parameter, gradient, group in moved:
             state = self._state_of(parameter, group)
-            coming = {**_read(state), "step": state["step"] + 1}
+            coming = dict(_read(state))
+            coming["step"] += 1
             value, new_state = self.update(parameter, gradient, coming, values[id(group)])
             writes.append((parameter, value))
             writes += [(state[name], new) for name, new in new_state.items()]
