@@ -8,6 +8,8 @@ only to bind the program to its sizes.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,23 +43,32 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
 
     Two graphs of equal keys differ only in what their leaves hold.
     """
-    number: dict[Node, int] = {}
     leaves: list[Node] = []
-    key: list[Any] = []
-    for position, node in enumerate(nodes):
-        number[node] = position
-        if node.storage is not None:
+    made: list[Node] = []
+    for node in nodes:
+        if node.storage is not None or (type(node) is Scalar and not node.literal):
             leaves.append(node)
-            key += (isinstance(node, Scalar), node.shape, node.dtype)
-        elif type(node) is Scalar and not node.literal:
-            leaves.append(node)
-            key += (True, (), node.dtype)
         else:
-            inputs = node.inputs
-            key += (node.signature, 2 * len(inputs) + node.requires_grad)
-            for source in inputs:
-                key.append(number[source])
-    return (tuple(key), tuple([number[n] for n in asked]), config.cpu, config.fuse), leaves
+            made.append(node)
+    position = dict(zip(nodes, itertools.count())).__getitem__
+    inputs = list(map(_inputs, made))
+    key = (
+        tuple(map(position, leaves)),
+        tuple([(isinstance(node, Scalar), node.shape, node.dtype) for node in leaves]),
+        tuple(map(_signature, made)),
+        tuple(map(_requires_grad, made)),
+        tuple(map(len, inputs)),
+        tuple(map(position, itertools.chain.from_iterable(inputs))),
+        tuple(map(position, asked)),
+        config.cpu,
+        config.fuse,
+    )
+    return key, leaves
+
+
+_inputs = operator.attrgetter("inputs")
+_signature = operator.attrgetter("signature")
+_requires_grad = operator.attrgetter("requires_grad")
 
 
 def is_leaf(node: Node) -> bool:

@@ -350,7 +350,9 @@ from .threads import get_num_threads, set_num_threads
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, of what is above
-from . import methods  # isort: skip
+from . import methods, tracebacks  # isort: skip
+
+tracebacks.install()
 
 __version__ = "0.1.0"
 

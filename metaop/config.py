@@ -8,6 +8,7 @@
 | METAOP_DATA | folder with data sets | the user's cache |
 | METAOP_CHECK | 1: verify the IR after every pass | 0 |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
+| METAOP_TRACEBACK | full: errors display metaop's own frames, too | short |
 | METAOP_CPU | "generic" compiles for a plain CPU of this architecture | the host |
 """
 
@@ -32,6 +33,7 @@ class Config:
 
     check: bool = _flag("METAOP_CHECK")
     cpu: str = os.environ.get("METAOP_CPU", "host")
+    traceback: str = os.environ.get("METAOP_TRACEBACK", "short")
     cache: str = os.environ.get("METAOP_CACHE", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
     # in-place update of a value that has this many pending operations below it, is computed.

@@ -103,6 +103,19 @@ def is_own(filename: str) -> bool:
     return own
 
 
+STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+
+
+def is_library(filename: str) -> bool:
+    """True for code that a user does not change while a program runs."""
+    return (
+        filename.startswith(STANDARD_LIBRARY)
+        or is_own(filename)
+        or "site-packages" in filename
+        or "dist-packages" in filename
+    )
+
+
 def user_site() -> Site:
     """The site that is being recorded for, by default the innermost frame that is not metaop's."""
     return recording.site or recording.layer or site_above(1)

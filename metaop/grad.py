@@ -8,7 +8,9 @@ input.  Contributions to one node are added in descending order of creation of t
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Container, Sequence
 from typing import Any
@@ -213,7 +215,7 @@ ELEMENTWISE |= dict.fromkeys(CONSTANT, _nothing)
 def _elementwise(node: Elementwise, g: Node, wanted: Container[Node]) -> Gradients:
     rule = ELEMENTWISE[node.op]
     inputs = node.inputs
-    if type(rule) is tuple:
+    if isinstance(rule, tuple):
         return [
             side(g, node, *inputs) if side is not None and source in wanted else None
             for side, source in zip(rule, inputs)
@@ -488,8 +490,9 @@ class _CallGradients:
 
 def _calls(graph: list[Node]) -> dict[int, _CallGradients]:
     calls: dict[int, _CallGradients] = {}
-    for node in [node for node in graph if type(node) is Custom]:
-        calls.setdefault(id(node.call), _CallGradients(node))
+    for node in graph if Custom in map(type, graph) else ():
+        if type(node) is Custom:
+            calls.setdefault(id(node.call), _CallGradients(node))
     return calls
 
 
@@ -530,13 +533,16 @@ def _check_leaves(graph: list[Node], unreached: list[Node]) -> None:
 
 def _reads_overwritten(graph: list[Node]) -> bool:
     """True if a gradient through these nodes may read a value that was overwritten since."""
-    for node in graph:
-        if node.overwritten is not None or type(node) is Escape:
-            return True
-        for source in node.inputs:
-            if source.overwritten is not None:
-                return True
-    return False
+    sources = itertools.chain.from_iterable(map(_inputs, graph))
+    return (
+        Escape in map(type, graph)
+        or any(map(_overwritten, graph))
+        or any(map(_overwritten, sources))
+    )
+
+
+_inputs = operator.attrgetter("inputs")
+_overwritten = operator.attrgetter("overwritten")
 
 
 def _check_overwritten(gradients: list[Node], loss: Node, start: Node) -> None:

@@ -79,9 +79,7 @@ class Node:
         own = FunctionType(plain.__code__.replace(), plain.__globals__, "_record")
         cls._record = own  # type: ignore[method-assign]
 
-    def _record(
-        self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any
-    ) -> None:
+    def _record(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any) -> None:
         """Fills all slots; called by the constructor of every kind, and by nothing else."""
         state = recording.__dict__
         self.sequence = next(_sequence)

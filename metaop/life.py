@@ -9,6 +9,7 @@ leaves every Var as it was.
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -82,6 +83,7 @@ _writes: list[Write] = []
 _live: dict[int, weakref.ref[Var]] = {}
 _gradients: list[weakref.ref[Var]] = []
 _reference = weakref.ref
+_error = operator.attrgetter("error")
 _swept = 1000
 _lock = threading.RLock()
 
@@ -390,7 +392,7 @@ def _runnable(wanted: Iterable[Node]) -> tuple[list[Node], list[Node], BaseExcep
     are computed from, and an error that was met."""
     distinct = list(dict.fromkeys([n for n in wanted if n.storage is None]))
     graph = pending(distinct)
-    if not any([node.error is not None for node in graph]):
+    if not any(map(_error, graph)):
         return distinct, graph, None
     error = None
     for node in graph:
@@ -505,14 +507,14 @@ def _forget_history(nodes: list[Node]) -> None:
     Nor can it where the history of all inputs was dropped: `total += loss` and running statistics
     do not hold on to the steps that they come from.
     """
-    leads: dict[Node, bool] = {}
-    for node in nodes:
-        if not node.requires_grad:
-            leads[node] = False
+    if not any(node.requires_grad and not node.stop for node in nodes):
+        for node in nodes:
             if node.storage is not None and node.inputs:
                 _become_value(node)
-            continue
-        if not node.stop:
+        return
+    leads: dict[Node, bool] = {}
+    for node in nodes:
+        if node.requires_grad and not node.stop:
             sources = history_inputs(node)
             if all(source in leads for source in sources):
                 leads[node] = any(leads[source] for source in sources)
@@ -521,7 +523,7 @@ def _forget_history(nodes: list[Node]) -> None:
             if not leads[node]:
                 node.requires_grad, node.dropped = False, _dropped_below(node)
         else:
-            leads[node] = True
+            leads[node] = node.requires_grad
         if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
             _become_value(node)
 

@@ -595,7 +595,7 @@ def grad(loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True
     graph = history_of(loss, wanted, "grad(loss, vs)")
     nodes = [v._node for v in targets]
     # the history leads to all that require a gradient, but not to others that are asked for
-    is_whole = loss._node not in wanted and all([node.requires_grad for node in nodes])
+    is_whole = loss._node not in wanted and all(node.requires_grad for node in nodes)
     way = graph if is_whole else None
     if retain_graph:
         found = gradients_of(loss._node, nodes, start, way)
