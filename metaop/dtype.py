@@ -81,6 +81,7 @@ ALL = (bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64,
 BY_NAME = {d.name: d for d in ALL} | {d.short: d for d in ALL}
 PYTHON_TYPES = {bool: bool_, int: int64, float: float32}
 _BY_NUMPY = {d.storage: d for d in ALL if d is not bfloat16}
+_NUMPY_CLASSES = {type(d.storage) for d in ALL}
 
 
 def as_dtype(dtype: Any) -> DType:
@@ -90,6 +91,8 @@ def as_dtype(dtype: Any) -> DType:
     """
     if isinstance(dtype, DType):
         return dtype
+    if type(dtype) in _NUMPY_CLASSES and dtype in _BY_NUMPY:
+        return _BY_NUMPY[dtype]
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
     if isinstance(dtype, type) and dtype in PYTHON_TYPES:

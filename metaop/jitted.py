@@ -51,9 +51,12 @@ class ArrayInput:
     requires_grad = False
 
     def __init__(self, array: np.ndarray, dtype: DType):
-        self.array = np.require(array, dtype.storage, ["C", "A"])
-        self.address: int = self.array.ctypes.data
-        self.nbytes = self.array.nbytes
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned and array.dtype == dtype.storage):
+            array = np.require(array, dtype.storage, ["C", "A"])
+        self.array = array
+        self.address: int = array.__array_interface__["data"][0]
+        self.nbytes = array.nbytes
 
     @property
     def _node(self) -> ArrayInput:
@@ -89,6 +92,10 @@ class Arguments:
         if kind is float:
             self.inputs.append(value)
             return float
+        if kind is np.ndarray:
+            dtype = as_dtype(value.dtype)
+            self.inputs.append(ArrayInput(value, dtype))
+            return (kind, value.shape, dtype)
         if isinstance(value, np.ndarray | np.generic):
             dtype = as_dtype(value.dtype)
             self.inputs.append(ArrayInput(np.asarray(value), dtype))
