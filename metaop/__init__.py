@@ -3,7 +3,7 @@
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
-from . import errors, linalg, random, safetensors
+from . import errors, linalg, random
 from .compiler.signals import uninterrupted
 from .config import config
 from .convolution import (
@@ -300,7 +300,6 @@ from .selection import (
     scatter_add,
     scatter_reduce,
 )
-from .serialization import load, save
 from .sorting import (
     argsort,
     bucketize,
@@ -357,13 +356,14 @@ tracebacks.install()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import nn, support
+    from . import nn, safetensors, support
     from .batching import vmap
     from .control import cond, scan, while_loop
     from .inspection import dump, explain
     from .jitted import jit
     from .kernels import kernel, numpy_code
     from .nn import optim
+    from .serialization import load, save
     from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 
@@ -375,13 +375,16 @@ _LATER = {
     "inspection": ("dump", "explain"),
     "jitted": ("jit",),
     "kernels": ("kernel", "numpy_code"),
+    "serialization": ("load", "save"),
     "transforms": (
         "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     ),
 }  # fmt: skip
 
 
-_MODULES_LATER = {"nn": ".nn", "optim": ".nn.optim", "support": ".support"}
+_MODULES_LATER = {
+    "nn": ".nn", "optim": ".nn.optim", "safetensors": ".safetensors", "support": ".support",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
