@@ -13,7 +13,7 @@ from typing import Any
 from . import dtype as dt
 from .dtype import DType
 from .errors import ShapeError
-from .extent import Extent, generalise, has_extents, same_extent, specialise
+from .extent import Extent, generalise, has_extents, linear_form, same_extent, specialise
 from .graph import (
     Elementwise,
     IndexOf,
@@ -206,26 +206,48 @@ def _general_reshape(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], b
 
 
 @functools.lru_cache(maxsize=4096)
-def _reshape_behind(kept: int, source: Shape, target: Shape) -> tuple[tuple[Piece, ...], int]:
-    """The same behind some leading axes that stay; the others have no dynamic extents."""
+def _reshape_behind(
+    head: tuple[Expr, ...], source: Shape, target: Shape
+) -> tuple[tuple[Piece, ...], int]:
+    """The same behind leading axes that stay, read at `head`; the others are not dynamic."""
+    kept = len(head)
     ((_, inner, _),), _ = _general_reshape(source[kept:], target[kept:])
     behind = [("i", kept + k) for k in range(len(target) - kept)]
-    indices = [substitute(e, behind) for e in inner]
-    return (Piece(0, (*[("i", k) for k in range(kept)], *indices)),), numbered()
+    return (Piece(0, (*head, *[substitute(e, behind) for e in inner])),), numbered()
 
 
 def _reshape_pieces(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], int | None]:
     """The pieces, and a signature if they are known by the values of the extents."""
-    kept = 0
+    head: list[Expr] = []
     for a, b in zip(source, target):
         if not same_extent(a, b):
             break
-        kept += 1
+        head.append(0 if type(a) is int and a == 1 else ("i", len(head)))
+    kept = len(head)
     if Extent not in map(type, source[kept:]) and Extent not in map(type, target[kept:]):
-        return _reshape_behind(kept, source, target)
-    (source, target), symbols = generalise(source, target)
-    pieces, dynamic = _general_reshape(source, target)
-    return specialise(pieces, symbols) if dynamic else pieces, None
+        return _reshape_behind(tuple(head), source, target)
+    form = linear_form(source, target)
+    pieces = _static_reshapes.get(form)
+    if pieces is not None:
+        return pieces, _reshape_number(form, source, target)
+    general, symbols = generalise(source, target)
+    pieces, dynamic = _general_reshape(*general)
+    if dynamic:
+        return specialise(pieces, symbols), None
+    if form is None:
+        return pieces, None
+    if len(_static_reshapes) >= 4096:
+        _static_reshapes.clear()
+    _static_reshapes[form] = pieces
+    return pieces, _reshape_number(form, source, target)
+
+
+_static_reshapes: dict[Any, tuple[Piece, ...]] = {}  # those in which no dynamic extent is left
+
+
+@functools.lru_cache(maxsize=4096)
+def _reshape_number(form: Any, source: Shape, target: Shape) -> int:
+    return numbered()
 
 
 def reshape(node: Node, shape: Shape) -> Node:

@@ -132,6 +132,7 @@ def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
     return tuple(left)
 
 
+@lru_cache(maxsize=4096)
 def floordiv(a: Polynomial, b: Polynomial) -> Polynomial:
     """a // b, without an atom where the quotient is a polynomial."""
     quotient, rest = _divided(a, b)
@@ -142,6 +143,7 @@ def floordiv(a: Polynomial, b: Polynomial) -> Polynomial:
     return add(quotient, _floordiv_atom(rest, b))
 
 
+@lru_cache(maxsize=4096)
 def modulo(a: Polynomial, b: Polynomial) -> Polynomial:
     """a % b."""
     _, rest = _divided(a, b)
@@ -755,6 +757,25 @@ def generalise(*shapes: Sequence[int]) -> tuple[list[tuple[int, ...]], list[Atom
         return Symbolic(int(n), replaced(n.polynomial, number))
 
     return [tuple(map(general, shape)) for shape in shapes], list(number)
+
+
+def linear_form(*shapes: Sequence[int]) -> Any:
+    """What shapes have in common that `generalise` to the same, found quickly; None if an extent
+    is not a plain multiple of one symbol."""
+    number: dict[Atom, int] = {}
+    form: list[Any] = []
+    for shape in shapes:
+        form.append(len(shape))
+        for n in shape:
+            if not isinstance(n, Extent):
+                form.append(n)
+                continue
+            polynomial = n.polynomial
+            ((monomial, factor), *rest) = polynomial
+            if rest or len(monomial) != 1 or monomial[0][0] != "s":
+                return None
+            form.append((number.setdefault(monomial[0], len(number)), factor))
+    return tuple(form)
 
 
 def specialise(e: Any, symbols: Sequence[Atom]) -> Any:

@@ -322,7 +322,7 @@ def package_of(path: Path) -> str:
     return ".".join(parts if parts[0] == "metaop" else ("metaop", *parts))
 
 
-BELOW_COMPILER = {"graph", "index", "extent", "dtype", "errors", "config", "storage"}
+BELOW_COMPILER = {"graph", "index", "recording", "extent", "dtype", "errors", "config", "storage"}
 
 
 @pytest.mark.parametrize("path", modules("compiler"), ids=lambda p: p.name)
