@@ -8,6 +8,8 @@ only to bind the program to its sizes.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,18 +43,32 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
 
     Two graphs of equal keys differ only in what their leaves hold.
     """
-    number: dict[Node, int] = {}
     leaves: list[Node] = []
-    key: list[Any] = []
-    for position, node in enumerate(nodes):
-        number[node] = position
+    made: list[Node] = []
+    for node in nodes:
         if node.storage is not None or (type(node) is Scalar and not node.literal):
             leaves.append(node)
-            key.append(("leaf", node.shape, node.dtype.name, isinstance(node, Scalar)))
         else:
-            inputs = tuple([number[i] for i in node.inputs])
-            key.append((node.signature, node.shape, inputs, node.requires_grad))
-    return (tuple(key), tuple([number[n] for n in asked]), config.cpu, config.fuse), leaves
+            made.append(node)
+    position = dict(zip(nodes, itertools.count())).__getitem__
+    inputs = list(map(_inputs, made))
+    key = (
+        tuple(map(position, leaves)),
+        tuple([(isinstance(node, Scalar), node.shape, node.dtype) for node in leaves]),
+        tuple(map(_signature, made)),
+        tuple(map(_requires_grad, made)),
+        tuple(map(len, inputs)),
+        tuple(map(position, itertools.chain.from_iterable(inputs))),
+        tuple(map(position, asked)),
+        config.cpu,
+        config.fuse,
+    )
+    return key, leaves
+
+
+_inputs = operator.attrgetter("inputs")
+_signature = operator.attrgetter("signature")
+_requires_grad = operator.attrgetter("requires_grad")
 
 
 def is_leaf(node: Node) -> bool:
@@ -112,7 +128,7 @@ def canonical(nodes: list[Node], asked: list[Node]) -> Canonical:
             key.append(("leaf", shape, node.dtype.name, isinstance(node, Scalar)))
         else:
             inputs = tuple([number[i] for i in node.inputs])
-            key.append((naming(node.signature), shape, inputs, node.requires_grad))
+            key.append((naming(node.definition()), shape, inputs, node.requires_grad))
     scales = tuple(map(size_range, naming.values))
     options = (config.cpu, config.fuse)
     whole = (tuple(key), tuple([number[n] for n in asked]), options, scales)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from metaop.dtype import DType
-from metaop.errors import CompilerBug, origin
+from metaop.errors import CompilerBug
 from metaop.graph import (
     Elementwise,
     Escape,
@@ -17,9 +17,9 @@ from metaop.graph import (
     ReindexReduce,
     Scalar,
     Shape,
-    recording,
     toposort,
 )
+from metaop.recording import recording
 
 
 class Input(Node):
@@ -30,7 +30,7 @@ class Input(Node):
 
     def __init__(self, position: int, shape: Shape, dtype: DType):
         self.position = position
-        super().__init__(shape, dtype, (), ("input", position))
+        self._record(shape, dtype, (), ("input", position))
 
 
 class Graph:
@@ -134,10 +134,10 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
     new: dict[Node, Node] = {}
     keep: dict[Node, list[int]] = {}
     names: dict[Node, str] = {}
-    saved = origin.site, recording.scope
+    saved = recording.site, recording.scope
     try:
         for node in graph.nodes:
-            origin.site, recording.scope = node.site, node.scope
+            recording.site, recording.scope = node.site, node.scope
             mapped = rule(rebuild(node, tuple(new[i] for i in node.inputs)))
             if mapped.shape != node.shape or mapped.dtype is not node.dtype:
                 raise CompilerBug(f"{rule.__name__} changed the type of {node!r} to {mapped!r}")
@@ -147,7 +147,7 @@ def map_graph(graph: Graph, rule: Rule) -> Graph:
             if node in graph.keep:
                 keep.setdefault(mapped, []).extend(graph.keep[node])
     finally:
-        origin.site, recording.scope = saved
+        recording.site, recording.scope = saved
     return Graph([new[n] for n in graph.outputs], graph.inputs, keep, names)
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+_SIGINT = int(signal.SIGINT)
 Handler = Callable[[int, "FrameType | None"], object]
 
 
@@ -20,8 +21,8 @@ class uninterrupted:  # noqa: N801 - a context manager, read as a word in a with
         ...                     # ... raises KeyboardInterrupt here
 
     Python gives signals to the main thread only, so in any other thread this does nothing; nor
-    does it where SIGINT is ignored or left to the system.  It nests: an inner one delivers to the
-    outer one, which notes the signal in its turn.  Each use is a new object.
+    does it where SIGINT is ignored or left to the system.  It nests: inside another one, which
+    notes the signal anyway, it does nothing.  Each use is a new object.
     """
 
     __slots__ = ("_handler", "_noted")
@@ -31,12 +32,12 @@ class uninterrupted:  # noqa: N801 - a context manager, read as a word in a with
         self._noted: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != threading.main_thread().ident:
             return
-        handler = _signal.getsignal(signal.SIGINT)
-        if callable(handler):
+        handler = _signal.getsignal(_SIGINT)
+        if callable(handler) and type(getattr(handler, "__self__", None)) is not uninterrupted:
             self._handler = handler
-            _signal.signal(signal.SIGINT, self._note)
+            _signal.signal(_SIGINT, self._note)
 
     def __exit__(
         self,
@@ -47,10 +48,10 @@ class uninterrupted:  # noqa: N801 - a context manager, read as a word in a with
         handler = self._handler
         if handler is None:
             return
-        current = _signal.signal(signal.SIGINT, handler)
+        current = _signal.signal(_SIGINT, handler)
         if current != self._note:
             # The body installed a handler: the user's wish for the time after it, too.
-            _signal.signal(signal.SIGINT, current)
+            _signal.signal(_SIGINT, current)
         if self._noted is not None:
             handler(*self._noted)
 

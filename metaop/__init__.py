@@ -3,7 +3,7 @@
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
-from . import errors, linalg, random, safetensors
+from . import errors, linalg, random
 from .compiler.signals import uninterrupted
 from .config import config
 from .convolution import (
@@ -313,7 +313,6 @@ from .selection import (
     scatter_add,
     scatter_reduce,
 )
-from .serialization import load, save
 from .sorting import (
     argsort,
     bucketize,
@@ -360,12 +359,14 @@ from .threads import get_num_threads, set_num_threads
 from .var import Var, assign_all, grad, sync
 
 # last: the methods, of what is above
-from . import methods  # isort: skip
+from . import methods, tracebacks  # isort: skip
+
+tracebacks.install()
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import nn, support
+    from . import nn, safetensors, support
     from .batching import vmap
     from .control import cond, scan, while_loop
     from .inspection import dump, explain, print_graph
@@ -374,6 +375,7 @@ if TYPE_CHECKING:
     from .nans import debug_nans
     from .nn import optim
     from .profiling import profile
+    from .serialization import load, save
     from .transforms import checkpoint, gradcheck, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 
@@ -387,13 +389,16 @@ _LATER = {
     "kernels": ("kernel", "numpy_code"),
     "nans": ("debug_nans",),
     "profiling": ("profile",),
+    "serialization": ("load", "save"),
     "transforms": (
         "checkpoint", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     ),
 }  # fmt: skip
 
 
-_MODULES_LATER = {"nn": ".nn", "optim": ".nn.optim", "support": ".support"}
+_MODULES_LATER = {
+    "nn": ".nn", "optim": ".nn.optim", "safetensors": ".safetensors", "support": ".support",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

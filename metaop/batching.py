@@ -15,10 +15,11 @@ import numpy as np
 
 from .build import broadcast_to, permute, reduce
 from .compiler.rewrite import rebuild
-from .errors import CompilerBug, JitError, ShapeError, describe, origin
+from .errors import CompilerBug, JitError, ShapeError, describe
 from .graph import Custom, Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
 from .index import Expr, transform
 from .placeholder import Placeholder, Recorded, all_inputs, as_var, leaves_of, rebuilt
+from .recording import recording
 from .var import Var
 
 # ----------------------------------------------------------------------------------- node by node
@@ -166,7 +167,7 @@ def batched_nodes(
     new: dict[Node, Node] = dict(many) | (one or {})
     calls: dict[int, BatchedCall] = {}
     has_axis: dict[Node, bool] = dict.fromkeys(many, True) | dict.fromkeys(one or {}, False)
-    saved = origin.site
+    saved = recording.site
     try:
         for node in toposort(outputs, lambda n: n in has_axis, all_inputs):
             if node in new:
@@ -180,7 +181,7 @@ def batched_nodes(
             flags = [has_axis[i] for i in node.inputs]
             inputs = [new[i] for i in node.inputs]
             has_axis[node] = any(flags)
-            origin.site = node.site
+            recording.site = node.site
             if any(flags):
                 if type(node) not in RULES:
                     raise CompilerBug(f"vmap has no rule for {node!r}")
@@ -192,7 +193,7 @@ def batched_nodes(
             else:
                 new[node] = node
     finally:
-        origin.site = saved
+        recording.site = saved
     return [(new[node], has_axis[node]) for node in outputs]
 
 

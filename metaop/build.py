@@ -13,7 +13,7 @@ from typing import Any
 from . import dtype as dt
 from .dtype import DType
 from .errors import ShapeError
-from .extent import generalise, has_extents, specialise
+from .extent import Extent, generalise, has_extents, linear_form, same_extent, specialise
 from .graph import (
     Elementwise,
     IndexOf,
@@ -23,27 +23,37 @@ from .graph import (
     ReindexReduce,
     Scalar,
     Shape,
+    numbered,
     size_of,
 )
-from .index import Expr, flatten, simplify, unflatten
+from .index import Expr, flatten, simplify, substitute, unflatten
+
+# What is made again at every step is looked up here by its shapes: index expressions, and a number
+# for the node's signature.  Extents of equal values are one key, so no expression may hold one.
 
 
 @functools.lru_cache(maxsize=4096)
-def _broadcast_pieces(source: Shape, target: Shape) -> tuple[Piece, ...]:
+def _broadcast(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], int]:
     skip = len(target) - len(source)
     indices = tuple(0 if n == 1 else ("i", skip + k) for k, n in enumerate(source))
-    return (Piece(0, indices),)
+    return (Piece(0, indices),), numbered()
 
 
 def broadcast_to(node: Node, shape: Shape) -> Node:
     """node repeated along new and size-one axes (shapes must fit: see `broadcast_shapes`)."""
     if node.shape == shape:
         return node
-    return Reindex(shape, _broadcast_pieces(node.shape, shape), node)
+    pieces, signature = _broadcast(node.shape, shape)
+    return Reindex(shape, pieces, node, signature=signature)
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The common shape of operands by NumPy's rule; ValueError if there is none."""
+    if len(shapes) == 2:
+        if _covers(*shapes):
+            return shapes[0]
+        if _covers(*shapes[::-1]):
+            return shapes[1]
     rank = max(map(len, shapes))
     result = [1] * rank
     for shape in shapes:
@@ -58,9 +68,27 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     return tuple(result)
 
 
+def _covers(large: Shape, small: Shape) -> bool:
+    """True if broadcasting the two gives the large one, with its extents' origins."""
+    skip = len(large) - len(small)
+    if skip < 0:
+        return False
+    for k, extent in enumerate(small, skip):
+        own = large[k]
+        if own is not extent and extent != 1 and (own != extent or type(own) is not int):
+            return False
+        if extent == 1 and own == 1 and type(own) is not int:
+            return False
+    return True
+
+
 def full(value: bool | int | float, shape: Shape, dtype: DType) -> Node:
     """An array of one number."""
-    return broadcast_to(Scalar(value, dtype), shape)
+    number = Scalar(value, dtype)
+    if not shape:
+        return number
+    pieces, signature = _broadcast((), shape)
+    return Reindex(shape, pieces, number, signature=signature)
 
 
 def cast(node: Node, dtype: DType) -> Node:
@@ -129,6 +157,8 @@ def normal_axes(axes: Any, rank: int, operation: str) -> tuple[int, ...]:
     """Axes as sorted non-negative numbers; None means all.  Raises ShapeError."""
     if axes is None:
         return tuple(range(rank))
+    if type(axes) is int and -rank <= axes < rank:
+        return (axes % rank,)
     if isinstance(axes, Iterable):
         listed = [operator.index(a) for a in axes]
     else:
@@ -144,16 +174,17 @@ def normal_axes(axes: Any, rank: int, operation: str) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _kept(rank: int, axes: tuple[int, ...]) -> tuple[Expr, ...]:
-    return tuple(("i", k) for k in range(rank) if k not in axes)
+def _reduction(op: str, shape: Shape, axes: tuple[int, ...]) -> tuple[tuple[Expr, ...], int]:
+    return tuple(("i", k) for k in range(len(shape)) if k not in axes), numbered()
 
 
 def reduce(op: str, node: Node, axes: tuple[int, ...], ties: str = "share") -> Node:
     """node reduced over axes, which disappear."""
     if not axes:
         return node
-    shape = tuple(n for k, n in enumerate(node.shape) if k not in axes)
-    return ReindexReduce(op, shape, _kept(len(node.shape), axes), node, ties=ties)
+    shape = tuple([n for k, n in enumerate(node.shape) if k not in axes])
+    indices, signature = _reduction(op, node.shape, axes)
+    return ReindexReduce(op, shape, indices, node, ties=ties, signature=signature)
 
 
 def expand(node: Node, axes: tuple[int, ...]) -> Node:
@@ -174,12 +205,49 @@ def _general_reshape(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], b
     return pieces, has_extents(pieces)
 
 
-def _reshape_pieces(source: Shape, target: Shape) -> tuple[Piece, ...]:
-    if not has_extents(source) and not has_extents(target):
-        return _general_reshape(source, target)[0]
-    (source, target), symbols = generalise(source, target)
-    pieces, dynamic = _general_reshape(source, target)
-    return specialise(pieces, symbols) if dynamic else pieces
+@functools.lru_cache(maxsize=4096)
+def _reshape_behind(
+    head: tuple[Expr, ...], source: Shape, target: Shape
+) -> tuple[tuple[Piece, ...], int]:
+    """The same behind leading axes that stay, read at `head`; the others are not dynamic."""
+    kept = len(head)
+    ((_, inner, _),), _ = _general_reshape(source[kept:], target[kept:])
+    behind = [("i", kept + k) for k in range(len(target) - kept)]
+    return (Piece(0, (*head, *[substitute(e, behind) for e in inner])),), numbered()
+
+
+def _reshape_pieces(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], int | None]:
+    """The pieces, and a signature if they are known by the values of the extents."""
+    head: list[Expr] = []
+    for a, b in zip(source, target):
+        if not same_extent(a, b):
+            break
+        head.append(0 if type(a) is int and a == 1 else ("i", len(head)))
+    kept = len(head)
+    if Extent not in map(type, source[kept:]) and Extent not in map(type, target[kept:]):
+        return _reshape_behind(tuple(head), source, target)
+    form = linear_form(source, target)
+    pieces = _static_reshapes.get(form)
+    if pieces is not None:
+        return pieces, _reshape_number(form, source, target)
+    general, symbols = generalise(source, target)
+    pieces, dynamic = _general_reshape(*general)
+    if dynamic:
+        return specialise(pieces, symbols), None
+    if form is None:
+        return pieces, None
+    if len(_static_reshapes) >= 4096:
+        _static_reshapes.clear()
+    _static_reshapes[form] = pieces
+    return pieces, _reshape_number(form, source, target)
+
+
+_static_reshapes: dict[Any, tuple[Piece, ...]] = {}  # those in which no dynamic extent is left
+
+
+@functools.lru_cache(maxsize=4096)
+def _reshape_number(form: Any, source: Shape, target: Shape) -> int:
+    return numbered()
 
 
 def reshape(node: Node, shape: Shape) -> Node:
@@ -188,16 +256,23 @@ def reshape(node: Node, shape: Shape) -> Node:
         return node
     if 0 in shape:
         return Reindex(shape, (Piece(0, (0,) * len(node.shape)),), node)
-    return Reindex(shape, _reshape_pieces(node.shape, shape), node)
+    pieces, signature = _reshape_pieces(node.shape, shape)
+    return Reindex(shape, pieces, node, signature=signature)
 
 
 def permute(node: Node, order: Sequence[int]) -> Node:
     """node with axis k of the result being axis order[k] of node."""
+    own = node.shape
+    pieces, signature = _permuted(own, tuple(order))
+    return Reindex(tuple([own[axis] for axis in order]), pieces, node, signature=signature)
+
+
+@functools.lru_cache(maxsize=4096)
+def _permuted(shape: Shape, order: tuple[int, ...]) -> tuple[tuple[Piece, ...], int]:
     inverse = [0] * len(order)
     for position, axis in enumerate(order):
         inverse[axis] = position
-    shape = tuple(node.shape[axis] for axis in order)
-    return Reindex(shape, (Piece(0, tuple(("i", k) for k in inverse)),), node)
+    return (Piece(0, tuple([("i", k) for k in inverse])),), numbered()
 
 
 def linear_position(shape: Shape) -> Node:

@@ -11,7 +11,7 @@
 | METAOP_DUMP | after:PASS prints the graph after a pass of whatever is compiled, to stderr | |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_CPU | code for: host, or a plainer CPU: generic, on x86-64 also sse4 or avx2 | host |
-| METAOP_TRACEBACK | full: commands show where an error comes from | one line |
+| METAOP_TRACEBACK | full: errors display metaop's own frames, too | short |
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Config:
     check: bool = _flag("METAOP_CHECK")
     check_nan: bool = _flag("METAOP_CHECK_NAN")
     cpu: str = os.environ.get("METAOP_CPU", "host")
+    traceback: str = os.environ.get("METAOP_TRACEBACK", "short")
     cache: str = os.environ.get("METAOP_CACHE", "")
     dump: str = os.environ.get("METAOP_DUMP", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an

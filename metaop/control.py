@@ -29,12 +29,12 @@ from .graph import (
     Reindex,
     Shape,
     pending,
-    recording,
     size_of,
     toposort,
 )
 from .life import _error_for
 from .placeholder import Recorded, as_var, leaves_of, rebuilt, substitute
+from .recording import recording
 from .storage import Storage
 from .transforms import _grad, _variable, _weighted
 from .var import Var
@@ -83,7 +83,7 @@ class Body:
                 return None
             number[node] = len(number)
             inputs = tuple(number[i] for i in node.inputs)
-            key.append((node.signature, node.shape, node.dtype.name, inputs))
+            key.append((node.definition(), node.shape, node.dtype.name, inputs))
         return (tuple(key), tuple(number[n] for n in self.outputs))
 
 

@@ -20,29 +20,21 @@ class DType:
 
     name: as in NumPy ("float32"); short: as printed in graphs ("f32"); kind: "f", "i", "u" or "b";
     itemsize in bytes; storage: the NumPy dtype of the bytes in memory (bfloat16 is stored as
-    uint16); compute: the DType in which arithmetic on it is done.
+    uint16); compute: the DType in which arithmetic on it is done; is_float, is_integer: which
+    kinds it is of, bool being neither.
     """
 
-    __slots__ = ("name", "short", "kind", "itemsize", "storage", "rank")
+    __slots__ = ("name", "short", "kind", "itemsize", "storage", "rank", "is_float", "is_integer")
 
     def __init__(self, name: str, short: str, kind: str, itemsize: int, storage: str, rank: int):
         self.name, self.short, self.kind = name, short, kind
         self.itemsize, self.storage, self.rank = itemsize, np.dtype(storage), rank
+        self.is_float, self.is_integer = kind == "f", kind in "iu"
 
     @property
     def compute(self) -> DType:
         """The type arithmetic runs in: float32 for the 16-bit floats, else the type itself."""
         return float32 if self in (float16, bfloat16) else self
-
-    @property
-    def is_float(self) -> bool:
-        """True for float16, bfloat16, float32, float64."""
-        return self.kind == "f"
-
-    @property
-    def is_integer(self) -> bool:
-        """True for signed and unsigned integers, False for bool."""
-        return self.kind in "iu"
 
     @property
     def lowest(self) -> float | int:
@@ -89,6 +81,7 @@ ALL = (bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64,
 BY_NAME = {d.name: d for d in ALL} | {d.short: d for d in ALL}
 PYTHON_TYPES = {bool: bool_, int: int64, float: float32}
 _BY_NUMPY = {d.storage: d for d in ALL if d is not bfloat16}
+_NUMPY_CLASSES = {type(d.storage) for d in ALL}
 
 
 def as_dtype(dtype: Any) -> DType:
@@ -98,6 +91,8 @@ def as_dtype(dtype: Any) -> DType:
     """
     if isinstance(dtype, DType):
         return dtype
+    if type(dtype) in _NUMPY_CLASSES and dtype in _BY_NUMPY:
+        return _BY_NUMPY[dtype]
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
     if isinstance(dtype, type) and dtype in PYTHON_TYPES:

@@ -22,10 +22,14 @@ from .traced import TracedNumber, example_of, scalar_value
 from .var import Var, node_of
 
 Number = bool | int | float
+_NUMBERS = frozenset((bool, int, float))
+_SMALL = 128  # every integer dtype holds what is less
 
 
 def is_number(value: Any) -> bool:
     """True for a Python number, whose dtype gives way to an array's."""
+    if type(value) in _NUMBERS:
+        return True
     if isinstance(value, bool | int | float):
         return not isinstance(value, np.generic)
     return isinstance(value, TracedNumber)
@@ -36,13 +40,11 @@ def operands(operation: str, *values: Any) -> list[Node]:
 
     Raises ShapeError or DTypeError naming the operation and both operands.
     """
-    if len(values) == 2:
-        plain = _plain_operands(*values)
-        if plain is not None:
-            return plain
     nodes = [None if is_number(v) else node_of(v) for v in values]
+    if None not in nodes:
+        return _converted(operation, nodes)  # type: ignore[arg-type]
     dtype = _common_dtype(operation, values, nodes)
-    if all(n is None for n in nodes):  # numbers only: one of them becomes a value in memory
+    if nodes.count(None) == len(nodes):  # numbers only: one of them becomes a value in memory
         nodes[0] = node_of(_checked(operation, values[0], dtype))
     nodes = [
         Scalar(_checked(operation, v, dtype), dtype) if n is None else cast(n, dtype)
@@ -52,20 +54,34 @@ def operands(operation: str, *values: Any) -> list[Node]:
 
 
 def _plain_operands(a: Any, b: Any) -> list[Node] | None:
-    """The operands where there is nothing to convert: Vars of one dtype and shape, or a float Var
-    and a number; None otherwise."""
+    """The operands where there is nothing to convert: Vars of one dtype and shape, or a Var and a
+    number that its dtype holds; None otherwise."""
     if isinstance(a, Var):
         x = a._node
+        dtype = x.dtype
         if isinstance(b, Var):
             y = b._node
-            return [x, y] if x.dtype is y.dtype and x.shape == y.shape else None
-        if type(b) in (float, int) and x.dtype.is_float:
-            return [x, full(float(b), x.shape, x.dtype)]
-    elif isinstance(b, Var) and type(a) in (float, int):
+            return [x, y] if dtype is y.dtype and x.shape == y.shape else None
+        if dtype.is_float:
+            if type(b) is float or type(b) is int:
+                return [x, full(float(b), x.shape, dtype)]
+        elif type(b) is int and dtype.is_integer and 0 <= b < _SMALL:
+            return [x, full(b, x.shape, dtype)]
+    elif isinstance(b, Var) and (type(a) is float or type(a) is int):
         y = b._node
-        if y.dtype.is_float:
-            return [full(float(a), y.shape, y.dtype), y]
+        dtype = y.dtype
+        if dtype.is_float:
+            return [full(float(a), y.shape, dtype), y]
     return None
+
+
+def _converted(operation: str, nodes: list[Node]) -> list[Node]:
+    """Operands that are all values."""
+    dtype = nodes[0].dtype
+    for node in nodes:
+        if node.dtype is not dtype:
+            dtype = promote(dtype, node.dtype)
+    return same_shape(operation, *[cast(node, dtype) for node in nodes])
 
 
 def _common_dtype(operation: str, values: tuple[Any, ...], nodes: list[Node | None]) -> DType:
@@ -94,11 +110,11 @@ def _checked(operation: str, value: Number, dtype: DType) -> Number:
 
 def same_shape(operation: str, *nodes: Node) -> list[Node]:
     """The nodes broadcast to their common shape."""
-    shape = nodes[0].shape
-    if all(node.shape == shape for node in nodes):
+    shapes = [node.shape for node in nodes]
+    if shapes.count(shapes[0]) == len(shapes):
         return list(nodes)
     try:
-        shape = broadcast_shapes(*(node.shape for node in nodes))
+        shape = broadcast_shapes(*shapes)
     except ValueError as error:
         names = ", ".join("abc"[: len(nodes)])
         kinds = " and ".join(f"{name} is {describe(node)}" for name, node in zip("abc", nodes))
@@ -262,11 +278,15 @@ def _binary(
 ) -> Callable[[Any, Any], Var]:
     """A function of two operands; `on_bool` is what it means for bools, None: an error."""
 
+    kinds = OPERATORS[op].kinds
+
     def function(a: Any, b: Any) -> Var:
-        x, y = operands(name, a, b)
-        if as_float and not x.dtype.is_float:
+        x, y = _plain_operands(a, b) or operands(name, a, b)
+        kind = x.dtype.kind
+        if as_float and kind != "f":
             x, y = cast(x, dt.float32), cast(y, dt.float32)
-        if x.dtype.kind in OPERATORS[op].kinds:
+            kind = "f"
+        if kind in kinds:
             return Var._of(Elementwise(op, x, y))
         if x.dtype is dt.bool_ and on_bool is not None:
             return Var._of(Elementwise(on_bool, x, y))
@@ -307,11 +327,14 @@ def _comparison(op: str, text: str, name: str) -> Callable[[Any, Any], Var]:
     plain = _binary(op, text, name)
 
     def function(a: Any, b: Any) -> Var:
-        a, b = (v if isinstance(v, Var) or is_number(v) else Var(v) for v in (a, b))
+        if not isinstance(a, Var) and not is_number(a):
+            a = Var(a)
+        if not isinstance(b, Var) and not is_number(b):
+            b = Var(b)
         if isinstance(a, Var) and isinstance(b, Var):
-            kinds = {a.dtype.kind, b.dtype.kind}
-            if kinds == {"i", "u"} and dt.uint64 in (a.dtype, b.dtype):
-                return _compare_signs(op, name, a._node, b._node)
+            if (a.dtype is dt.uint64 or b.dtype is dt.uint64) and a.dtype is not b.dtype:
+                if {a.dtype.kind, b.dtype.kind} == {"i", "u"}:
+                    return _compare_signs(op, name, a._node, b._node)
         elif isinstance(a, Var) and _beyond(a.dtype, b):
             return Var._of(full(_HOLDS[op](0, b), a.shape, dt.bool_))
         elif isinstance(b, Var) and _beyond(b.dtype, a):
@@ -354,7 +377,7 @@ bitwise_right_shift = _binary("shr", "a >> b, keeping the sign.", "bitwise_right
 
 def _float_choice(op: str, exact: str, text: str, name: str) -> Callable[[Any, Any], Var]:
     def function(a: Any, b: Any) -> Var:
-        x, y = operands(name, a, b)
+        x, y = _plain_operands(a, b) or operands(name, a, b)
         return Var._of(Elementwise(op if x.dtype.is_float else exact, x, y))
 
     return _document(function, name, text)
@@ -379,7 +402,7 @@ logical_xor = _logical("logical_xor", "Exactly one of a and b.", "logical_xor")
 
 def pow(a: Any, b: Any) -> Var:
     """a ** b.  Integers to a negative Python integer raise ValueError, as in NumPy."""
-    x, y = operands("pow", a, b)
+    x, y = _plain_operands(a, b) or operands("pow", a, b)
     if x.dtype is dt.bool_:
         x, y = cast(x, dt.int8), cast(y, dt.int8)
     if x.dtype.is_integer and is_number(b) and b < 0:
@@ -398,7 +421,7 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
         if a is not None or b is not None:
             raise TypeError("where(condition, a, b): give both a and b, or neither")
         return nonzero(condition)
-    x, y = operands("where", a, b)
+    x, y = _plain_operands(a, b) or operands("where", a, b)
     chosen = same_shape("where", cast(node_of(condition), dt.bool_), x, y)
     return Var._of(Elementwise("where", *chosen))
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from types import CodeType
 from typing import Any
+
+from .recording import recording
 
 # metaop's own source: frames whose code lives below it are never "the user's line".
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -111,28 +112,30 @@ def count_as_own(filename: str) -> None:
     _own[filename] = True
 
 
-class _Origin(threading.local):
-    """Overrides the site of what is recorded: a gradient belongs to its forward line.
-
-    layer: found once for all that a layer or an optimiser of metaop's own records in a call.
-    """
-
-    site: Site | None = None
-    layer: Site | None = None
+STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
-origin = _Origin()
+def is_library(filename: str) -> bool:
+    """True for code that a user does not change while a program runs."""
+    return (
+        filename.startswith(STANDARD_LIBRARY)
+        or is_own(filename)
+        or "site-packages" in filename
+        or "dist-packages" in filename
+    )
 
 
 def user_site() -> Site:
-    """The innermost frame that is not metaop's own."""
-    site = origin.site
-    if site is not None:
-        return site
-    layer = origin.layer
-    if layer is not None:
-        return Site(layer.code, layer.offset)
-    frame: Any = sys._getframe(1)
+    """The site that is being recorded for, by default the innermost frame that is not metaop's."""
+    return recording.site or recording.layer or site_above(1)
+
+
+def site_above(skipped: int) -> Site:
+    """The innermost frame that is not metaop's own; so many frames below the caller's are.
+
+    They are not looked at, because every frame object that Python has to make costs.
+    """
+    frame: Any = sys._getframe(skipped)
     while frame is not None:
         code = frame.f_code
         filename = code.co_filename
@@ -147,7 +150,7 @@ def user_site() -> Site:
 
 def _layer_site() -> Site:
     """Where no frame is the user's (the command line calls a network): the layer's own line."""
-    frame: Any = sys._getframe(2)
+    frame: Any = sys._getframe(3)
     last = frame
     while frame is not None:
         if "nn" + os.sep + "layers" in frame.f_code.co_filename:

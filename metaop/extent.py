@@ -132,6 +132,7 @@ def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
     return tuple(left)
 
 
+@lru_cache(maxsize=4096)
 def floordiv(a: Polynomial, b: Polynomial) -> Polynomial:
     """a // b, without an atom where the quotient is a polynomial."""
     quotient, rest = _divided(a, b)
@@ -142,6 +143,7 @@ def floordiv(a: Polynomial, b: Polynomial) -> Polynomial:
     return add(quotient, _floordiv_atom(rest, b))
 
 
+@lru_cache(maxsize=4096)
 def modulo(a: Polynomial, b: Polynomial) -> Polynomial:
     """a % b."""
     _, rest = _divided(a, b)
@@ -379,7 +381,10 @@ class Extent(int):
     def __mul__(self, other: int) -> Any:
         if not isinstance(other, int):
             return NotImplemented
-        product = multiply(self.polynomial, polynomial_of(other))
+        if type(other) is int:
+            product = scale(self.polynomial, other)
+        else:
+            product = multiply(self.polynomial, polynomial_of(other))
         return type(self)(int.__mul__(self, other), product)
 
     __rmul__ = __mul__
@@ -443,6 +448,13 @@ def dynamic_shape(shape: Sequence[int], axes: Iterable[int] = (0,)) -> tuple[int
 def plain(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape of constants."""
     return tuple([int(n) for n in shape])
+
+
+def same_extent(a: int, b: int) -> bool:
+    """True if two extents are known to be one, by origin or as plain numbers."""
+    if a is b or type(a) is type(b) is int:
+        return a == b
+    return isinstance(a, Extent) and isinstance(b, Extent) and a.polynomial == b.polynomial
 
 
 def keep_origin(n: Any) -> int:
@@ -745,6 +757,25 @@ def generalise(*shapes: Sequence[int]) -> tuple[list[tuple[int, ...]], list[Atom
         return Symbolic(int(n), replaced(n.polynomial, number))
 
     return [tuple(map(general, shape)) for shape in shapes], list(number)
+
+
+def linear_form(*shapes: Sequence[int]) -> Any:
+    """What shapes have in common that `generalise` to the same, found quickly; None if an extent
+    is not a plain multiple of one symbol."""
+    number: dict[Atom, int] = {}
+    form: list[Any] = []
+    for shape in shapes:
+        form.append(len(shape))
+        for n in shape:
+            if not isinstance(n, Extent):
+                form.append(n)
+                continue
+            polynomial = n.polynomial
+            ((monomial, factor), *rest) = polynomial
+            if rest or len(monomial) != 1 or monomial[0][0] != "s":
+                return None
+            form.append((number.setdefault(monomial[0], len(number)), factor))
+    return tuple(form)
 
 
 def specialise(e: Any, symbols: Sequence[Atom]) -> Any:

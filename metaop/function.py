@@ -38,7 +38,8 @@ from typing import Any
 from .build import cast, full
 from .errors import DTypeError, ShapeError, describe
 from .grad_mode import no_grad
-from .graph import Custom, Node, recording
+from .graph import Custom, Node
+from .recording import recording
 from .var import Var
 
 

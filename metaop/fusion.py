@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import ContextDecorator
@@ -72,6 +71,8 @@ def compare(function: Callable[..., Any], *arguments: Any, rounds: int = 5) -> C
     """
     costs = []
     times: dict[bool, list[float]] = {True: [], False: []}
+    from statistics import median  # not at the start: it imports six modules
+
     saved = config.fuse
     try:
         for fuse in (True, False):
@@ -86,7 +87,7 @@ def compare(function: Callable[..., Any], *arguments: Any, rounds: int = 5) -> C
     finally:
         config.fuse = saved
     for cost, fuse in zip(costs, (True, False)):
-        cost.ms = statistics.median(times[fuse])
+        cost.ms = median(times[fuse])
     return Comparison(*costs)
 
 

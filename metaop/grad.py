@@ -7,10 +7,14 @@ input.  Contributions to one node are added in descending order of creation of t
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import operator
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from typing import Any
 
 from . import dtype as dt
 from .build import (
@@ -30,7 +34,7 @@ from .build import (
     unary,
     where,
 )
-from .errors import DTypeError, StaleValueError, UnreachedGradientWarning, describe, origin
+from .errors import DTypeError, StaleValueError, UnreachedGradientWarning, describe
 from .graph import (
     Custom,
     Elementwise,
@@ -40,18 +44,22 @@ from .graph import (
     RandomBits,
     Reindex,
     ReindexReduce,
+    Shape,
     history_inputs,
     is_projection,
-    recording,
+    numbered,
     toposort,
 )
 from .index import Expr, conjunction, transform
+from .recording import recording
 
-Gradients = tuple[Node | None, ...]
-ElementwiseRule = Callable[..., Gradients]
+Gradients = Sequence[Node | None]
+Side = Callable[..., Node]
+ElementwiseRule = Callable[..., Gradients] | tuple[Side | None, ...]
 
 # ------------------------------------------------------------------------- elementwise operators
-# rule(g, y, a, b, …): g is the gradient of y = op(a, b, …)
+# rule(g, y, a, b, …): g is the gradient of y = op(a, b, …).  A tuple has one rule for each input,
+# of which only those that are asked for are recorded.
 
 
 def _one(rule: Callable[[Node, Node, Node], Node | None]) -> ElementwiseRule:
@@ -116,8 +124,8 @@ def _cast_gradient(g: Node, y: Node, a: Node) -> Gradients:
     return (cast(g, a.dtype) if a.dtype.is_float and y.dtype.is_float else None,)
 
 
-def _where_gradient(g: Node, y: Node, condition: Node, a: Node, b: Node) -> Gradients:
-    return None, where(condition, g), where(condition, full(0, g.shape, g.dtype), g)
+def _else_gradient(g: Node, y: Node, condition: Node, a: Node, b: Node) -> Node:
+    return where(condition, full(0, g.shape, g.dtype), g)
 
 
 # Bernoulli numbers B2, B4, …: the coefficients of trigamma's asymptotic series.
@@ -179,13 +187,13 @@ ELEMENTWISE: dict[str, ElementwiseRule] = {
     "lgamma": _one(lambda g, y, a: mul(g, unary("digamma", a))),
     "digamma": _one(lambda g, y, a: mul(g, trigamma(a))),
     "add": lambda g, y, a, b: (g, g),
-    "sub": lambda g, y, a, b: (g, neg(g)),
-    "mul": lambda g, y, a, b: (mul(g, b), mul(g, a)),
-    "div": lambda g, y, a, b: (div(g, b), neg(div(mul(g, y), b))),
+    "sub": (lambda g, y, a, b: g, lambda g, y, a, b: neg(g)),
+    "mul": (lambda g, y, a, b: mul(g, b), lambda g, y, a, b: mul(g, a)),
+    "div": (lambda g, y, a, b: div(g, b), lambda g, y, a, b: neg(div(mul(g, y), b))),
     "mod": _mod,
     "pow": _pow,
     "atan2": _atan2,
-    "hypot": lambda g, y, a, b: (div(mul(g, a), y), div(mul(g, b), y)),
+    "hypot": (lambda g, y, a, b: div(mul(g, a), y), lambda g, y, a, b: div(mul(g, b), y)),
     "copysign": lambda g, y, a, b: (
         mul(g, mul(unary("sign", a), unary("sign", y))), None
     ),
@@ -194,7 +202,7 @@ ELEMENTWISE: dict[str, ElementwiseRule] = {
     "fmax": _first_wins,
     "fmin": _first_wins,
     "cast": _cast_gradient,
-    "where": _where_gradient,
+    "where": (None, lambda g, y, condition, a, b: where(condition, g), _else_gradient),
 }  # fmt: skip
 # constant almost everywhere, or of no float value
 CONSTANT = (
@@ -205,8 +213,15 @@ CONSTANT = (
 ELEMENTWISE |= dict.fromkeys(CONSTANT, _nothing)
 
 
-def _elementwise(node: Elementwise, g: Node) -> Gradients:
-    return ELEMENTWISE[node.op](g, node, *node.inputs)
+def _elementwise(node: Elementwise, g: Node, wanted: Container[Node]) -> Gradients:
+    rule = ELEMENTWISE[node.op]
+    inputs = node.inputs
+    if isinstance(rule, tuple):
+        return [
+            side(g, node, *inputs) if side is not None and source in wanted else None
+            for side, source in zip(rule, inputs)
+        ]
+    return rule(g, node, *inputs)
 
 
 # --------------------------------------------------------------------------- reindex and its like
@@ -227,8 +242,16 @@ def _renumber_reads(e: Expr, number: dict[int, int]) -> Expr:
     return transform(e, leaf)
 
 
-def _reindex(node: Reindex, g: Node) -> Gradients:
+def _reindex(node: Reindex, g: Node, *_: Any) -> Gradients:
     """Each piece's gradient goes back to where it was read: a masked reindex_reduce(add)."""
+    if len(node.inputs) == 1 and len(node.pieces) == 1 and node.dtype.is_float:
+        (piece,) = node.pieces
+        shape = node.inputs[0].shape
+        signature = _likewise(node, shape)
+        back: Node = ReindexReduce(
+            "add", shape, piece.indices, g, condition=piece.condition, signature=signature
+        )
+        return (back,)
     readers = [k for k in range(len(node.inputs)) if not node.inputs[k].dtype.is_float]
     number = {k: position + 1 for position, k in enumerate(readers)}
     extra = [node.inputs[k] for k in readers]
@@ -256,12 +279,26 @@ def _reindex(node: Reindex, g: Node) -> Gradients:
 def _at_source(node: ReindexReduce, value: Node) -> Node:
     """value[e(i)] for every i of the reduced array: 0 where nothing was written."""
     y = node.inputs[0]
-    return Reindex(
-        y.shape, (Piece(0, node.indices, node.condition),), value, *node.inputs[1:], fill=0
-    )
+    signature = _likewise(node, y.shape)
+    pieces = (Piece(0, node.indices, node.condition),)
+    return Reindex(y.shape, pieces, value, *node.inputs[1:], fill=0, signature=signature)
 
 
-def _reindex_reduce(node: ReindexReduce, g: Node) -> Gradients:
+def _likewise(node: Node, shape: Shape) -> int | None:
+    """The signature of what goes the other way than a node, to this shape.
+
+    Known if the node's is a number: equal nodes have gradients of equal indices and conditions.
+    """
+    number = node.signature
+    return _other_way(number, shape) if type(number) is int else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _other_way(number: int, shape: Shape) -> int:
+    return numbered()
+
+
+def _reindex_reduce(node: ReindexReduce, g: Node, *_: Any) -> Gradients:
     rest = (None,) * (len(node.inputs) - 1)
     if not node.dtype.is_float:
         return (None, *rest)
@@ -358,18 +395,19 @@ _REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
 }
 
 
-def _escape(node: Escape, g: Node) -> Gradients:
+def _escape(node: Escape, g: Node, *_: Any) -> Gradients:
     if node.gradient is None:
         raise DTypeError(f"{node.name} has no gradient (recorded at {node.site})")
     return tuple(node.gradient(node, g))
 
 
+# rule(node, g, wanted): one gradient for each input, None for what is not asked for or has none
 TABLE: dict[type[Node], Callable[..., Gradients]] = {
     Elementwise: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
-    RandomBits: lambda node, g: (None, None),
+    RandomBits: lambda *_: (None, None),
 }
 
 # ---------------------------------------------------------------------------------- the traversal
@@ -402,17 +440,24 @@ def _hooked(node: Node, g: Node) -> Node:
 
 
 def gradients_of(
-    loss: Node, targets: Sequence[Node], gradient: Node | None = None
+    loss: Node,
+    targets: Sequence[Node],
+    gradient: Node | None = None,
+    graph: list[Node] | None = None,
 ) -> list[Node | None]:
-    """d loss / d target for every target; None for one that the loss does not depend on."""
+    """d loss / d target for every target; None for one that the loss does not depend on.
+
+    graph: the nodes through which gradients pass on the way to the targets, if known.
+    """
     wanted = set(targets)
-    graph = toposort([loss], lambda node: node in wanted and node is not loss, history_inputs)
-    calls = _calls(graph)
+    if graph is None:
+        graph = toposort([loss], lambda node: node in wanted and node is not loss, history_inputs)
     depends = _dependent(graph, wanted)
+    calls = _calls(graph)
     start = full(1, loss.shape, loss.dtype) if gradient is None else gradient
     totals: dict[Node, Node] = {loss: start}
     _check_history(loss, wanted)
-    saved = origin.site, recording.scope
+    saved = recording.site, recording.scope
     recording.scope = recording.scope.within("backward")
     try:
         for node in reversed(graph):
@@ -420,17 +465,22 @@ def gradients_of(
             if hooks.registered and g is not None and node in depends:
                 g = totals[node] = _hooked(node, g)
             if calls and type(node) is Custom and node in depends and node not in wanted:
-                origin.site, recording.scope = node.site, node.scope.within("backward")
+                recording.site, recording.scope = node.site, node.scope.within("backward")
                 _spread_call(node, g, calls, depends, totals)
                 continue
             if g is None or node not in depends or (node in wanted and node is not loss):
                 continue
-            origin.site, recording.scope = node.site, node.scope.within("backward")
-            _spread(node, g, depends, totals)
+            recording.site, recording.scope = node.site, node.scope.within("backward")
+            rule = TABLE.get(type(node))
+            if rule is not None and node.inputs:
+                _add_parts(node.inputs, rule(node, g, depends), depends, totals)
     finally:
-        origin.site, recording.scope = saved
-    _check_leaves(graph, [t for t in targets if t not in totals])
-    _check_overwritten([totals[t] for t in targets if t in totals], loss, start)
+        recording.site, recording.scope = saved
+    unreached = [t for t in targets if t not in totals]
+    if unreached:
+        _check_leaves(graph, unreached)
+    if calls or _reads_overwritten(graph):
+        _check_overwritten([totals[t] for t in targets if t in totals], loss, start)
     return [totals.get(target) for target in targets]
 
 
@@ -449,12 +499,12 @@ def _dependent(graph: list[Node], wanted: set[Node]) -> set[Node]:
     """The nodes through which a gradient reaches a target."""
     depends: set[Node] = set()
     for node in graph:
-        if node in wanted or (
-            not node.stop
-            and node.dtype.is_float
-            and any(source in depends for source in history_inputs(node))
-        ):
+        if node in wanted:
             depends.add(node)
+        elif not node.stop and node.dtype.kind == "f":
+            sources = history_inputs(node) if type(node) is Custom else node.inputs
+            if not depends.isdisjoint(sources):
+                depends.add(node)
     return depends
 
 
@@ -469,7 +519,7 @@ class _CallGradients:
 
 def _calls(graph: list[Node]) -> dict[int, _CallGradients]:
     calls: dict[int, _CallGradients] = {}
-    for node in graph:
+    for node in graph if Custom in map(type, graph) else ():
         if type(node) is Custom:
             calls.setdefault(id(node.call), _CallGradients(node))
     return calls
@@ -487,12 +537,6 @@ def _spread_call(
         gathered.given[node.number] = g
     if node is gathered.first and gathered.given:
         _add_parts(node.call.inputs, node.call.gradients(gathered.given), depends, totals)
-
-
-def _spread(node: Node, g: Node, depends: set[Node], totals: dict[Node, Node]) -> None:
-    if not node.inputs or type(node) not in TABLE:
-        return
-    _add_parts(node.inputs, TABLE[type(node)](node, g), depends, totals)
 
 
 def _add_parts(
@@ -514,6 +558,20 @@ def _check_leaves(graph: list[Node], unreached: list[Node]) -> None:
                 f"the loss was recorded with {describe(node)} made at {node.site}, which was "
                 f"overwritten at {node.overwritten}; ask for the gradient before the write"
             )
+
+
+def _reads_overwritten(graph: list[Node]) -> bool:
+    """True if a gradient through these nodes may read a value that was overwritten since."""
+    sources = itertools.chain.from_iterable(map(_inputs, graph))
+    return (
+        Escape in map(type, graph)
+        or any(map(_overwritten, graph))
+        or any(map(_overwritten, sources))
+    )
+
+
+_inputs = operator.attrgetter("inputs")
+_overwritten = operator.attrgetter("overwritten")
 
 
 def _check_overwritten(gradients: list[Node], loss: Node, start: Node) -> None:

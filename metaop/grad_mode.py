@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ContextDecorator
 from typing import Any
 
-from .graph import recording
+from .recording import recording
 
 
 class set_grad_enabled(ContextDecorator):  # noqa: N801 - read as a word in a with statement

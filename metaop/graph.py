@@ -18,24 +18,32 @@ nobody can ask for a gradient through it.
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import struct
 from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from . import dtype as dt
 from .dtype import DType
-from .errors import CompilerBug, Site, user_site
+from .errors import CompilerBug, Site, site_above
 from .extent import Extent
 from .index import TRUE, Expr
+from .recording import OUTSIDE, Scope, recording
 from .storage import Storage
 
 Shape = tuple[int, ...]
 _sequence = itertools.count()
 
 
+def count_of(shape: Iterable[int]) -> int:
+    """The number of elements of a shape, as a plain number."""
+    return math.prod(map(int, shape))
+
+
 def size_of(shape: Iterable[int]) -> int:
-    """The number of elements of a shape."""
+    """The number of elements of a shape, with its origin."""
     size = 1
     for extent in shape:
         size *= extent
@@ -46,7 +54,7 @@ class Node:
     """What all kinds share.
 
     sequence: creation number, a topological order of every graph;
-    signature: what makes two nodes of equal inputs compute the same;
+    signature: what makes two recorded nodes of equal inputs compute the same, see `definition`;
     depth: the longest chain of values that are not computed yet below this one;
     storage: the bytes, once computed; error: why it can never be computed;
     requires_grad: a gradient may be asked for through it; stop: no gradient passes below it;
@@ -63,19 +71,29 @@ class Node:
     depth: int
     requires_grad: bool
 
-    def __init__(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any):
+    def __init_subclass__(cls) -> None:
+        """Every kind records with a copy of the code of its own.
+
+        The interpreter fits code to the class that it sees; if it sees several, to none.
+        """
+        plain: Any = Node._record
+        own = FunctionType(plain.__code__.replace(), plain.__globals__, "_record")
+        cls._record = own  # type: ignore[method-assign]
+
+    def _record(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any) -> None:
+        """Fills all slots; called by the constructor of every kind, and by nothing else."""
+        state = recording.__dict__
         self.sequence = next(_sequence)
         self.shape = shape
         self.dtype = dtype
         self.inputs = inputs
         self.signature = signature
-        self.site: Site = user_site()
+        self.site: Site = state["site"] or state["layer"] or site_above(3)
         self.storage: Storage | None = None
         self.error: BaseException | None = None
         self.overwritten: Site | None = None
         self.dropped: Site | None = None
         self.owner: Any = None
-        state = recording.__dict__
         self.scope: Scope = state["scope"]
         depth = 0
         requires_grad = False
@@ -92,6 +110,14 @@ class Node:
             self.requires_grad = False
             self.stop = True
 
+    def definition(self) -> tuple[Any, ...]:
+        """What makes two nodes of equal inputs compute the same, with all expressions and extents.
+
+        A signature may be a number that stands for this, given by whoever knows the node to be
+        like an earlier one (see `numbered`): that saves hashing expressions again at every step.
+        """
+        return self.signature
+
     @property
     def size(self) -> int:
         """The number of elements."""
@@ -107,63 +133,12 @@ class Node:
         return f"<{self.kind} {self.dtype.short}[{shape}] from {self.site}>"
 
 
-class Scope:
-    """Where in a program nodes are recorded: in the call of which module, in which phase.
-
-    path: of the module, `ResNet.layer1.0.conv1`: the class of the outermost one, then the names of
-    attributes; "" outside of all.  phase: forward, backward or optimizer.  All nodes of a module
-    share one, so that a node stores a reference, found by one look-up.
-    """
-
-    __slots__ = ("path", "phase", "_inner", "_phases")
-
-    def __init__(self, path: str, phase: str, phases: dict[str, Scope]):
-        self.path, self.phase = path, phase
-        self._inner: dict[str, Scope] = {}
-        self._phases = phases
-        phases[phase] = self
-
-    def inner(self, name: str) -> Scope:
-        """The scope of a module that this one's calls by that name."""
-        found = self._inner.get(name)
-        if found is None:
-            path = f"{self.path}.{name}" if self.path else name
-            found = self._inner.setdefault(name, Scope(path, self.phase, {}))
-        return found
-
-    def within(self, phase: str) -> Scope:
-        """The scope of the same module in another phase."""
-        found = self._phases.get(phase)
-        return Scope(self.path, phase, self._phases) if found is None else found
+_numbers = itertools.count(1)
 
 
-OUTSIDE = Scope("", "forward", {})
-
-
-class _Recording:
-    """How new nodes are recorded; per thread, see `metaop.grad_mode`.
-
-    scope, module: of what is recorded now; trace: the trace of `mo.jit` that sees what this thread
-    does.
-    """
-
-    def __init__(self) -> None:
-        self.grad = True
-        self.scope = OUTSIDE
-        self.module: Any = None
-        self.trace: Any = None
-
-
-def _make_recording() -> Any:
-    import threading
-
-    class Recording(threading.local, _Recording):
-        pass
-
-    return Recording()
-
-
-recording: Any = _make_recording()
+def numbered() -> int:
+    """A signature for all nodes of one definition, to be kept in a memo by whoever makes them."""
+    return next(_numbers)
 
 
 class Buffer(Node):
@@ -173,7 +148,7 @@ class Buffer(Node):
     kind = "buffer"
 
     def __init__(self, storage: Storage, shape: Shape, dtype: DType):
-        super().__init__(shape, dtype, (), ("buffer",))
+        self._record(shape, dtype, (), ("buffer",))
         self.storage = storage
         self.depth = 0
 
@@ -222,7 +197,7 @@ class Scalar(Node):
         value = self.value
         self.literal = dtype is dt.bool_ or (value in LITERALS and _sign_is_plain(value))
         signature = ("literal", value, dtype.name) if self.literal else ("scalar",)
-        super().__init__((), dtype, (), signature)
+        self._record((), dtype, (), signature)
         self.depth = 0
 
 
@@ -239,7 +214,7 @@ class IndexOf(Node):
 
     def __init__(self, shape: Shape, axis: int):
         self.axis = axis
-        super().__init__(shape, dt.int64, (), ("index", axis))
+        self._record(shape, dt.int64, (), ("index", axis, shape))
 
 
 class RandomBits(Node):
@@ -253,7 +228,7 @@ class RandomBits(Node):
     kind = "random_bits"
 
     def __init__(self, shape: Shape, key: Node, call: Node):
-        super().__init__(shape, dt.uint32, (key, call), ("random_bits",))
+        self._record(shape, dt.uint32, (key, call), ("random_bits", shape))
 
 
 def _same(*dtypes: DType) -> DType:
@@ -311,7 +286,9 @@ def _table() -> dict[str, Operator]:
 
 
 OPERATORS = _table()
+_PREDICATES = frozenset(name for name, own in OPERATORS.items() if own.result is _bool)
 CONVERSIONS = ("cast", "bitcast")
+_OPERATIONS: dict[tuple[str, DType], int] = {}  # the signatures of elementwise operations
 
 
 class Elementwise(Node):
@@ -322,10 +299,16 @@ class Elementwise(Node):
 
     def __init__(self, op: str, *inputs: Node, dtype: DType | None = None):
         self.op = op
-        shape = inputs[0].shape
         if dtype is None:
-            dtype = inputs[-1].dtype if OPERATORS[op].result is _same else dt.bool_
-        super().__init__(shape, dtype, inputs, (op, dtype.name))
+            dtype = dt.bool_ if op in _PREDICATES else inputs[-1].dtype
+        number = _OPERATIONS.get((op, dtype))
+        if number is None:
+            number = _OPERATIONS.setdefault((op, dtype), numbered())
+        self._record(inputs[0].shape, dtype, inputs, number)
+
+    def definition(self) -> tuple[Any, ...]:
+        """As `Node.definition`."""
+        return (self.op, self.dtype.name)
 
     def check(self) -> None:
         """Raises CompilerBug unless the inputs fit the operator."""
@@ -382,12 +365,19 @@ class Reindex(Node):
         pieces: tuple[Piece, ...],
         *inputs: Node,
         fill: bool | int | float = 0,
+        signature: int | None = None,
     ):
+        self.shape = shape
         self.pieces = pieces
         self.fill = fill
+        known = self.definition() if signature is None else signature
+        self._record(shape, inputs[pieces[0].source].dtype, inputs, known)
+
+    def definition(self) -> tuple[Any, ...]:
+        """As `Node.definition`."""
+        fill = self.fill
         text = "0" if type(fill) is int and fill == 0 else repr(fill)
-        signature = ("reindex", shape, pieces, text)
-        super().__init__(shape, inputs[pieces[0].source].dtype, inputs, signature)
+        return ("reindex", self.shape, self.pieces, text)
 
     def check(self) -> None:
         """Raises CompilerBug unless every piece indexes its source with its rank."""
@@ -431,10 +421,16 @@ class ReindexReduce(Node):
         *inputs: Node,
         condition: Expr = TRUE,
         ties: str = "share",
+        signature: int | None = None,
     ):
+        self.shape = shape
         self.op, self.indices, self.condition, self.ties = op, indices, condition, ties
-        signature = ("reindex_reduce", op, shape, indices, condition)
-        super().__init__(shape, inputs[0].dtype, inputs, signature)
+        known = self.definition() if signature is None else signature
+        self._record(shape, inputs[0].dtype, inputs, known)
+
+    def definition(self) -> tuple[Any, ...]:
+        """As `Node.definition`."""
+        return ("reindex_reduce", self.op, self.shape, self.indices, self.condition)
 
     def check(self) -> None:
         """Raises CompilerBug unless the write index has the rank of the result."""
@@ -465,7 +461,7 @@ class Escape(Node):
     ):
         self.name, self.call, self.gradient, self.key = name, call, gradient, key
         identity = id(call) if key is None else key
-        super().__init__(shape, dtype, inputs, ("escape", name, dtype.name, identity))
+        self._record(shape, dtype, inputs, ("escape", name, dtype.name, identity, shape))
 
 
 def toposort(
@@ -500,29 +496,24 @@ def pending(roots: Iterable[Node]) -> list[Node]:
     A leaf stands before its first user, so that the order does not tell when it was made: the
     first step of a training is the same graph as the second.
     """
-    seen = set(roots)
+    wanted = set(roots)
+    seen = {node for node in wanted if node.storage is None}
     stack = list(seen)
     while stack:
-        node = stack.pop()
-        if node.storage is None:
-            for source in node.inputs:
-                if source not in seen:
-                    seen.add(source)
-                    stack.append(source)
+        for source in stack.pop().inputs:
+            if source not in seen and source.storage is None:
+                seen.add(source)
+                stack.append(source)
     placed: set[Node] = set()
     ordered: list[Node] = []
-    computed: list[Node] = []
     for node in sorted(seen, key=_by_sequence):
-        if node.storage is not None:
-            computed.append(node)
-            continue
         for source in node.inputs:
             if source.storage is not None and source not in placed:
                 placed.add(source)
                 ordered.append(source)
         ordered.append(node)
-    if len(ordered) < len(seen):  # computed roots
-        ordered += [n for n in computed if n not in placed]
+    if not wanted <= seen:  # computed roots
+        ordered += sorted(wanted - seen - placed, key=_by_sequence)
     return ordered
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 INSTEAD = {
@@ -39,5 +38,7 @@ def hint_for(owner: str, name: str, known: Iterable[str]) -> str:
             if " " not in INSTEAD[name]
             else f"{text}: {INSTEAD[name]}"
         )
+    import difflib  # not at the start of every program
+
     close = difflib.get_close_matches(name, [k for k in known if not k.startswith("_")], 3, 0.7)
     return f"{text}; did you mean {', '.join(close)}?" if close else text

@@ -9,7 +9,8 @@ from typing import Any
 
 from .errors import DTypeError, JitError, ShapeError, describe
 from .grad import hooks
-from .graph import Node, recording
+from .graph import Node
+from .recording import recording
 from .var import Var
 
 _numbers = itertools.count(1)

@@ -19,9 +19,10 @@ from . import life
 from .build import times
 from .compiler.boundary import Boundary
 from .elementwise import square, subtract
-from .graph import Elementwise, Node, recording
+from .graph import Elementwise, Node
 from .indexing import take_along_axis
 from .jitted import Jitted
+from .recording import recording
 from .reduction import logsumexp, mean
 from .stages import STAGES, Stages, Step
 from .var import Var, grad

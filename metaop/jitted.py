@@ -31,7 +31,8 @@ from .config import config
 from .dtype import DType, as_dtype
 from .errors import CompilerBug, JitError, describe
 from .grad import hooks
-from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending, recording
+from .graph import Buffer, Custom, Node, Scalar, clone, computed, pending
+from .recording import recording
 from .storage import Storage
 from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
@@ -51,9 +52,12 @@ class ArrayInput:
     requires_grad = False
 
     def __init__(self, array: np.ndarray, dtype: DType):
-        self.array = np.require(array, dtype.storage, ["C", "A"])
-        self.address: int = self.array.ctypes.data
-        self.nbytes = self.array.nbytes
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned and array.dtype == dtype.storage):
+            array = np.require(array, dtype.storage, ["C", "A"])
+        self.array = array
+        self.address: int = array.__array_interface__["data"][0]
+        self.nbytes = array.nbytes
 
     @property
     def _node(self) -> ArrayInput:
@@ -89,6 +93,10 @@ class Arguments:
         if kind is float:
             self.inputs.append(value)
             return float
+        if kind is np.ndarray:
+            dtype = as_dtype(value.dtype)
+            self.inputs.append(ArrayInput(value, dtype))
+            return (kind, value.shape, dtype)
         if isinstance(value, np.ndarray | np.generic):
             dtype = as_dtype(value.dtype)
             self.inputs.append(ArrayInput(np.asarray(value), dtype))

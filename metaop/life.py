@@ -9,6 +9,7 @@ leaves every Var as it was.
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +32,8 @@ from .graph import (
     _sequence,
     history_inputs,
     pending,
-    recording,
 )
+from .recording import recording
 from .storage import Storage, pool
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Write:
 _writes: list[Write] = []
 _live: dict[int, weakref.ref[Var]] = {}
 _gradients: list[weakref.ref[Var]] = []
+_reference = weakref.ref
+_error = operator.attrgetter("error")
 _swept = 1000
 _lock = threading.RLock()
 
@@ -98,10 +101,11 @@ _transactions = _Transactions()
 def register(var: Var) -> None:
     """Notes a Var whose value is pending."""
     global _swept
-    if recording.trace is not None:
-        recording.trace.born.append(weakref.ref(var))
+    trace = recording.trace
+    if trace is not None:
+        trace.born.append(weakref.ref(var))
         return
-    _live[id(var)] = weakref.ref(var)
+    _live[id(var)] = _reference(var)
     if len(_live) > _swept:
         for key, reference in list(_live.items()):
             held = reference()
@@ -414,8 +418,10 @@ def _gradients_with(asked: list[Node]) -> list[Node]:
 def _runnable(wanted: Iterable[Node]) -> tuple[list[Node], list[Node], BaseException | None]:
     """The distinct pending ones of the wanted nodes that do not depend on a failed one, what they
     are computed from, and an error that was met."""
-    distinct = list(dict.fromkeys(n for n in wanted if n.storage is None))
+    distinct = list(dict.fromkeys([n for n in wanted if n.storage is None]))
     graph = pending(distinct)
+    if not any(map(_error, graph)):
+        return distinct, graph, None
     error = None
     for node in graph:
         if node.error is None and node.storage is None:
@@ -548,6 +554,11 @@ def _forget_history(nodes: list[Node]) -> None:
     Nor can it where the history of all inputs was dropped: `total += loss` and running statistics
     do not hold on to the steps that they come from.
     """
+    if not any(node.requires_grad and not node.stop for node in nodes):
+        for node in nodes:
+            if node.storage is not None and node.inputs:
+                _become_value(node)
+        return
     leads: dict[Node, bool] = {}
     for node in nodes:
         if node.requires_grad and not node.stop:
@@ -561,13 +572,18 @@ def _forget_history(nodes: list[Node]) -> None:
         else:
             leads[node] = node.requires_grad
         if node.storage is not None and node.inputs and not (leads[node] and not node.stop):
-            node.inputs = ()
-            if type(node) is Custom:
-                node.call = None
-            node.signature = VALUE
-            node.site = shared_site(node.site)
-            if node.dropped is None and not node.stop and node.dtype.is_float:
-                node.dropped = COMPUTED
+            _become_value(node)
+
+
+def _become_value(node: Node) -> None:
+    """Forgets how a computed node was made."""
+    node.inputs = ()
+    if type(node) is Custom:
+        node.call = None
+    node.signature = VALUE
+    node.site = shared_site(node.site)
+    if node.dropped is None and not node.stop and node.dtype.kind == "f":
+        node.dropped = COMPUTED
 
 
 def _leads_to_leaf(node: Node) -> bool:
@@ -778,7 +794,7 @@ def _end_of_part(graph: list[Node], last: list[int], first: int) -> int:
     best = min(
         range(first + PART_NODES // 2, limit),
         key=lambda k: (
-            totals[k - first], graph[k].storage is None, str(graph[k].signature), -k
+            totals[k - first], graph[k].storage is None, str(graph[k].definition()), -k
         ),
     )  # fmt: skip
     return best + 1

@@ -101,9 +101,14 @@ METHODS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+_ORDINARY = frozenset((Var, float, int, bool))  # operands that every operator takes
+
+
 def _binary_operator(function: Callable[..., Any], swap: bool) -> Callable[..., Any]:
     def operator(self: Var, other: Any) -> Any:
-        if isinstance(other, notation.Indexed) or other is None or isinstance(other, str):
+        if type(other) not in _ORDINARY and (
+            isinstance(other, notation.Indexed) or other is None or isinstance(other, str)
+        ):
             return NotImplemented
         return function(other, self) if swap else function(self, other)
 

@@ -15,7 +15,7 @@ from .build import broadcast_shapes, cast, normal_axes
 from .dtype import promote_all
 from .errors import ShapeError, describe
 from .extent import keep_origin, slice_indices
-from .graph import Node, Piece, Reindex, Shape, size_of
+from .graph import Node, Piece, Reindex, Shape, count_of, size_of
 from .index import TRUE, Expr, conjunction
 from .var import Var, node_of
 
@@ -40,7 +40,7 @@ def shape_of(shape: Any) -> Shape:
     if len(shape) == 1 and isinstance(shape[0], list | tuple | np.ndarray):
         shape = shape[0]
     try:
-        extents = tuple(keep_origin(n) for n in shape)
+        extents = tuple([n if type(n) is int else keep_origin(n) for n in shape])
     except TypeError:
         raise ShapeError(f"a shape is a tuple of integers, not {tuple(shape)!r}") from None
     return extents
@@ -73,22 +73,26 @@ def reshape(x: Any, *shape: Any, copy: bool | None = None) -> Var:
     copy: accepted and without meaning, values never change.
     """
     node = node_of(x)
-    target = list(shape_of(shape))
-    if target.count(-1) > 1 or any(n < -1 for n in target):
-        raise ShapeError(f"reshape(x, shape): bad shape {tuple(target)}")
-    if -1 in target:
-        rest = size_of(n for n in target if n != -1)
-        if rest == 0 or node.size % rest:
-            raise ShapeError(
-                f"reshape(x, shape): cannot reshape {describe(node)} to {tuple(target)}"
-            )
-        target[target.index(-1)] = node.size // rest
-    if size_of(target) != node.size:
+    target = shape_of(shape)
+    if min(target, default=0) < 0:
+        target = _completed(node, target)
+    if count_of(target) != count_of(node.shape):
         raise ShapeError(
             f"reshape(x, shape): sizes must agree, x is {describe(node)} with {node.size} "
-            f"elements, shape {tuple(target)} has {size_of(target)}"
+            f"elements, shape {target} has {size_of(target)}"
         )
-    return Var._of(_new(build.reshape(node, tuple(target)), node))
+    return Var._of(_new(build.reshape(node, target), node))
+
+
+def _completed(node: Node, target: Shape) -> Shape:
+    """A target of a reshape with the extent that is written as -1."""
+    if target.count(-1) > 1 or min(target) < -1:
+        raise ShapeError(f"reshape(x, shape): bad shape {target}")
+    rest = size_of([n for n in target if n != -1])
+    if rest == 0 or node.size % rest:
+        raise ShapeError(f"reshape(x, shape): cannot reshape {describe(node)} to {target}")
+    missing = node.size // rest
+    return tuple([missing if n == -1 else n for n in target])
 
 
 def _new(result: Node, source: Node) -> Node:

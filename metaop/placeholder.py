@@ -9,8 +9,9 @@ from typing import Any
 from . import life
 from .compiler.rewrite import rebuild
 from .dtype import DType
-from .errors import JitError, origin
-from .graph import Custom, Node, Scalar, Shape, _sequence, recording, toposort
+from .errors import JitError
+from .graph import Custom, Node, Scalar, Shape, _sequence, toposort
+from .recording import recording
 from .var import Var, node_of
 
 
@@ -21,7 +22,7 @@ class Placeholder(Node):
     kind = "placeholder"
 
     def __init__(self, shape: Shape, dtype: DType, where: str):
-        super().__init__(shape, dtype, (), ("placeholder",))
+        self._record(shape, dtype, (), ("placeholder",))
         self.depth = 0
         # so that a write to a Var of the function's own keeps its history
         self.requires_grad = recording.grad and dtype.is_float
@@ -178,13 +179,13 @@ def substitute(outputs: Sequence[Node], replace: dict[Node, Node]) -> list[Node]
     """The outputs with some nodes replaced by others; what depends on none of them is kept."""
     new = dict(replace)
     calls: dict[int, MovedCall] = {}
-    saved = origin.site
+    saved = recording.site
     try:
         for node in toposort(outputs, lambda n: n in replace, all_inputs):
             if node in new:
                 continue
             if any(new[source] is not source for source in all_inputs(node)):
-                origin.site = node.site
+                recording.site = node.site
                 if type(node) is Custom and node.call is not None:
                     call = calls.setdefault(id(node.call), MovedCall(node.call, new))
                     new[node] = Custom(new[node.inputs[0]], call, node.number)
@@ -194,7 +195,7 @@ def substitute(outputs: Sequence[Node], replace: dict[Node, Node]) -> list[Node]
             else:
                 new[node] = node
     finally:
-        origin.site = saved
+        recording.site = saved
     return [new[node] for node in outputs]
 
 

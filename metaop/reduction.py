@@ -16,7 +16,7 @@ from . import elementwise as el
 from .build import cast, expand, full, linear_position, normal_axes, reduce, reshape, where
 from .dtype import DType, as_dtype, floating
 from .errors import DTypeError, ShapeError, describe
-from .graph import Elementwise, IndexOf, Node, Piece, Reindex, identity_of, size_of
+from .graph import Elementwise, IndexOf, Node, Piece, Reindex, count_of, identity_of, size_of
 from .index import Expr
 from .var import Var, node_of
 
@@ -28,6 +28,8 @@ def _with_aliases(function: Callable[..., Var]) -> Callable[..., Var]:
 
     @functools.wraps(function)
     def wrapped(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Var:
+        if not options:
+            return function(x, axis, keepdims)
         for alias in ("dim", "dims"):
             if alias in options:
                 axis = options.pop(alias)
@@ -105,7 +107,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     node = node_of(x)
     dtype = floating(node.dtype)
     axes = normal_axes(axis, len(node.shape), "mean")
-    count = size_of(node.shape[k] for k in axes)
+    count = count_of([node.shape[k] for k in axes])
     total = reduce("add", cast(node, dtype.compute), axes)
     result = Elementwise("div", total, full(float(count), total.shape, total.dtype))
     return _finish(cast(result, dtype), axes, keepdims)
@@ -134,7 +136,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0)
     wide, dtype = _wide(x)
     axes = normal_axes(axis, wide.ndim, "var")
     centred = el.square(el.subtract(wide, mean(wide, axes, True)))
-    count = size_of(wide.shape[k] for k in axes)
+    count = count_of([wide.shape[k] for k in axes])
     total = sum(centred, axes, keepdims)
     return _narrow(el.divide(total, float(builtins.max(count - correction, 0))), dtype)
 

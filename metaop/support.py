@@ -4,15 +4,15 @@ Modules tell a trace of `mo.jit` what they hold, by being `Watched`; optimisers 
 in `Cells` and `Counters`, so that a replay reads the learning rate of its time.
 """
 
-from .errors import Site, is_own, origin, user_site
+from .errors import Site, is_own, user_site
 from .extent import plain
-from .graph import recording
 from .life import in_transaction
 from .operations import flops_by_span, moment
+from .recording import recording
 from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
     "Cells", "Counters", "Site", "Watched", "changes", "flops_by_span", "in_transaction", "is_own",
-    "moment", "origin", "outside", "plain", "recording", "user_site",
+    "moment", "outside", "plain", "recording", "user_site",
 ]  # fmt: skip

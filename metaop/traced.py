@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import JitError, user_site
-from .graph import LITERALS, recording
+from .graph import LITERALS
+from .recording import recording
 
 if TYPE_CHECKING:
     from .tracing import Trace

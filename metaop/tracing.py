@@ -13,7 +13,6 @@ which they arose, computes the numbers, and gathers the nodes of the Vars that t
 from __future__ import annotations
 
 import operator
-import os
 import re
 import sys
 import threading
@@ -24,8 +23,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import life
-from .errors import JitError, describe, is_own, user_site
-from .graph import LITERALS, Buffer, Node, _sequence, recording
+from .errors import JitError, describe, is_library, user_site
+from .graph import LITERALS, Buffer, Node, _sequence
+from .recording import recording
 from .traced import Cells, TracedNumber, changes
 from .var import Var
 
@@ -33,7 +33,6 @@ UNREAD = object()
 TABLES = ("_parameters", "_buffers", "_modules")
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 DEEPEST = 3  # of plain objects, and of functions called by functions, that are looked into
-STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 DEAD_DEPTH = 1 << 60  # makes `life.bound` look at a node that is computed from a dead one
 
 _node_slot: Any = Var.__dict__["_node"]
@@ -361,7 +360,7 @@ class Trace:
 
     def guard_function(self, function: types.FunctionType, depth: int = 0) -> None:
         """Guards on the globals and closure cells that a function of the user's names."""
-        if id(function) in self._functions or _is_library(function.__code__.co_filename):
+        if id(function) in self._functions or is_library(function.__code__.co_filename):
             return
         self._functions.add(id(function))
         self.name_for(function)
@@ -384,7 +383,7 @@ class Trace:
                 value = space[name]
                 self.guard_value(f"{table}[{name!r}]", value, prefix + name, depth)
                 file = getattr(value, "__file__", None)
-                if isinstance(value, types.ModuleType) and file and not _is_library(file):
+                if isinstance(value, types.ModuleType) and file and not is_library(file):
                     self._guard_names(vars(value), names, f"{prefix}{name}.", depth + 1)
 
     def guard_entry(self, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -473,23 +472,13 @@ def _is_plain(value: Any) -> bool:
         return True
     module = sys.modules.get(type(value).__module__)
     file = getattr(module, "__file__", None) if module is not None else None
-    return type(value).__module__ == "__main__" or (file is not None and not _is_library(file))
+    return type(value).__module__ == "__main__" or (file is not None and not is_library(file))
 
 
 def _slots_of(value: Any) -> list[str]:
     """The attributes of an object that have slots and are set."""
     names = [n for base in type(value).__mro__ for n in vars(base).get("__slots__", ())]
     return [n for n in names if not n.startswith("__") and hasattr(value, n)]
-
-
-def _is_library(filename: str) -> bool:
-    """True for code that a user does not change while a program runs."""
-    return (
-        filename.startswith(STANDARD_LIBRARY)
-        or is_own(filename)
-        or "site-packages" in filename
-        or "dist-packages" in filename
-    )
 
 
 def _global_names(code: types.CodeType) -> list[str]:

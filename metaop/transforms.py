@@ -19,8 +19,9 @@ from .batching import vmap
 from .build import full
 from .errors import DTypeError, ShapeError, UnreachedGradientWarning, describe
 from .grad import gradients_of
-from .graph import Custom, Elementwise, IndexOf, Node, _sequence, recording, toposort
+from .graph import Custom, Elementwise, IndexOf, Node, _sequence, toposort
 from .placeholder import as_var, leaves_of, rebuilt, substitute
+from .recording import recording
 from .var import Var, grad
 
 Function = Callable[..., Any]

@@ -27,15 +27,16 @@ from .graph import (
     Scalar,
     Shape,
     history_inputs,
-    recording,
     size_of,
     toposort,
 )
 from .hints import hint_for
 from .index import Index
+from .recording import recording
 from .storage import Storage, pool
 from .traced import TracedNumber, scalar_value
 
+_new_var = object.__new__
 SHOWN = 1000  # elements beyond which NumPy's printing abbreviates
 
 
@@ -67,7 +68,7 @@ class Var:
     @staticmethod
     def _of(node: Node) -> Var:
         """A Var bound to a node just recorded."""
-        var = Var.__new__(Var)
+        var = _new_var(Var)
         var._node = node
         var._is_leaf = False
         var._grad = None
@@ -367,7 +368,7 @@ class Var:
         owners = [(n, n.owner()) for n in graph if n.owner is not None and n.requires_grad]
         leaves = [(node, var) for node, var in owners if var is not None]
         with life.not_recording_gradients():
-            found = gradients_of(self._node, [node for node, _ in leaves], start)
+            found = gradients_of(self._node, [node for node, _ in leaves], start, graph)
             reached = [(var, g) for (_, var), g in zip(leaves, found) if g is not None]
             grads = [
                 g if var._grad is None else Elementwise("add", var._grad._node, g)
@@ -558,8 +559,9 @@ def history_of(loss: Var, targets: set[Node], operation: str) -> list[Node]:
         return node.stop or not node.requires_grad or node in targets
 
     graph = toposort([loss._node], is_end, history_inputs)
+    in_trace = recording.trace is not None
     for node in graph:
-        if recording.trace is not None and _leads_outside(node, targets):
+        if in_trace and _leads_outside(node, targets):
             raise JitError(
                 f"{operation} in a trace of {recording.trace.name}: the loss depends on "
                 f"{describe(node)} made at {node.site}, which has a history outside the trace; "
@@ -607,11 +609,15 @@ def grad(loss: Var, vs: Any, grad_outputs: Any = None, retain_graph: bool = True
         raise_no_history(loss, "grad(loss, vs)")
     site = user_site()
     graph = history_of(loss, wanted, "grad(loss, vs)")
+    nodes = [v._node for v in targets]
+    # the history leads to all that require a gradient, but not to others that are asked for
+    is_whole = loss._node not in wanted and all(node.requires_grad for node in nodes)
+    way = graph if is_whole else None
     if retain_graph:
-        found = gradients_of(loss._node, [v._node for v in targets], start)
+        found = gradients_of(loss._node, nodes, start, way)
     else:
         with life.not_recording_gradients():
-            found = gradients_of(loss._node, [v._node for v in targets], start)
+            found = gradients_of(loss._node, nodes, start, way)
         life.drop_history(graph, site)
     missed = [v for v, g in zip(targets, found) if g is None]
     if missed:

@@ -374,7 +374,7 @@ def _move(running: Var | None, batch: Var, momentum: float | Var) -> None:
         return
     with mo.uninterrupted(), mo.no_grad():
         value = (1 - momentum) * running + momentum * batch.detach().reshape(running.shape)
-        running.assign(value.astype(running.dtype))
+        running.assign(value)
 
 
 def layer_norm(

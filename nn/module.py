@@ -166,18 +166,22 @@ class Module:
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """All that a layer of metaop's own records has one site, which is looked for once."""
-        if support.origin.layer is not None or not self._is_layer or self.__dict__.get("_modules"):
-            return self.forward(*args, **kwargs)
-        if "forward" in self.__dict__:
+        recording, own = support.recording, self.__dict__
+        if (
+            recording.layer is not None
+            or not self._is_layer
+            or own.get("_modules")
+            or "forward" in own
+        ):
             return self.forward(*args, **kwargs)
         site = support.user_site()
         if support.is_own(site.filename):  # no user's frame: the line that made the layer
             site = _made.get(self, site)
-        support.origin.layer = site
+        recording.layer = site
         try:
             return self.forward(*args, **kwargs)
         finally:
-            support.origin.layer = None
+            recording.layer = None
 
     # --- attributes -------------------------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metaop import build, extent
 from metaop.extent import evaluate as size
 from metaop.extent import map_extents, recording_guards, standard_hint, symbol
 from metaop.index import (
@@ -139,3 +141,26 @@ def test_equal_numbers_are_not_the_same_extent() -> None:
     e = simplify(("sub", ("floordiv", i, same), ("floordiv", i, 64)), (same * 64, 64))
     assert e != 0
     assert simplify(("eq", ("add", i, 0), j), (same, 64)) == ("eq", i, j)
+
+
+def test_a_reshape_found_quickly_is_that_of_the_general_rule() -> None:
+    """Merged, split and new axes, dynamic or not, behind axes that stay."""
+    rng = random.Random(0)
+    for _ in range(300):
+        source = tuple(
+            extent.fresh(n) if k < 2 and rng.random() < 0.5 else n
+            for k, n in enumerate(rng.choices((1, 2, 3, 4, 6, 8), k=rng.randint(1, 4)))
+        )
+        target = list(source)
+        for _ in range(rng.randint(1, 3)):
+            k = rng.randrange(len(target))
+            if rng.random() < 0.4 and k + 1 < len(target):
+                target[k : k + 2] = [target[k] * target[k + 1]]
+            elif rng.random() < 0.6:
+                target.insert(k, 1)
+            elif type(target[k]) is int and target[k] % 2 == 0:
+                target[k : k + 1] = [2, target[k] // 2]
+        quick, _ = build._reshape_pieces(source, tuple(target))
+        general, symbols = extent.generalise(source, tuple(target))
+        pieces, _ = build._general_reshape(*general)
+        assert quick == extent.specialise(pieces, symbols), (source, target)

@@ -22,7 +22,7 @@ def share(graph: Graph) -> Graph:
         if isinstance(node, Escape):
             return node
         ties = node.ties if isinstance(node, ReindexReduce) else ""
-        key = (node.signature, ties, node.shape, node.dtype, node.inputs)
+        key = (node.definition(), ties, node.shape, node.dtype, node.inputs)
         return known.setdefault(key, node)
 
     return map_graph(graph, first_of_its_kind)

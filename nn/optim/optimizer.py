@@ -163,17 +163,18 @@ class Optimizer:
         parameters and state as they were.
         """
         moved = list(self._gradients(loss))
-        scope = support.recording.scope
+        recording = support.recording
+        scope = recording.scope
         own = support.is_own(type(self).update.__code__.co_filename)
         with mo.uninterrupted(), mo.no_grad():
-            layer = support.origin.layer
+            layer = recording.layer
             if own and layer is None:
-                support.origin.layer = support.user_site()  # once for all parameters
-            support.recording.scope = scope.within("optimizer")
+                recording.layer = support.user_site()  # once for all parameters
+            recording.scope = scope.within("optimizer")
             try:
                 self._move(moved)
             finally:
-                support.origin.layer, support.recording.scope = layer, scope
+                recording.layer, recording.scope = layer, scope
         mo.sync()
 
     def _move(self, moved: list[tuple[Var, Var, Group]]) -> None:
@@ -182,7 +183,8 @@ class Optimizer:
         writes: list[tuple[Var, Var]] = []
         for parameter, gradient, group in moved:
             state = self._state_of(parameter, group)
-            coming = {**_read(state), "step": state["step"] + 1}
+            coming = dict(_read(state))
+            coming["step"] += 1
             value, new_state = self.update(parameter, gradient, coming, values[id(group)])
             writes.append((parameter, value))
             writes += [(state[name], new) for name, new in new_state.items()]

@@ -55,7 +55,7 @@ class SGD(Optimizer):
         if not momentum:
             return parameter - lr * gradient, {}
         dampened = group["dampening"] and state["step"] > 1
-        share = 1 - group["dampening"] if dampened else 1
-        buffer = momentum * state["momentum_buffer"] + share * gradient
+        share = (1 - group["dampening"]) * gradient if dampened else gradient
+        buffer = momentum * state["momentum_buffer"] + share
         direction = gradient + momentum * buffer if group["nesterov"] else buffer
         return parameter - lr * direction, {"momentum_buffer": buffer}

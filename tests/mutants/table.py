@@ -63,8 +63,8 @@ MUTANTS = [
     Mutant(
         "share: a key without the fill",
         "metaop/graph.py",
-        'signature = ("reindex", shape, pieces, text)',
-        'signature = ("reindex", shape, pieces)',
+        'return ("reindex", self.shape, self.pieces, text)',
+        'return ("reindex", self.shape, self.pieces)',
         f"{COMPILER}/test_program.py -k share_a_key",
     ),
     Mutant(
