@@ -23,7 +23,7 @@ from . import machine
 KERNEL_SOURCES = (
     "compiler/codegen.py", "compiler/emit_llvm.py", "compiler/llvm_ops.py", "compiler/loops.py",
     "compiler/machine.py", "compiler/vecmath.py", "config.py", "dtype.py", "errors.py",
-    "extent.py", "graph.py", "index.py", "storage.py",
+    "extent.py", "graph.py", "index.py", "recording.py", "storage.py",
 )  # fmt: skip
 
 

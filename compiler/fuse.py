@@ -174,7 +174,8 @@ def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
         )
         footprint[node] = _footprint(node, footprint, stored)
         if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
-            if hint(node.size) <= footprint[node]:
+            spread = hint(node.size) > footprint[node]
+            if not spread or chain[node] > 2 * LONGEST_CHAIN:
                 stored.add(node)
                 chain[node] = 0
                 footprint[node] = hint(node.size)

@@ -27,7 +27,8 @@ def verify_grouped(fused: Fused, grouped: Grouped) -> None:
         else:
             reads, writes = tree.reads, tree.writes
         for buffer in reads:
-            if buffer.role in ("out", "tmp") and buffer not in written and buffer not in writes:
+            made = buffer.role in ("out", "tmp") and buffer.size  # nothing writes an empty one
+            if made and buffer not in written and buffer not in writes:
                 raise CompilerBug(f"group: {buffer.name} is read before it is written:\n{tree!r}")
         for buffer in writes:
             if buffer.role == "in":
@@ -66,7 +67,8 @@ def _phases(program: Program) -> Iterator[tuple[set[int], set[int], list[str]]]:
     """Slots read, slots written and names of launches of each phase; a callback is one."""
     for segment in program.segments:
         if isinstance(segment, HostCall):
-            yield {slot for slot, _, _ in segment.inputs}, {segment.output[0]}, ["callback"]
+            read = {slot for slot, _, shape in segment.inputs if 0 not in shape}
+            yield read, {segment.output[0]}, ["callback"]
             continue
         for phase in segment:
             yield _phase(phase)

@@ -203,7 +203,7 @@ def training_step(target: Any, outputs: list[Var]) -> list[Var]:
         loss = _drawn_loss(loss)
     named = list(target.named_parameters()) if hasattr(target, "named_parameters") else []
     if not named:
-        raise TypeError("dump(train=True): the target has no named_parameters() to train")
+        raise TypeError("dump(train=True): the target has no parameters() to train")
     gradients = grad(loss, [parameter for _, parameter in named], retain_graph=False)
     scope = recording.scope
     steps = []

@@ -216,7 +216,7 @@ def test_the_table_names_every_array_function() -> None:
     """A function that is exported is compared here, or named with the test that has it."""
     elsewhere = set(
         """
-        compare debug_nans dynamic jit no_fuse profile
+        compare debug_nans dynamic jit no_fuse print_graph profile
         stop_fuse cond scan while_loop vmap vjp jvp jacobian
         hessian hvp value_and_grad gradcheck checkpoint kernel numpy_code take_along_dim
         msort chain_matmul matvec vecmat broadcast_shapes ascontiguousarray Axis DType

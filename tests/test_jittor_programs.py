@@ -42,7 +42,8 @@ def test_its_gradient_and_its_one_kernel() -> None:
     a, b = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 5))
     x = mo.array(a, requires_grad=True)
     same(mo.grad(matmul(x, mo.array(b)).sum(), x), np.ones((3, 5)) @ b.T)
-    assert len(mo.explain(matmul(mo.array(a).sync(), mo.array(b).sync())).kernels) == 1
+    found = mo.explain(matmul(mo.array(a).sync(), mo.array(b).sync())).kernels
+    assert len([kernel for kernel in found if kernel.nodes]) == 1  # others only pack an operand
 
 
 # ------------------------------------------------------------------------------------ convolution

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from metaop.dtype import DType
 from metaop.extent import Extent, hint
-from metaop.index import TRUE, Expr, loops_of, simplify, substitute, terms_of
+from metaop.index import TRUE, Expr, loops_of, simplify, substitute
 
 from ..loops import LANES, rewrite, walk
-from .classify import Contraction, Factor
+from .classify import Contraction, Factor, result_steps
 
 
 @dataclass(eq=False)
@@ -232,7 +232,7 @@ def _from_first_tap(
 
 
 # What is tried: products added up before a tile moves on, rows and columns of a block.
-KEPT = {"outer": (128, 192, 256, 384), "dot": (512, 1024), "windows": (192, 384)}
+KEPT, KEPT_DOTS = 384, (512, 1024)  # the first is one, so that no choice changes a sum
 MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
 MOST_COLUMNS = (128, 256, 400, 800)
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
@@ -309,7 +309,7 @@ class Option:
 
 
 def _dot_options(c: Contraction) -> Iterator[Option]:
-    kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT["dot"]]
+    kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT_DOTS]
     for tile in tiles("dot", c.nest.value.dtype, c.size(c.m)):
         for rows in MOST_DOT:
             for columns in MOST_DOT:
@@ -318,18 +318,14 @@ def _dot_options(c: Contraction) -> Iterator[Option]:
 
 
 def _outer_options(c: Contraction) -> Iterator[Option]:
-    kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT["outer"]]
-    return _with_tiles(c, [(n, k, None) for n in _columns(c) for k in kept])
+    k = cut(c.k, c.nest.extents, KEPT)
+    return _with_tiles(c, [(n, k, None) for n in _columns(c)])
 
 
 def _window_options(c: Contraction) -> Iterator[Option]:
-    inner: list[tuple[Cut, Cut, Windows | None]] = []
-    for n in _columns(c):
-        for depth in KEPT["windows"]:
-            k = cut(c.k, c.nest.extents, depth)
-            windows = find_windows(c, n, k)
-            inner += [(n, k, windows)] if windows is not None else []
-    return _with_tiles(c, inner)
+    k = cut(c.k, c.nest.extents, KEPT)
+    inner = [(n, k, find_windows(c, n, k)) for n in _columns(c)]
+    return _with_tiles(c, [one for one in inner if one[2] is not None])
 
 
 def _columns(c: Contraction) -> list[Cut]:
@@ -374,7 +370,7 @@ class Costs:
         self.itemsize = c.nest.value.dtype.itemsize
         self.m, self.n, self.k = (hint(c.size(loops)) for loops in (c.m, c.n, c.k))
         self.batch = hint(c.size(c.batch))
-        self.across = terms_of(c.nest.offset, c.nest.extents).get(("i", _by_stride(c)[-1])) != 1
+        self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
 
@@ -485,5 +481,5 @@ def turns(factor: Factor, loops_n: Sequence[int], loops_k: Sequence[int]) -> boo
 
 def _by_stride(c: Contraction) -> list[int]:
     """The loops of n, the one with the longest step through the result first."""
-    terms = terms_of(c.nest.offset, c.nest.extents)
+    terms = result_steps(c.nest)
     return sorted(c.n, key=lambda k: (-abs(terms.get(("i", k), 0)), k))

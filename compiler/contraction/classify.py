@@ -198,8 +198,21 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
 
 def _contiguous_loop(nest: Nest, loops: list[int]) -> int:
     """The loop with the shortest step through the memory of the result."""
-    terms = terms_of(nest.offset, nest.extents)
+    terms = result_steps(nest)
     return min(loops, key=lambda k: (abs(terms.get(("i", k), 0)) or 1 << 62, -k))
+
+
+def result_steps(nest: Nest) -> Terms:
+    """How far apart results of neighbours along each loop are; where the result has no memory, as
+    they would be in memory: what is stored must not decide how a sum is made."""
+    if nest.target.role != "local":
+        return terms_of(nest.offset, nest.extents)
+    steps: Terms = {}
+    distance = 1
+    for loop in reversed(range(nest.rank)):
+        steps["i", loop] = distance
+        distance *= nest.extents[loop]
+    return steps
 
 
 def _whole_parts(guard: Expr, batch: list[int]) -> tuple[Expr, list[Expr]]:

@@ -52,7 +52,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "KEPT", {"outer": (7, 12), "dot": (20,), "windows": (18,)})
+    monkeypatch.setattr(blocks, "KEPT", 18)
+    monkeypatch.setattr(blocks, "KEPT_DOTS", (20,))
     monkeypatch.setattr(blocks, "MOST_ROWS", (4, 8))
     monkeypatch.setattr(blocks, "MOST_DOT", (5,))
     monkeypatch.setattr(blocks, "MOST_COLUMNS", (30, 48))

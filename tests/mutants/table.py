@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "llvm: one lane too many in the tail of a vector loop",
         "compiler/emit_llvm.py",
-        'return self.raw.icmp_signed("<", llvm_ops.iota(I32), self.b.splat(left))',
-        'return self.raw.icmp_signed("<=", llvm_ops.iota(I32), self.b.splat(left))',
+        'return self.raw.icmp_signed("<", self.lane_numbers(I32, 1), self.b.splat(left))',
+        'return self.raw.icmp_signed("<=", self.lane_numbers(I32, 1), self.b.splat(left))',
         f"{COMPILER}/test_printers.py -k tail",
     ),
     Mutant(
@@ -141,15 +141,15 @@ MUTANTS = [
     Mutant(
         "grad: subtraction adds",
         "metaop/grad.py",
-        '"sub": lambda g, y, a, b: (g, neg(g)),',
-        '"sub": lambda g, y, a, b: (g, g),',
+        '"sub": (lambda g, y, a, b: g, lambda g, y, a, b: neg(g)),',
+        '"sub": (lambda g, y, a, b: g, lambda g, y, a, b: g),',
         "tests/test_grad.py",
     ),
     Mutant(
         "grad: a product forgets its second factor (gamma of batch norm)",
         "metaop/grad.py",
-        '"mul": lambda g, y, a, b: (mul(g, b), mul(g, a)),',
-        '"mul": lambda g, y, a, b: (mul(g, b), None),',
+        '"mul": (lambda g, y, a, b: mul(g, b), lambda g, y, a, b: mul(g, a)),',
+        '"mul": (lambda g, y, a, b: mul(g, b), lambda g, y, a, b: None),',
         "tests/nn/test_layers.py -k norm",
     ),
     Mutant(

@@ -92,5 +92,5 @@ def test_the_command_prints_the_table(capsys):
         "total                         669,706  6,691,890",
         "669,706 of the parameters are trained",
     ]
-    assert main(["summary", "metaop.nn.functional:SELU_ALPHA"]) == 1
+    assert main(["summary", "metaop.nn.functional:SELU_ALPHA"]) == 2
     assert "summary needs a Module" in capsys.readouterr().err
