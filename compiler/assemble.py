@@ -53,6 +53,11 @@ def _touched(scheduled: Scheduled) -> tuple[list[Buffer], list[Buffer]]:
     return [b for b, p in pairs if not p.written], [b for b, p in pairs if p.written]
 
 
+def _origin(node: Node) -> tuple[int, str]:
+    """The user's line and the module that a node comes from, as a key."""
+    return id(node.site), node.scope.path
+
+
 def _operator(node: Node) -> str:
     """mul, reindex, reindex_reduce.add, index: what a node does, in a word; "" for a number."""
     if isinstance(node, Scalar):
@@ -82,7 +87,7 @@ class Assembler:
     ):
         self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
         self.code = code
-        self.position_of_site = {id(node.site): k for k, node in reversed(list(enumerate(nodes)))}
+        self.position = {_origin(node): k for k, node in reversed(list(enumerate(nodes)))}
         self.leaves = [node for node in nodes if is_leaf(node)]
         self.slots: dict[Buffer, int] = {}
         self.checks: list[FailedCheck] = []
@@ -190,7 +195,7 @@ class Assembler:
         integers = dict(scheduled.integers)
         for name, site in scheduled.tree.checks.items():
             if name in integers:
-                position = self.position_of_site.get(id(site.node.site), 0)
+                position = self.position.get(_origin(site.node), 0)
                 integers[name] = len(self.checks)
                 self.checks.append(FailedCheck(position, site.low, site.high))
         return KernelLaunch(
@@ -209,18 +214,18 @@ class Assembler:
         tree = scheduled.tree
         packs = any(b in tree.packed for b in _touched(scheduled)[1])
         nodes = sorted(tree.nodes, key=_by_sequence)
-        lines: dict[str, int] = {}  # as many as there are, not one for each node
+        origins: dict[tuple[str, str], int] = {}  # as many as there are, not one for each node
         for node in nodes:
-            position = self.position_of_site.get(id(node.site))
+            position = self.position.get(_origin(node))
             if position is not None:
-                lines.setdefault(str(node.site), position)
+                origins.setdefault((str(node.site), node.scope.path), position)
         made = [max(nest.nodes, key=_by_sequence) for nest in tree.all_nests if nest.nodes
                 and nest.target.role != "local"]  # fmt: skip
         phases = dict.fromkeys(n.scope.phase for n in made)
         return Work(
             scheduled.kernel.name,
             ["pack"] if packs else [o for o in dict.fromkeys(map(_operator, nodes)) if o],
-            list(lines.values()),
+            list(origins.values()),
             "+".join(phases) or "forward",
             0 if packs else flops_of(tree),
             nbytes_of(scheduled.buffers),

@@ -27,10 +27,10 @@ RUN_BYTES = 200  # what a run costs beside its records
 
 
 class Use(NamedTuple):
-    """A program at a place of the user's: the lines of each of its launches."""
+    """A program at a place of the user's: the lines and the modules' paths of each launch."""
 
     program: Bound
-    lines: list[list[Site]]
+    origins: list[list[tuple[Site, str]]]
 
 
 class Run(NamedTuple):
@@ -88,8 +88,9 @@ class Recorder:
         if number is None:
             number = self._number[key] = len(self.uses)
             launches = program.launches
-            lines = [[nodes[k].site for k in la.work.positions if nodes] for la in launches]
-            self.uses.append(Use(program, lines))
+            made = [[nodes[k] for k in la.work.positions if nodes] for la in launches]
+            origins = [[(node.site, node.scope.path) for node in some] for some in made]
+            self.uses.append(Use(program, origins))
         self._use, self._segment = number, 0
 
     def enter(self, program: NativeProgram, table: int, threads: int, state: Any) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .compiler.cache import Cache, cache
 from .errors import CompilerBug, count_as_own
-from .targets import check_call, load_target, make_inputs, one_line
+from .targets import TargetError, check_call, load_target, make_inputs, one_line
 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 WARM_UP = 3  # calls that compile, and fill the caches
@@ -177,8 +177,11 @@ def _profile_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jit", action="store_true", help="call the target under mo.jit")
     parser.add_argument("--steps", type=_positive, default=10, help="calls to measure (10)")
     parser.add_argument("--sort", choices=tuple(SORT_KEYS), default="time")
-    parser.add_argument("--format", choices=("text", "json", "csv", "chrome"), default="text")
+    parser.add_argument("--format", choices=PROFILE_FORMATS, default="text")
     _output_argument(parser)
+
+
+PROFILE_FORMATS = ("text", "json", "csv", "chrome", "html")
 
 
 def _positive(text: str) -> int:
@@ -189,17 +192,22 @@ def _positive(text: str) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
+    from .inspection import dump
     from .profiling import profile
     from .roofline import known, roofline
     from .targets import repeated_step
 
+    if options.jit and options.format == "html":
+        raise TargetError("the page shows the program without --jit")
     target, name = load_target(options.target)
-    step = repeated_step(target, make_inputs(options.input), name, options.train, options.jit)
+    inputs = make_inputs(options.input)
+    step = repeated_step(target, inputs, name, options.train, options.jit)
     for _ in range(WARM_UP):
         step()
     if known() is None:
         print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
-        roofline()
+        if roofline().disturbed:
+            print("other programs used the CPUs: no share of it is shown", file=sys.stderr)
     with profile() as found:
         for _ in range(options.steps):
             step()
@@ -208,7 +216,9 @@ def _profile(options: argparse.Namespace) -> int:
         "json": found.json,
         "csv": lambda: found.csv(options.sort),
         "chrome": found.chrome_trace,
-    }[options.format]()
+        "html": lambda: dump(target, format="html", inputs=inputs, train=options.train, title=name,
+                             profile=found),
+    }[options.format]()  # fmt: skip
     _print_to(text, options.output)
     return 0
 
@@ -325,6 +335,8 @@ COMMANDS: dict[str, Command] = {
             "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --train",
             "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --sort bytes "
             "--format chrome -o trace.json",
+            "metaop profile examples/lenet_bn.py:lenet --input 'f32[64,1,28,28]' --train "
+            "--format html -o profile.html",
         ),
         _profile_arguments,
         _profile,

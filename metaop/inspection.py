@@ -22,6 +22,7 @@ from .elementwise import square, subtract
 from .graph import Elementwise, Node
 from .indexing import take_along_axis
 from .jitted import Jitted
+from .profiling import profile
 from .recording import recording
 from .reduction import logsumexp, mean
 from .stages import STAGES, Stages, Step
@@ -69,7 +70,7 @@ class Explanation:
 
 def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
-    stages = Stages([v._node for v in vars], dynamic=True)
+    stages = Stages([v._node for v in vars])
     kernels = [_kernel_info(step, stages) for step in stages.steps]
     return Explanation(kernels, stages.boundaries)
 
@@ -98,7 +99,7 @@ def dump(
     title: str | None = None,
     pass_name: str | None = None,
     kernels: Sequence[str] = (),
-    profile: Mapping[str, Any] | None = None,
+    profile: profile | Mapping[str, Any] | None = None,
 ) -> str:
     """A stage of what `target` becomes: text, JSON or a picture; also written to `file` if given.
 
@@ -110,8 +111,9 @@ def dump(
     of everything, whatever the stage).  kernels: names of those whose code is wanted.
     train: with the loss, gradients and a step of SGD 0.1; without a loss of its own, cross-entropy
     for [N, C] outputs with drawn labels, else the mean square.  pass_name: instead of a stage, the
-    graph before and after a pass, as a unified diff.  profile: seconds by name of kernel, or
-    {"seconds": …, "roofline": share}; the page colours by them.  Computes nothing of the target.
+    graph before and after a pass, as a unified diff.  profile: a `mo.profile` of this program,
+    or {"k0": {"seconds": …, "roofline": share}}; JSON has it, the page shades by it.  Computes
+    nothing of the target.
     """
     if stage not in (*STAGES, "all"):
         raise ValueError(f"dump: stage must be one of {', '.join(STAGES)} or all, not {stage!r}")
@@ -126,7 +128,7 @@ def dump(
     else:
         from .pictures.render import render  # loads with the first picture
 
-        text = render(stages, stage, format, kernels, profile)
+        text = render(stages, stage, format, kernels, _measured(stages, profile))
     if file is not None:
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
@@ -144,6 +146,24 @@ def _text(stages: Stages, stage: str, kernels: Sequence[str]) -> str:
     if stage != "all":
         return stages.text(stage, kernels)
     return "\n".join(f"# ---- {one}\n{stages.text(one, kernels)}" for one in STAGES)
+
+
+def _measured(
+    stages: Stages, profile: profile | Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """What was measured of the kernels, by name."""
+    if profile is None:
+        return None
+    if isinstance(profile, Mapping):
+        return profile
+    ours = {step.name: stages.flops_of(step) for step in stages.steps}
+    theirs = {k.name: k.flops for k in profile.kernels if k.direction != "callback"}
+    if profile.programs != 1 or ours != theirs:
+        raise ValueError(
+            f"dump: the profile is of {profile.programs} programs, or of another one than is shown "
+            "(mo.jit may order kernels in its own way: take the profile without it)"
+        )
+    return profile.by_kernel()
 
 
 def print_graph(*targets: Any, inputs: Sequence[Var] = ()) -> None:

@@ -29,7 +29,7 @@ from .compiler.executor import executor
 from .compiler.kernels import statistics
 from .compiler.program import Bound, HostCall, KernelLaunch
 from .compiler.recorder import RECORD, Recorder, Run
-from .errors import Site, is_own
+from .errors import is_own
 from .extent import evaluate
 
 VERSION = 1
@@ -42,17 +42,19 @@ class KernelProfile:
     """One kernel of one program: what it is, and what all its calls took.
 
     program: its number in the profile; operators: what was fused into it; lines: of the user's, as
-    "file.py:12"; direction: its phases, joined by +; threads: the most that a run had; seconds:
-    of all calls, see the module; busy: the part of its phases' time that threads spent in kernels;
-    bytes, flops: of one call, as mo.explain counts them; share: of the roofline, the least time
-    that the machine needs for a call (`roofline.Point.bound`) over the mean time; None if no
-    roofline was measured; compile_seconds: 0 if it came from the disk cache.
+    "file.py:12"; modules: their paths, as "Net.layers.0"; direction: its phases, joined by +;
+    threads: the most that a run had; seconds: of all calls, see the module; busy: the part of its
+    phases' time that threads spent in kernels; bytes, flops: of one call, as mo.explain counts
+    them; share: of the roofline, the least time that the machine needs for a call
+    (`roofline.Point.bound`) over the mean time, None if no roofline was measured;
+    compile_seconds: 0 if it came from the disk cache.
     """
 
     name: str
     program: int
     operators: list[str]
     lines: list[str]
+    modules: list[str]
     direction: str
     threads: int
     calls: int
@@ -295,7 +297,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
             seconds = float(sums.ticks[k]) * self._seconds_per_tick
             work = launch.work
             made = KernelProfile(
-                work.name, use, work.operators, self._lines(use, first + k), work.direction,
+                work.name, use, work.operators, *self._origins(use, first + k), work.direction,
                 sums.threads, sums.runs, seconds, float(sums.least[k]) * self._seconds_per_tick,
                 float(sums.spent[k] / sums.held[k]) if sums.held[k] else 0.0,
                 evaluate(work.nbytes, bound.sizes), evaluate(work.flops, bound.sizes),
@@ -305,19 +307,23 @@ class profile:  # noqa: N801 - read as a word in a with statement
                 made.share = self.roofline.bound(made.flops, made.bytes) / made.mean_seconds
             yield made
 
-    def _lines(self, use: int, launch: int) -> list[str]:
+    def _origins(self, use: int, launch: int) -> tuple[list[str], list[str]]:
+        """The user's lines (metaop's own if there are none), and the modules."""
         assert self._recorder is not None
-        sites: list[Site] = self._recorder.uses[use].lines[launch]
-        return list(dict.fromkeys(str(s) for s in sites if not is_own(s.filename))) or list(
-            dict.fromkeys(str(s) for s in sites if not s.filename.startswith("<"))
-        )
+        origins = self._recorder.uses[use].origins[launch]
+        sites = [site for site, _ in origins]
+        lines = [str(s) for s in sites if not is_own(s.filename)] or [
+            str(s) for s in sites if not s.filename.startswith("<")
+        ]
+        modules = [path for _, path in origins if path]
+        return list(dict.fromkeys(lines)), list(dict.fromkeys(modules))
 
     def _callback(self, key: tuple[int, int], seconds: list[float]) -> KernelProfile:
         call = self._program(key[0]).program.segments[key[1]]
         assert isinstance(call, HostCall)
-        return KernelProfile("callback", key[0], [getattr(call.call, "__name__", "callback")], [],
-                             "callback", 1, len(seconds), sum(seconds), min(seconds), 1.0, 0, 0,
-                             0.0)  # fmt: skip
+        name = getattr(call.call, "__name__", "callback")
+        return KernelProfile("callback", key[0], [name], [], [], "callback", 1, len(seconds),
+                             sum(seconds), min(seconds), 1.0, 0, 0, 0.0)  # fmt: skip
 
     # -- looking at it --------------------------------------------------------------------------
 
@@ -346,7 +352,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
         share = "" if k.share is None else f"{100 * k.share:.0f}%"
         name = k.name if self.programs == 1 else f"p{k.program}.{k.name}"
         direction = {"forward": "", "callback": ""}.get(k.direction, f"{k.direction} ")
-        where = ", ".join(k.lines[:2]) + (f", +{len(k.lines) - 2}" if len(k.lines) > 2 else "")
+        where = f"{_first(k.lines)} {_first(k.modules)}"
         return (
             f"{1e3 * k.seconds:9.3f}  {100 * k.seconds / self._kernel_time:5.1f}  {k.calls:5}  "
             f"{1e6 * k.mean_seconds:9.1f}  {1e6 * k.min_seconds:9.1f}  {k.bytes / 1e6:8.2f}  "
@@ -380,6 +386,15 @@ class profile:  # noqa: N801 - read as a word in a with statement
     def __repr__(self) -> str:
         return self.table()
 
+    def by_kernel(self) -> dict[str, dict[str, float]]:
+        """Mean seconds and share of the roofline by name of kernel, which `mo.dump` shades its page
+        by; of one program."""
+        return {
+            k.name: {"seconds": k.mean_seconds} | ({} if k.share is None else {"roofline": k.share})
+            for k in self.kernels
+            if k.direction != "callback"
+        }
+
     def json(self) -> str:
         """As JSON; docs/inspect.md has the schema."""
         return json.dumps(
@@ -396,14 +411,14 @@ class profile:  # noqa: N801 - read as a word in a with statement
         ) + "\n"  # fmt: skip
 
     def csv(self, sort: str = "time") -> str:
-        """A line for each kernel; operators and lines are joined by spaces."""
+        """A line for each kernel; operators, lines and modules are joined by spaces."""
         rows = [k.row() for k in self.sorted(sort)]
         out = io.StringIO()
         names = list(KernelProfile.__dataclass_fields__) + COMPUTED
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            row |= {"operators": " ".join(row["operators"]), "lines": " ".join(row["lines"])}
+            row |= {name: " ".join(row[name]) for name in ("operators", "lines", "modules")}
             writer.writerow(row)
         return out.getvalue()
 
@@ -453,7 +468,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
 
 HEAD = (
     " total ms      %  calls    mean us     min us        MB     MFLOP    GB/s  GFLOP/s   roof  "
-    "kernel   what it does, for which line"
+    "kernel   what it does, for which lines and modules"
 )
 COMPUTED = ["mean_seconds", "gbytes_per_second", "gflops_per_second"]
 
@@ -470,6 +485,11 @@ def _few(operators: list[str]) -> str:
     told = [o.replace("reindex_reduce.", "sum." if o.endswith(".add") else "reduce.") for o in told]
     told = ["sum" if o == "sum.add" else o for o in told]
     return " ".join(told[-4:]) if len(told) <= 4 else f"… {' '.join(told[-4:])}"
+
+
+def _first(names: list[str]) -> str:
+    """The first two, and how many more there are."""
+    return ", ".join(names[:2]) + (f", +{len(names) - 2}" if len(names) > 2 else "")
 
 
 def _named(kind: str, thread: int, name: str) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from .graph import Elementwise, Node, pending
 from .show import number_of, show_graph
 
 STAGES = ("graph", "canonical", "fused", "loops", "source", "llvm", "asm", "memory")
-FREE = ("cast", "copy", "bitcast", "again", "barrier")  # operators that compute nothing
 
 
 @dataclass(eq=False)
@@ -88,20 +87,19 @@ class Place:
 class Stages:
     """Every stage of compiling some nodes.
 
-    dynamic: of the program for all sizes of the dynamic axes, which is what runs; else with numbers
-    for them, as they are read.  root: (the class of the module that is looked at, what to call it).
+    All but the graph as recorded are of the program that runs: it serves all sizes of the dynamic
+    axes, s0, s1 and so on.  root: (the class of the module that is looked at, what to call it).
     """
 
     def __init__(
         self,
         asked: Sequence[Node],
         title: str = "graph",
-        dynamic: bool = False,
         root: tuple[str, str] = ("", ""),
     ):
         # a computed value has no kernels: show it as a copy of what is in memory
         self.roots = [n if n.storage is None else Elementwise("copy", n) for n in asked]
-        self.title, self.dynamic, self.root = title, dynamic, root
+        self.title, self.root = title, root
         self.nodes = pending(self.roots)
 
     @cached_property
@@ -111,13 +109,19 @@ class Stages:
     @cached_property
     def recorded(self) -> Graph:
         """The graph as recorded."""
-        extents = self._form.extents if self.dynamic else pipeline.numbers
-        return pipeline.import_graph(self.nodes, self.roots, extents)
+        return pipeline.import_graph(self.nodes, self.roots)
+
+    @cached_property
+    def _imported(self) -> Graph:
+        """The graph as the passes get it, of any sizes."""
+        if not self._form.values:
+            return self.recorded
+        return pipeline.import_graph(self.nodes, self.roots, self._form.extents)
 
     @cached_property
     def canonical(self) -> Graph:
         """The graph after the passes."""
-        return pipeline.run_passes(self.recorded)
+        return pipeline.run_passes(self._imported)
 
     @cached_property
     def _grouped(self) -> tuple[Fused, Grouped]:
@@ -172,7 +176,7 @@ class Stages:
                 launch.kernel,
                 launch.tree,
                 [buffer_at[slot] for slot in launch.slots],
-                dict(zip(launch.kernel.integers, launch.integers)),
+                dict(zip(launch.kernel.integers, map(self.size, launch.integers))),
                 self.size(launch.chunks),
                 number,
                 _packed_for(launch.kernel.name),
@@ -294,8 +298,10 @@ class Stages:
         return [known[name] for name in wanted] if wanted else self.steps
 
     def graph_text(self, graph: Graph) -> str:
-        """A graph with the user's lines."""
-        return show_graph(graph.nodes, graph.outputs, graph.names, self.title, self.note)
+        """A graph with the user's lines; the sizes of dynamic axes stand above it."""
+        sizes = [] if graph is self.recorded else enumerate(self._form.values)
+        head = "".join(f"# s{k} = {size}, or any other size\n" for k, size in sizes)
+        return head + show_graph(graph.nodes, graph.outputs, graph.names, self.title, self.note)
 
     def source_of(self, step: Step) -> str:
         """A kernel as plain Python."""
@@ -356,7 +362,7 @@ class Stages:
         known = list(dict.fromkeys(name for name, _ in pipeline.PASSES))
         if pass_name not in known:
             raise ValueError(f"dump: no pass {pass_name!r}; there are {', '.join(known)}")
-        before = self.graph_text(self.recorded)
+        before = self.graph_text(self._imported)
         parts: list[str] = []
 
         def compare(name: str, graph: Graph) -> None:
@@ -370,7 +376,7 @@ class Stages:
                 parts.append("\n".join(lines) or f"# {name} changes nothing")
             before = after
 
-        pipeline.run_passes(self.recorded, compare)
+        pipeline.run_passes(self._imported, compare)
         return "\n".join(parts) + "\n"
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 import metaop as mo
-from metaop import nn
 from metaop.compiler import pipeline
 from metaop.compiler.emit_python import run_python
 from metaop.compiler.nest import Nest
@@ -125,45 +124,3 @@ def numeric_gradient(f: Callable[..., Any], arrays: list[np.ndarray], h: float =
 def kernel_count(*vars: mo.Var) -> int:
     """How many kernels computing these Vars would launch."""
     return len(mo.explain(*vars).kernels)
-
-
-class _Block(nn.Module):
-    """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x))"""
-
-    def __init__(self, inputs: int, width: int, stride: int):
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = None
-        if stride != 1:
-            conv = nn.Conv2d(inputs, width, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(width))
-
-    def forward(self, x: Any) -> Any:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        y = nn.functional.relu(self.bn1(self.conv1(x)))
-        return nn.functional.relu(self.bn2(self.conv2(y)) + shortcut)
-
-
-class _ResNet18(nn.Module):
-    """For images of 32x32, as in He et al. 2016 with a 3x3 stem."""
-
-    def __init__(self) -> None:
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
-        inputs = 64
-        for number, width in enumerate((64, 128, 256, 512), 1):
-            first = _Block(inputs, width, 1 if number == 1 else 2)
-            setattr(self, f"layer{number}", nn.Sequential(first, _Block(width, width, 1)))
-            inputs = width
-        self.fc = nn.Linear(512, 10)
-
-    def forward(self, x: Any) -> Any:
-        x = nn.functional.relu(self.bn1(self.conv1(x)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean(axis=(2, 3)))
-
-
-def resnet18() -> nn.Module:
-    """ResNet-18 for 10 classes of images of 32x32."""
-    return _ResNet18()

@@ -19,7 +19,6 @@ from metaop.pictures.layout import Box, Group, arrange, place
 from metaop.pictures.render import render
 from metaop.show import number_of
 from metaop.stages import STAGES, Stages
-from tests.helpers import resnet18
 
 LARGEST_PAGE = 3_000_000  # bytes
 
@@ -34,7 +33,9 @@ def lenet() -> Stages:
 @pytest.fixture(scope="module")
 def resnet() -> Stages:
     """A training step of ResNet-18."""
-    return stages_of(resnet18(), [mo.ones(64, 3, 32, 32).sync()], True, "net")
+    return stages_of(
+        nn.models.resnet18(10, stem="cifar"), [mo.ones(64, 3, 32, 32).sync()], True, "net"
+    )
 
 
 # --- JSON -----------------------------------------------------------------------------------------

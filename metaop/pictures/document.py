@@ -58,7 +58,7 @@ def _node(stages: Stages, graph: Graph, node: Node) -> Data:
         "op": _operator(node),
         "text": "" if given else describe_operation(node, graph.names),
         "dtype": node.dtype.short,
-        "shape": list(map(int, node.shape)),
+        "shape": [stages.size(n) for n in node.shape],
         "inputs": [graph.names[i] for i in dict.fromkeys(node.inputs) if number_of(i) is None],
         "module": stages.path_of(node),
         "phase": node.scope.phase,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import metaop as mo
+from metaop import nn
 from metaop.compiler import pipeline
 from metaop.compiler.boundary import Boundary
 from metaop.compiler.emit_python import load_python
@@ -22,7 +23,6 @@ from metaop.index import Expr
 from metaop.inspection import stages_of
 from metaop.stages import Stages, Step
 from tests.compiler.stages import only
-from tests.helpers import resnet18
 
 SHAPE = (1, 3, 16, 16)  # small enough for the printed Python
 
@@ -31,7 +31,9 @@ SHAPE = (1, 3, 16, 16)  # small enough for the printed Python
 def step() -> Stages:
     """A training step of ResNet-18."""
     mo.manual_seed(0)
-    return stages_of(resnet18(), [mo.random.normal(SHAPE).sync()], True, "net")
+    return stages_of(
+        nn.models.resnet18(10, stem="cifar"), [mo.random.normal(SHAPE).sync()], True, "net"
+    )
 
 
 def merged(step: Stages, boundaries: Sequence[Boundary]) -> list[Scheduled]:
