@@ -99,8 +99,9 @@ def _output_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_to(text: str, output: str | None) -> None:
+    text = text.rstrip("\n") + "\n"
     if output is None:
-        print(text, end="" if text.endswith("\n") else "\n")
+        print(text, end="")
     else:
         with open(output, "w", encoding="utf-8") as out:
             out.write(text)

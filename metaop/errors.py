@@ -6,6 +6,8 @@ microsecond because nothing but the code object and the instruction offset is ke
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import os
 import sys
 from types import CodeType
@@ -97,7 +99,8 @@ def shared_site(site: Site) -> Site:
     return _shared.setdefault((id(site.code), site.offset), site)
 
 
-_own: dict[str, bool] = {}
+# copying an object is no line of the user's, what asks for the copy is
+_own: dict[str, bool] = {copy.__file__: True, copyreg.__file__: True}
 
 
 def is_own(filename: str) -> bool:

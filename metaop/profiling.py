@@ -352,7 +352,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
         share = "" if k.share is None else f"{100 * k.share:.0f}%"
         name = k.name if self.programs == 1 else f"p{k.program}.{k.name}"
         direction = {"forward": "", "callback": ""}.get(k.direction, f"{k.direction} ")
-        where = f"{_first(k.lines)} {_first(k.modules)}"
+        where = _first(k.lines) + (f" ({_first(k.modules)})" if k.modules else "")
         return (
             f"{1e3 * k.seconds:9.3f}  {100 * k.seconds / self._kernel_time:5.1f}  {k.calls:5}  "
             f"{1e6 * k.mean_seconds:9.1f}  {1e6 * k.min_seconds:9.1f}  {k.bytes / 1e6:8.2f}  "
@@ -468,7 +468,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
 
 HEAD = (
     " total ms      %  calls    mean us     min us        MB     MFLOP    GB/s  GFLOP/s   roof  "
-    "kernel   what it does, for which lines and modules"
+    "kernel   what it does, for which lines (and modules)"
 )
 COMPUTED = ["mean_seconds", "gbytes_per_second", "gflops_per_second"]
 

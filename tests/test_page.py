@@ -112,7 +112,7 @@ def test_a_click_shows_source_line_buffers_and_reasons(page):
         "Buffers",
         "Why not fused",
         "FLOP a byte",
-        "0.100 ms",
+        "100 µs",
         "roofline",
     ):
         assert part in details, part

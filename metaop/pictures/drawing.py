@@ -101,7 +101,7 @@ def costs(kernel: dict[str, Any]) -> str:
     parts = [megabytes(kernel["bytes"]), operations(kernel["flops"])]
     parts.append(f"{kernel['chunks']} chunk{'s' if kernel['chunks'] != 1 else ''}")
     if "seconds" in kernel:
-        parts.append(f"{kernel['seconds'] * 1e3:.3g} ms")
+        parts.append(_time(kernel["seconds"]))
     return ", ".join(parts)
 
 
@@ -111,6 +111,11 @@ def operations(flops: float) -> str:
         if flops >= size:
             return f"{flops / size:.3g} {unit}"
     return f"{flops} FLOP"
+
+
+def _time(seconds: float) -> str:
+    """`1.23 ms`, below one `456 µs`."""
+    return f"{1e6 * seconds:.3g} µs" if seconds < 1e-3 else f"{1e3 * seconds:.3g} ms"
 
 
 def _type(node: dict[str, Any]) -> str:

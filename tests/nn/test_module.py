@@ -439,3 +439,14 @@ def test_layer_repr_is_that_of_torch(layer):
     ours, theirs = repr(eval(f"nn.{layer}")), repr(eval(f"torch.nn.{layer}", {"torch": torch}))
     # Older releases of torch have no bias argument in their norms.
     assert ours.replace(", bias=True", "") == theirs.replace(", bias=True", "")
+
+
+def test_the_line_of_a_copied_layer_is_that_of_the_copy():
+    """It was once the line of the standard library's copyreg."""
+    copied = copy.deepcopy(nn.Linear(2, 3))
+    namespace = {"net": copied, "x": mo.ones(4, 2)}
+    exec(
+        compile("import metaop as mo\ntext = mo.dump(net, inputs=[x])", mo.__file__, "exec"),
+        namespace,
+    )
+    assert "# test_module.py:" in namespace["text"] and "copyreg" not in namespace["text"]
