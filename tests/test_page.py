@@ -46,7 +46,10 @@ def browser() -> Iterator[Any]:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mo.manual_seed(0)
     stages = stages_of(nn.models.LeNetBN(), [mo.ones(8, 1, 28, 28).sync()], True, "net")
-    profile = {step.name: {"seconds": 1e-4, "roofline": 0.5} for step in stages.steps[:5]}
+    profile = {
+        step.name: {"seconds": 1e-4, "roofline": share}
+        for step, share in zip(stages.steps, (0.5, 0.0, 0.5, 1.0, 1.25))
+    }
     file = tmp_path_factory.mktemp("page") / "step.html"
     file.write_text(html(document(stages, PAGE, (), profile)), encoding="utf-8")
     return file
@@ -116,6 +119,17 @@ def test_a_click_shows_source_line_buffers_and_reasons(page):
         "roofline",
     ):
         assert part in details, part
+
+
+@pytest.mark.parametrize("measure", ["bytes", "flops", "seconds", "roofline"])
+def test_every_measure_shades_the_kernels(page, measure):
+    """A kernel above the roofline was once black."""
+    shades = page.execute_script(f"""shade = "{measure}"; draw()
+        const found = [...document.querySelectorAll(".kernel .shade")]
+        const alpha = /rgba[(].*, ([0-9.]+)[)]/
+        return found.map(s => Number(getComputedStyle(s).fill.match(alpha)[1]))""")
+    assert len(shades) == len(all_of(page, ".kernel"))
+    assert max(shades) == pytest.approx(0.55, abs=0.01) and min(shades) >= 0
 
 
 def test_folding_hides_a_module_and_unfolding_shows_it(page):
