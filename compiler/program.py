@@ -36,14 +36,14 @@ class Work:
     """What a launch does, for whoever wants to know.
 
     operators: the kinds of the nodes it computes; positions: in the graph as recorded, of one node
-    for each line of the user's and module; direction: phases of the program, joined by +; flops,
-    nbytes: as `compiler.cost` counts them.
+    for each line of the user's and module; phase: forward, backward or optimizer, several joined by
+    +; flops, nbytes: as `compiler.cost` counts them.
     """
 
     name: str
     operators: list[str]
     positions: list[int]
-    direction: str
+    phase: str
     flops: int
     nbytes: int
 

@@ -15,9 +15,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from . import roofline
 from .compiler.cache import Cache, cache
 from .errors import CompilerBug, count_as_own
-from .targets import TargetError, check_call, load_target, make_inputs, one_line
+from .inspection import FORMATS, STAGES, called, dump
+from .profiling import SORT_KEYS, profile
+from .targets import TargetError, check_call, load_target, make_inputs, one_line, repeated_step
 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 WARM_UP = 3  # calls that compile, and fill the caches
@@ -111,8 +114,6 @@ def _print_to(text: str, output: str | None) -> None:
 
 
 def _dump_arguments(parser: argparse.ArgumentParser) -> None:
-    from .inspection import FORMATS, STAGES
-
     _target_arguments(parser)
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="graph")
     parser.add_argument(
@@ -126,8 +127,6 @@ def _dump_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    from .inspection import called, dump
-
     target, name = load_target(options.target)
     inputs = make_inputs(options.input)
     target = called(target)
@@ -135,7 +134,6 @@ def _dump(options: argparse.Namespace) -> int:
     text = dump(
         target,
         options.stage,
-        options.output,
         format=options.format,
         inputs=inputs,
         train=options.train,
@@ -143,8 +141,7 @@ def _dump(options: argparse.Namespace) -> int:
         pass_name=options.pass_name,
         kernels=options.kernel,
     )
-    if options.output is None:
-        print(text, end="")
+    _print_to(text, options.output)
     return 0
 
 
@@ -172,8 +169,6 @@ def _summary(options: argparse.Namespace) -> int:
 
 
 def _profile_arguments(parser: argparse.ArgumentParser) -> None:
-    from .profiling import SORT_KEYS
-
     _target_arguments(parser)
     parser.add_argument("--jit", action="store_true", help="call the target under mo.jit")
     parser.add_argument("--steps", type=_positive, default=10, help="calls to measure (10)")
@@ -186,18 +181,12 @@ PROFILE_FORMATS = ("text", "json", "csv", "chrome", "html")
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from .inspection import dump
-    from .profiling import profile
-    from .roofline import known, roofline
-    from .targets import repeated_step
-
     if options.jit and options.format == "html":
         raise TargetError("the page shows the program without --jit")
     target, name = load_target(options.target)
@@ -205,9 +194,9 @@ def _profile(options: argparse.Namespace) -> int:
     step = repeated_step(target, inputs, name, options.train, options.jit)
     for _ in range(WARM_UP):
         step()
-    if known() is None:
+    if roofline.known() is None:
         print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
-        if roofline().disturbed:
+        if roofline.roofline().disturbed:
             print("other programs used the CPUs: no share of it is shown", file=sys.stderr)
     with profile() as found:
         for _ in range(options.steps):
@@ -235,9 +224,7 @@ def _roofline_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _roofline(options: argparse.Namespace) -> int:
-    from .roofline import roofline
-
-    found = roofline(options.threads, options.again)
+    found = roofline.roofline(options.threads, options.again)
     _print_to(found.json() if options.format == "json" else repr(found), options.output)
     return 0
 

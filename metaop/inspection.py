@@ -157,7 +157,7 @@ def _measured(
     if isinstance(profile, Mapping):
         return profile
     ours = {step.name: stages.flops_of(step) for step in stages.steps}
-    theirs = {k.name: k.flops for k in profile.kernels if k.direction != "callback"}
+    theirs = {k.name: k.flops for k in profile.kernels if k.phase != "callback"}
     if profile.programs != 1 or ours != theirs:
         raise ValueError(
             f"dump: the profile is of {profile.programs} programs, or of another one than is shown "

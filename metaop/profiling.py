@@ -42,10 +42,10 @@ class KernelProfile:
     """One kernel of one program: what it is, and what all its calls took.
 
     program: its number in the profile; operators: what was fused into it; lines: of the user's, as
-    "file.py:12"; modules: their paths, as "Net.layers.0"; direction: its phases, joined by +;
-    threads: the most that a run had; seconds: of all calls, see the module; busy: the part of its
-    phases' time that threads spent in kernels; bytes, flops: of one call, as mo.explain counts
-    them; share: of the roofline, the least time that the machine needs for a call
+    "file.py:12"; modules: their paths, as "Net.layers.0"; phase: forward, backward or optimizer,
+    several joined by +; threads: the most that a run had; seconds: of all calls, see the module;
+    busy: the part of its launches' time that threads spent in kernels; bytes, flops: of a call, as
+    mo.explain counts them; share: of the roofline, the least time that the machine needs for a call
     (`roofline.Point.bound`) over the mean time, None if no roofline was measured;
     compile_seconds: 0 if it came from the disk cache.
     """
@@ -55,7 +55,7 @@ class KernelProfile:
     operators: list[str]
     lines: list[str]
     modules: list[str]
-    direction: str
+    phase: str
     threads: int
     calls: int
     seconds: float
@@ -275,7 +275,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
         self.kernels = [k for key, sums in sorted(self._sums.items()) for k in self._of(key, sums)]
         self.kernels += [self._callback(*item) for item in sorted(self._host_calls.items())]
         totals = self.totals
-        totals.kernels = sum(k.seconds for k in self.kernels if k.direction != "callback")
+        totals.kernels = sum(k.seconds for k in self.kernels if k.phase != "callback")
         totals.launches -= totals.kernels
         totals.callbacks = sum(map(sum, self._host_calls.values()))
         totals.compiling = statistics.program_seconds - self._compiled[0]
@@ -297,7 +297,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
             seconds = float(sums.ticks[k]) * self._seconds_per_tick
             work = launch.work
             made = KernelProfile(
-                work.name, use, work.operators, *self._origins(use, first + k), work.direction,
+                work.name, use, work.operators, *self._origins(use, first + k), work.phase,
                 sums.threads, sums.runs, seconds, float(sums.least[k]) * self._seconds_per_tick,
                 float(sums.spent[k] / sums.held[k]) if sums.held[k] else 0.0,
                 evaluate(work.nbytes, bound.sizes), evaluate(work.flops, bound.sizes),
@@ -351,13 +351,13 @@ class profile:  # noqa: N801 - read as a word in a with statement
     def _row(self, k: KernelProfile) -> str:
         share = "" if k.share is None else f"{100 * k.share:.0f}%"
         name = k.name if self.programs == 1 else f"p{k.program}.{k.name}"
-        direction = {"forward": "", "callback": ""}.get(k.direction, f"{k.direction} ")
+        phase = {"forward": "", "callback": ""}.get(k.phase, f"{k.phase} ")
         where = _first(k.lines) + (f" ({_first(k.modules)})" if k.modules else "")
         return (
             f"{1e3 * k.seconds:9.3f}  {100 * k.seconds / self._kernel_time:5.1f}  {k.calls:5}  "
             f"{1e6 * k.mean_seconds:9.1f}  {1e6 * k.min_seconds:9.1f}  {k.bytes / 1e6:8.2f}  "
             f"{k.flops / 1e6:8.2f}  {k.gbytes_per_second:6.1f}  {k.gflops_per_second:7.1f}  "
-            f"{share:>5}  {name:8} {direction}{_few(k.operators)}  {where}"
+            f"{share:>5}  {name:8} {phase}{_few(k.operators)}  {where}"
         ).rstrip()
 
     def summary(self) -> str:
@@ -392,7 +392,7 @@ class profile:  # noqa: N801 - read as a word in a with statement
         return {
             k.name: {"seconds": k.mean_seconds} | ({} if k.share is None else {"roofline": k.share})
             for k in self.kernels
-            if k.direction != "callback"
+            if k.phase != "callback"
         }
 
     def json(self) -> str:

@@ -69,7 +69,7 @@ def test_a_kernel_has_the_bytes_and_flops_that_explain_counts():
     (kernel,) = found.kernels
     assert (kernel.bytes, kernel.flops) == (explained.bytes, explained.flops)
     assert kernel.bytes == 3 * 4 * 1200 and kernel.flops == 3 * 1200
-    assert kernel.operators[0] == "exp" and kernel.direction == "forward"
+    assert kernel.operators[0] == "exp" and kernel.phase == "forward"
     assert kernel.lines and kernel.lines[0].startswith("test_profiling.py:")
 
 
@@ -80,9 +80,9 @@ def test_flops_of_a_matrix_product_are_counted_once_beside_what_packs_it():
     assert sum(k.flops for k in found.kernels) == 2 * 300 * 200 * 100
 
 
-def test_the_directions_of_a_training_step_are_told_apart(lenet):
+def test_the_phases_of_a_training_step_are_told_apart(lenet):
     _, found = lenet
-    assert {"forward", "backward"} <= {k.direction for k in found.kernels}
+    assert {"forward", "backward"} <= {k.phase for k in found.kernels}
 
 
 def test_times_are_consistent(lenet):
@@ -136,7 +136,7 @@ def test_host_callbacks_have_a_line_of_their_own():
     x = mo.random.normal((5,)).sync()
     with mo.profile() as found:
         (mo.numpy_code((5,), "float32", [x], slow) + 1).sync()
-    (callback,) = [k for k in found.kernels if k.direction == "callback"]
+    (callback,) = [k for k in found.kernels if k.phase == "callback"]
     assert 0.02 <= callback.seconds < 0.2
     assert found.totals.callbacks == callback.seconds
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import metaop as mo
+from metaop.cli import COMMANDS
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, re.DOTALL)
@@ -29,6 +32,14 @@ def test_readme_program_prints_what_the_readme_says(program, output, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == output
+
+
+def test_the_tools_that_the_readme_names_exist():
+    commands = set(re.findall(r"`metaop (\w+)", README))
+    assert commands == set(COMMANDS)
+    for name in re.findall(r"`mo\.(\w+)`", README):
+        assert hasattr(mo, name), name
+    assert hasattr(mo.nn.Module, "summary") and hasattr(mo.config, "check_nan")
 
 
 def test_readme_links_exist():
