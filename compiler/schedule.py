@@ -80,6 +80,7 @@ MOST_ACCUMULATORS = 16
 LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
+LEAST_PAST, MOST_CACHED = 1 << 22, 1 << 25  # bytes of a result; of what caches may hold
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
 
 
@@ -421,6 +422,15 @@ def _size(extents: Sequence[int]) -> int:
     return total
 
 
+def past_caches(target: Buffer, integers: dict[str, int]) -> Expr:
+    """An integer that is not 0 if a result is larger than the caches; 0 for one that rarely is."""
+    if target.role not in ("out", "tmp") or hint(target.nbytes) < LEAST_PAST:
+        return 0
+    name = f"past{len(integers)}"
+    integers[name] = target.nbytes // MOST_CACHED
+    return ("val", name)
+
+
 # ----------------------------------------------------------------------------------- scheduling
 
 
@@ -475,6 +485,7 @@ class _Scheduler:
         self.extents: list[int] = list(tree.nests[0].extents)  # of the first nest's loops at first
         self.unrolled: dict[int, int] = {}
         self.costs = [VectorCost(nest) for nest in tree.nests]
+        self.past: dict[str, int] = {}  # integers that say which stores go past the caches
 
     def run(self, name: str) -> Scheduled:
         tree = self.tree
@@ -514,6 +525,7 @@ class _Scheduler:
             arguments["counter"] = counter
             written.add("counter")
         integers: dict[str, int] = dict.fromkeys(tree.checks, 0)  # numbered by the program
+        integers.update(self.past)
         kernel = Kernel(
             name,
             [Parameter(n, b.dtype, n in written) for n, b in arguments.items()],
@@ -1089,6 +1101,8 @@ class _Placement:
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
         store = Store(nest.target.name, nest.offset, value, None, nest.guard)
+        if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
+            store.past = past_caches(nest.target, self.body.scheduler.past)
         self.stage_bottom().append(self.body.unroll(dims, store))
 
     def is_read_later(self) -> bool:
