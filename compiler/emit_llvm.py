@@ -699,9 +699,7 @@ class _Emitter:
         if kind in ("div", "rem"):
             return b.sdiv(a, c) if kind == "div" else b.srem(a, c)
         remainder = b.srem(a, c)
-        negative = b.icmp_signed(
-            "<", remainder, ir.Constant(remainder.type, _zeros(remainder.type))
-        )
+        negative = b.icmp_signed("<", remainder, constant(remainder.type, 0))
         if kind == "mod":
             return b.select(negative, b.add(remainder, c), remainder)
         quotient = b.sdiv(a, c)
@@ -754,11 +752,7 @@ def _is_multiple(stmt: For, wide: int) -> bool:
 
 
 def _lane_numbers(lanes: list[int]) -> Any:
-    return ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
-
-
-def _zeros(kind: Any) -> Any:
-    return [0] * LANES if isinstance(kind, ir.VectorType) else 0
+    return llvm_ops.lane_constants(I32, lanes)
 
 
 def _lane_accumulators(kernel: Kernel) -> set[str]:

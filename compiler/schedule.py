@@ -30,9 +30,8 @@ from metaop.index import (
     TRUE,
     Expr,
     Terms,
-    children,
+    fit_32_bits,
     from_terms,
-    interval,
     is_condition,
     loops_of,
     simplify,
@@ -664,14 +663,7 @@ class _Scheduler:
         found = [nest.offset, nest.guard]
         for value, _ in dependencies(nest):
             found.extend(value.indices)
-        return all(self.is_narrow(e) for e in found)
-
-    def is_narrow(self, e: Expr) -> bool:
-        if not is_condition(e):
-            low, high = interval(e, self.extents)
-            if low < -(1 << 31) or high >= 1 << 31:
-                return False
-        return all(self.is_narrow(part) for part in children(e))
+        return fit_32_bits(found, self.extents)
 
     def new_loop(self, extent: int) -> int:
         self.extents.append(extent)
