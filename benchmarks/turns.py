@@ -147,7 +147,8 @@ def milliseconds(
 ) -> dict[str, list[float]]:
     """Milliseconds a call, of every worker's current row, a number for each round, in turns.
 
-    seconds: about how long a worker's turn takes; most: how many calls it makes at most.
+    seconds: about how long a worker's turn takes; most: how many calls it makes at most.  A turn
+    begins with calls that are not timed: what was idle has to find its memory and caches again.
     """
     calls = {}
     for name, worker in workers.items():
@@ -156,6 +157,7 @@ def milliseconds(
     times: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
+            worker.ask("repeat", max(2, calls[name] // 5))
             times[name].append(1e3 * worker.ask("repeat", calls[name]) / calls[name])
     return times
 

@@ -67,4 +67,5 @@ class _Naming:
                     stmt.guard = self.index(stmt.guard)
                 case Store():
                     stmt.offset, stmt.guard = self.index(stmt.offset), self.index(stmt.guard)
+                    stmt.past = self.index(stmt.past)
                     stmt.value = rewrite(stmt.value, self.index, self.memo)

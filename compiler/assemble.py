@@ -13,7 +13,7 @@ from .contraction import plan
 from .cost import flops_of, nbytes_of
 from .fuse import Fused
 from .group import Grouped
-from .kernels import machine_code
+from .kernels import Batch, LoadedKernel
 from .keys import is_leaf, kernel_key
 from .loops import Kernel
 from .loops import verify as verify_kernel
@@ -25,7 +25,12 @@ from .schedule import Scheduled, schedule
 
 def assemble(nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped) -> Program:
     """The program of the trees that compute a graph; `nodes` is the graph as recorded."""
-    return Assembler(nodes, graph, fused, grouped).program()
+    with Batch() as batch:
+        program = Assembler(nodes, graph, fused, grouped, batch.add).program()
+        loaded: dict[Any, LoadedKernel] = dict(batch.loaded())
+    for launch in program.launches:
+        launch.code = loaded[launch.code]  # until now its name
+    return program
 
 
 def schedule_nest(work: Tree | Nest, number: int) -> Scheduled:
@@ -74,7 +79,7 @@ _by_sequence = operator.attrgetter("sequence")
 class Assembler:
     """Puts kernels, buffers and phases together into plain data.
 
-    code: makes machine code of a kernel; a program that is only looked at needs none.
+    code: what stands for the machine code of a kernel; a program that is only looked at needs none.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class Assembler:
         graph: Graph,
         fused: Fused,
         grouped: Grouped,
-        code: Callable[[str, Kernel], Any] = machine_code,
+        code: Callable[[str, Kernel], Any],
     ):
         self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
         self.code = code

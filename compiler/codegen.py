@@ -18,6 +18,8 @@ import threading
 import time
 from typing import Any
 
+from llvmlite import ir
+
 from metaop.errors import CompilerBug
 
 from . import machine
@@ -45,12 +47,16 @@ class CompiledKernel:
 def compile_kernel(kernel: Kernel, name: str = "kernel") -> CompiledKernel:
     """Compiles one kernel, about 20 ms."""
     started = time.perf_counter()
-    assembly = assembly_of(kernel)
+    code = object_code_of(kernel, assembly_of(kernel), name)
+    return CompiledKernel(kernel, name, code, time.perf_counter() - started)
+
+
+def object_code_of(kernel: Kernel, assembly: str, name: str) -> bytes:
+    """The object code that LLVM makes of a kernel's assembly."""
     try:
-        code = machine.object_code(assembly, name)
+        return machine.object_code(assembly, name)
     except Exception as error:
         raise _bug(kernel, error) from error
-    return CompiledKernel(kernel, name, code, time.perf_counter() - started)
 
 
 def optimised_assembly(kernel: Kernel, name: str = "kernel") -> str:
@@ -99,7 +105,6 @@ class _Target:
         flags.error_model = "numpy"
         flags.release_gil = True
         self._flags = flags
-        self._front, self._back = _pipelines()
         self._typed: Any = None
 
     def assembly_of(self, kernel: Kernel) -> str:
@@ -114,16 +119,28 @@ class _Target:
                 self._kernel = None
 
     def _lowered(self) -> str:
-        from numba import types
         from numba.core.compiler_lock import global_compiler_lock
+        from numba.core.funcdesc import PythonFunctionDescriptor
+        from numba.core.lowering import Lower
+        from numba.core.targetconfig import ConfigStack
 
-        made = (self._typing, self._context, None, self._arguments, types.void)
         with global_compiler_lock:
             if self._typed is None:
-                pipeline = self._front(*made, self._flags.copy(), {})
-                self._typed = pipeline.typed(self._function)
-            result = self._back(*made, self._flags.copy(), {}).lowered(self._typed)
-        return str(result.library.assembly)
+                self._typed = self._types()
+            code, types_of, calls, result = self._typed
+            described = PythonFunctionDescriptor.from_specialized_function(
+                code, types_of, result, calls, self._context.mangler, False, False, ()
+            )
+            library = self._context.codegen().create_library("kernel")
+            with self._context.push_code_library(library), ConfigStack().enter(self._flags):
+                Lower(self._context, library, described, code, {}).lower()
+        return str(library.assembly)
+
+    def _types(self) -> Any:
+        from numba import types
+
+        made = (self._typing, self._context, None, self._arguments, types.void)
+        return _front()(*made, self._flags.copy(), {}).typed(self._function)
 
     def _generate(self, context: Any, builder: Any, signature: Any, values: Any) -> Any:
         assert self._kernel is not None
@@ -139,19 +156,29 @@ def _target() -> _Target:
 def _contexts() -> tuple[Any, Any]:
     """A typing context and a target context that know the builtins, our library and no more."""
     from numba.core import codegen
+    from numba.core.codegen import CodeLibrary
     from numba.core.cpu import CPUContext
     from numba.core.typing.context import BaseContext
 
     class Library(codegen.JITCodeLibrary):
-        """Keeps the assembly that Numba wrote."""
+        """Keeps the assembly that Numba wrote, and makes nothing of it: LLVM may be at work on
+        another kernel meanwhile, and is not to be waited for."""
 
         assembly = ""
+
+        def __init__(self, codegen: Any, name: str):
+            CodeLibrary.__init__(self, codegen, name)
 
         def add_ir_module(self, module: Any) -> None:
             self.assembly = str(module)
 
     class Codegen(codegen.JITCPUCodegen):
         _library_class = Library
+
+        def _create_empty_module(self, name: str) -> Any:
+            module = ir.Module(name)
+            module.triple, module.data_layout = machine.processor().triple, machine.data_layout()
+            return module
 
     class Context(CPUContext):
         def init(self) -> None:
@@ -166,12 +193,6 @@ def _contexts() -> tuple[Any, Any]:
 
         def post_lowering(self, module: Any, library: Any) -> None:
             """A kernel needs nothing of Numba's runtime."""
-
-        def get_executable(self, library: Any, descriptor: Any, environment: Any) -> Any:
-            return None
-
-        def insert_user_function(self, *arguments: Any, **options: Any) -> None:
-            """Nothing calls a kernel from Numba."""
 
     typing = BaseContext()
     return typing, Context(typing)
@@ -196,8 +217,8 @@ def _intrinsic(typing: Any, context: Any, arguments: Any, generate: Any) -> Any:
     return nest
 
 
-def _pipelines() -> tuple[Any, Any]:
-    """Numba's passes before lowering, and those from lowering on, as two compilers."""
+def _front() -> Any:
+    """Numba's passes before lowering, as a compiler."""
     from numba.core import typed_passes, untyped_passes
     from numba.core.compiler import CompilerBase, _EarlyPipelineCompletion
     from numba.core.compiler_machinery import AnalysisPass, PassManager, register_pass
@@ -228,20 +249,4 @@ def _pipelines() -> tuple[Any, Any]:
         def typed(self, function: Any) -> Any:
             return self.compile_extra(function)
 
-    class Back(CompilerBase):
-        def define_pipelines(self) -> list[Any]:
-            passes = PassManager("metaop_back")
-            passes.add_pass(typed_passes.NativeLowering, "lowering")
-            passes.add_pass(typed_passes.NoPythonBackend, "result")
-            passes.finalize()
-            return [passes]
-
-        def lowered(self, typed: Any) -> Any:
-            state = self.state
-            state.func_ir, state.typemap, state.calltypes, state.return_type = typed
-            state.func_id = state.func_ir.func_id
-            state.nargs = state.func_ir.arg_count
-            state.lifted = ()
-            return self._compile_ir()
-
-    return Front, Back
+    return Front

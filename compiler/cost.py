@@ -16,12 +16,17 @@ def nbytes_of(buffers: Iterable[Buffer]) -> int:
 
 
 def flops_of(tree: Tree) -> int:
-    """Arithmetic operations: each operator counts one for every iteration of its nest, a reduction
-    one more.  Conversions and copies are free."""
-    return sum(_operations(nest) * nest.iterations for nest in tree.all_nests)
+    """Arithmetic operations: an operator counts one for every iteration of the loops that it varies
+    with, a reduction one for every iteration of its nest; conversions and copies are free."""
+    return sum(_operations(nest) for nest in tree.all_nests)
 
 
 def _operations(nest: Nest) -> int:
-    """Arithmetic operations per iteration of the innermost loop."""
-    count = sum(isinstance(value, Op) and value.name not in FREE for value, _ in dependencies(nest))
-    return count + (nest.op is not None)
+    total = nest.iterations if nest.op is not None else 0
+    for value, loops in dependencies(nest):
+        if isinstance(value, Op) and value.name not in FREE:
+            count = 1
+            for loop in loops:
+                count *= nest.extents[loop]
+            total += count
+    return total

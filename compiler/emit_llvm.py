@@ -119,6 +119,8 @@ class _Emitter:
             self.integers[name] = self.raw.load(place)
         self.scratch_arrays()
         self.body(self.kernel.body)
+        if any(isinstance(s, Store) and s.past != 0 for s in statements(self.kernel.body)):
+            self.raw.fence("seq_cst")  # such stores are not in order with what follows
 
     def scratch_arrays(self) -> None:
         """Where each array of the thread's own memory begins."""
@@ -524,10 +526,25 @@ class _Emitter:
             )
             value = self.combined(stmt.op, self.b.to_register(old, dtype), value, dtype)
         value = self.b.to_memory(value, dtype)
-        if mask is None:
+        if mask is None and stmt.past != 0:
+            self.store_past(stmt, value, place, LANES * dtype.itemsize)
+        elif mask is None:
             self.raw.store(value, place, align=align)
         else:
             self.b.masked_store(value, place, align, mask)
+
+    def store_past(self, stmt: Store, value: Any, place: Any, nbytes: int) -> None:
+        """Stores a whole vector past the caches, if it is wanted and the address allows it."""
+        b = self.raw
+        address = b.and_(b.ptrtoint(place, I64), constant(I64, nbytes - 1))
+        wanted = b.icmp_signed("!=", self.scalar_index(stmt.past), constant(I64, 0))
+        fits = b.icmp_signed("==", address, constant(I64, 0))
+        with b.if_else(b.and_(wanted, fits)) as (past, usual):
+            with past:
+                one = b.store(value, place, align=nbytes)
+                one.set_metadata("nontemporal", b.module.add_metadata([constant(I32, 1)]))
+            with usual:
+                b.store(value, place, align=nbytes // LANES)
 
     # -- values -------------------------------------------------------------------------------
 
@@ -682,9 +699,7 @@ class _Emitter:
         if kind in ("div", "rem"):
             return b.sdiv(a, c) if kind == "div" else b.srem(a, c)
         remainder = b.srem(a, c)
-        negative = b.icmp_signed(
-            "<", remainder, ir.Constant(remainder.type, _zeros(remainder.type))
-        )
+        negative = b.icmp_signed("<", remainder, constant(remainder.type, 0))
         if kind == "mod":
             return b.select(negative, b.add(remainder, c), remainder)
         quotient = b.sdiv(a, c)
@@ -737,11 +752,7 @@ def _is_multiple(stmt: For, wide: int) -> bool:
 
 
 def _lane_numbers(lanes: list[int]) -> Any:
-    return ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
-
-
-def _zeros(kind: Any) -> Any:
-    return [0] * LANES if isinstance(kind, ir.VectorType) else 0
+    return llvm_ops.lane_constants(I32, lanes)
 
 
 def _lane_accumulators(kernel: Kernel) -> set[str]:

@@ -138,7 +138,9 @@ class _Printer:
             indent += "    "
         place = f"{stmt.buffer}[{show(stmt.offset)}]"
         value = self.value(stmt.value)
-        yield f"{indent}{place} = {_COMBINE[stmt.op].format(place, value) if stmt.op else value}"
+        past = f"  # past the caches if {show(stmt.past)}" if stmt.past != 0 else ""
+        new = _COMBINE[stmt.op].format(place, value) if stmt.op else value
+        yield f"{indent}{place} = {new}{past}"
 
     @staticmethod
     def subscripted(named: Any) -> str:

@@ -13,6 +13,7 @@ tree's last part.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,12 +109,18 @@ def _evaluations(tree: Tree, buffer: Buffer) -> float:
 
 @dataclass(eq=False)
 class _Group:
-    """Nests that will be one tree; axes: per root loop, the loop of each nest that it is."""
+    """Nests that will be one tree; axes: per root loop, the loop of each nest that it is.
+
+    members, reached: sets of positions as the bits of an integer, those of the nests themselves and
+    those of all that depends on them.
+    """
 
     number: int
     nests: list[Nest]
     axes: list[dict[Nest, int]]
     last: list[Nest] = field(default_factory=list)
+    members: int = 0
+    reached: int = 0
 
     @property
     def all_nests(self) -> list[Nest]:
@@ -132,7 +139,10 @@ class _Grouping:
         self.writer: dict[Buffer, list[Nest | Escape]] = {}
         self.after: dict[Nest | Escape, set[Nest | Escape]] = {}
         self.before: dict[Nest | Escape, set[Nest | Escape]] = {}
+        self.reached: dict[Nest | Escape, int] = {}  # positions of an item and what depends on it
+        self.readers: dict[Buffer, list[Nest | Escape]] = {}
         self.group_of: dict[Nest | Escape, _Group] = {}
+        self.several: dict[_Group, None] = {}  # the groups of more than one nest
         self.noted: dict[tuple[Buffer, Buffer], str] = {}
         self.costs: dict[tuple[_Group, _Group], tuple[Any, ...]] = {}
 
@@ -141,6 +151,7 @@ class _Grouping:
         for number, item in enumerate(self.items):
             if isinstance(item, Nest):
                 self.group_of[item] = _Group(number, [item], self.own_axes(item))
+                self.measure(self.group_of[item])
             else:
                 self.group_of[item] = _Group(number, [], [])
         if not self.separate:
@@ -160,7 +171,7 @@ class _Grouping:
     def find_dependencies(self) -> None:
         """Edges from what writes a buffer to what reads or overwrites it later, and from readers to
         what overwrites."""
-        readers: dict[Buffer, list[Nest | Escape]] = {}
+        readers = self.readers
         for item in self.items:
             self.after[item], self.before[item] = set(), set()
             for buffer in self.reads(item):
@@ -172,6 +183,11 @@ class _Grouping:
                 if earlier is not item:
                     self.edge(earlier, item)
             self.writer.setdefault(target, []).append(item)
+        for item in reversed(self.items):
+            reached = 1 << self.position[item]
+            for later in self.after[item]:
+                reached |= self.reached[later]
+            self.reached[item] = reached
 
     def edge(self, first: Nest | Escape, second: Nest | Escape) -> None:
         self.after[first].add(second)
@@ -333,8 +349,35 @@ class _Grouping:
             return None
         return next((a for a, axis in enumerate(axes) if axis[nest] == best[1]), None)
 
+    def measure(self, group: _Group) -> None:
+        """Notes which items are a group's, and which depend on it."""
+        for nest in group.all_nests:
+            group.members |= 1 << self.position[nest]
+            group.reached |= self.reached[nest]
+        if len(group.all_nests) > 1:
+            self.several[group] = None
+
+    def stands_between(self, source: _Group, group: _Group) -> bool:
+        """True if something outside of two groups depends on one and is needed by one."""
+        inside = source.members | group.members
+        reached = 0
+        for nest in (*source.all_nests, *group.all_nests):
+            for item in self.after[nest]:
+                if not inside >> self.position[item] & 1:
+                    reached |= self.reached[item]
+        grows = True
+        while grows and not reached & inside:
+            grows = False
+            for other in self.several:
+                if other.members & reached and other.reached & ~reached:
+                    reached |= other.reached  # what depends on one of them depends on all
+                    grows = True
+        return bool(reached & inside)
+
     def between(self, source: _Group, group: _Group) -> Buffer | None:
         """What something outside makes that depends on one of the groups and is needed by one."""
+        if not self.stands_between(source, group):
+            return None
         inside = {*source.all_nests, *group.all_nests}
         stack = [(n, n) for nest in inside for n in self.after[nest] if n not in inside]
         seen: set[Nest | Escape] = set()
@@ -355,6 +398,9 @@ class _Grouping:
         merged = _Group(number, nests, axes, [*source.last, *group.last])
         for nest in merged.all_nests:
             self.group_of[nest] = merged
+        self.several.pop(source, None)
+        self.several.pop(group, None)
+        self.measure(merged)
 
     # -- siblings -----------------------------------------------------------------------------
 
@@ -421,12 +467,12 @@ class _Grouping:
         sources -= {mine}
         alone = len(nests) == 1 and nest.iterations == 1
         if not sources and alone:
-            others = [
+            others = (
                 g
                 for g in self.group_of.values()
                 if g.nests and g is not mine and not any(n.contraction for n in g.nests)
-            ]
-            sources = set(others[:1])
+            )
+            sources = set(itertools.islice(others, 1))
         if not sources:
             return
         source = max(sources, key=lambda g: g.number)
@@ -447,6 +493,8 @@ class _Grouping:
         for moved in nests:
             self.group_of[moved] = source
         source.number = max(source.number, mine.number)
+        self.several.pop(mine, None)
+        self.measure(source)
 
     def is_small(self, nest: Nest) -> bool:
         plain = not nest.scatter and not nest.contraction and len(self.writer[nest.target]) == 1
@@ -553,12 +601,9 @@ class _Grouping:
 
     def readers_outside(self, made: _Group) -> set[Buffer]:
         """The buffers of the group that something else reads, its last part included."""
-        found: set[Buffer] = set()
         inside = set(made.nests)
-        for item in self.items:
-            if item not in inside:
-                found.update(self.reads(item))
-        return found
+        written = {nest.target for nest in made.all_nests}
+        return {b for b in written if not inside.issuperset(self.readers.get(b, []))}
 
 
 def _make_local(tree: Tree, read_outside: set[Buffer]) -> None:

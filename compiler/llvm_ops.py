@@ -34,16 +34,42 @@ def register_type(dtype: DType) -> Any:
     return BOOL if dtype is dt.bool_ else memory_type(dtype)
 
 
+_constants: dict[tuple[str, str], Any] = {}  # by type and digits: 0.0 equals -0.0, NaN nothing
+MOST_CONSTANTS = 10_000
+
+
 def constant(kind: Any, value: Any) -> Any:
     """A constant; for a vector type the same in every lane."""
-    if isinstance(kind, ir.VectorType):
-        return ir.Constant(kind, [value] * kind.count)
-    return ir.Constant(kind, value)
+    key = (str(kind), repr(value))
+    found = _constants.get(key)
+    if found is None:
+        vector = isinstance(kind, ir.VectorType)
+        found = _remembered(key, ir.Constant(kind, [value] * kind.count if vector else value))
+    return found
+
+
+def lane_constants(element: Any, values: list[int]) -> Any:
+    """A vector of integers."""
+    key = (str(element), repr(values))
+    found = _constants.get(key)
+    if found is None:
+        kind = ir.VectorType(element, len(values))
+        found = _remembered(key, ir.Constant(kind, values))
+    return found
+
+
+def _remembered(key: tuple[str, str], made: Any) -> Any:
+    """A constant that other kernels share: making and printing 16 lanes takes longer than the rest
+    of an instruction."""
+    if len(_constants) >= MOST_CONSTANTS:
+        _constants.clear()
+    _constants[key] = made
+    return made
 
 
 def iota(integer: Any, step: int = 1) -> Any:
     """0, step, 2*step, …"""
-    return ir.Constant(ir.VectorType(integer, LANES), [k * step for k in range(LANES)])
+    return lane_constants(integer, [k * step for k in range(LANES)])
 
 
 def is_vector(value: Any) -> bool:
@@ -148,13 +174,10 @@ class Builder:
         count = LANES
         while count > 1:
             half = count // 2
-            indices = ir.VectorType(I32, half)
             undefined = ir.Constant(vector.type, ir.Undefined)
-            low = self.raw.shuffle_vector(
-                vector, undefined, ir.Constant(indices, list(range(half)))
-            )
-            high = self.raw.shuffle_vector(
-                vector, undefined, ir.Constant(indices, list(range(half, count)))
+            low, high = (
+                self.raw.shuffle_vector(vector, undefined, lane_constants(I32, list(lanes)))
+                for lanes in (range(half), range(half, count))
             )
             vector, count = self.combine(op, low, high, dtype), half
         return self.raw.extract_element(vector, constant(I32, 0))

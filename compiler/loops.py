@@ -230,14 +230,18 @@ class Update(Stmt):
 
 
 class Store(Stmt):
-    """buffer[offset] = value, or op= value for a scatter."""
+    """buffer[offset] = value, or op= value for a scatter.
 
-    __slots__ = ("buffer", "offset", "value", "op", "guard")
+    past: if this integer is not 0, whole vectors go past the caches: nothing reads them soon.
+    """
+
+    __slots__ = ("buffer", "offset", "value", "op", "guard", "past")
 
     def __init__(self, buffer: str, offset: Expr, value: Value, op: str | None = None,
                  guard: Expr = TRUE):  # fmt: skip
         self.buffer, self.offset, self.value, self.op = buffer, offset, value, op
         self.guard = guard
+        self.past: Expr = 0
 
 
 class Last(Stmt):
@@ -451,6 +455,7 @@ class _Verifier:
         self.require(kind is buffer.dtype, f"store of {kind} into {stmt.buffer}")
         self.index(stmt.offset, loops)
         self.index(stmt.guard, loops)
+        self.index(stmt.past, loops)
         self.value(stmt.value, loops)
 
     def dims(self, name: str, dims: tuple[int, ...], loops: frozenset[int]) -> None:
@@ -586,4 +591,5 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
                 sign = f" {stmt.op}=" if stmt.op else " ="
                 place = f"{stmt.buffer}[{show(stmt.offset)}]"
-                yield f"{indent}{place}{sign} {show_value(stmt.value)}{guard}\n"
+                past = f" past the caches if {show(stmt.past)}" if stmt.past != 0 else ""
+                yield f"{indent}{place}{sign} {show_value(stmt.value)}{guard}{past}\n"

@@ -44,7 +44,7 @@ def processor() -> Processor:
 
     Raises ValueError for a METAOP_CPU that is unknown or that the host cannot run.
     """
-    triple = llvm.get_process_triple()
+    triple = _triple()
     if config.cpu == "host":
         return Processor(triple, *host())
     if config.cpu == "generic":
@@ -56,6 +56,11 @@ def processor() -> Processor:
     if not set(features.split(",")) <= set(host()[1].split(",")):
         raise ValueError(f"METAOP_CPU={config.cpu}: this CPU does not have all of {features}.")
     return Processor(triple, name, features)
+
+
+@functools.cache
+def _triple() -> str:
+    return llvm.get_process_triple()
 
 
 @functools.cache
@@ -95,6 +100,16 @@ def hides_lanes() -> bool:
     return is_x86 and "+avx" in features and "+avx512f" not in features
 
 
+def data_layout() -> str:
+    """How LLVM lays data out in memory for the processor of the settings."""
+    return _data_layout(processor())
+
+
+@functools.cache
+def _data_layout(made_for: Processor) -> str:
+    return str(_target_machine(made_for).target_data)
+
+
 def target_machine() -> Any:
     """LLVM's code generator for the processor of the settings."""
     return _target_machine(processor())
@@ -117,19 +132,24 @@ def _target_machine(made_for: Processor) -> Any:
 def optimised(assembly: str, name: str) -> Any:
     """The module of LLVM assembly after the pipeline; its one function is called `name`."""
     module = llvm.parse_assembly(assembly)
-    machine = target_machine()
-    module.triple = processor().triple
-    module.data_layout = str(machine.target_data)
-    manager = llvm.create_new_function_pass_manager()
-    for one in PASSES:
-        getattr(manager, f"add_{one}_pass")()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+    module.triple, module.data_layout = processor().triple, data_layout()
+    manager, builder = _pipeline(processor())
     for function in module.functions:
         if not function.is_declaration:
             function.name = name
             manager.run(function, builder)
     module.verify()
     return module
+
+
+@functools.cache
+def _pipeline(made_for: Processor) -> tuple[Any, Any]:
+    """The passes, and what runs them."""
+    manager = llvm.create_new_function_pass_manager()
+    for one in PASSES:
+        getattr(manager, f"add_{one}_pass")()
+    options = llvm.create_pipeline_tuning_options()
+    return manager, llvm.create_pass_builder(_target_machine(made_for), options)
 
 
 def object_code(assembly: str, name: str) -> bytes:
@@ -173,9 +193,7 @@ def _linker() -> Any:
             ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
         except OSError:
             pass  # then linking fails on such a CPU, and says so
-    return llvm.create_lljit_compiler(
-        _target_machine(Processor(llvm.get_process_triple(), *host()))
-    )
+    return llvm.create_lljit_compiler(_target_machine(Processor(_triple(), *host())))
 
 
 # ---------------------------------------------------------------------------- what the CPU can do

@@ -13,6 +13,7 @@ from metaop.config import config
 from metaop.errors import CompilerBug, MetaopError
 from metaop.extent import map_extents, recording_guards, require, simplified
 from metaop.graph import Node
+from metaop.index import remembering
 from metaop.show import show_graph
 
 from . import nest as nests_module
@@ -189,8 +190,9 @@ def compile_program(
     decisions are to be right.
     """
     with recording_guards(sizes) as guards:
-        graph = run_passes(import_graph(nodes, asked, extents))
-        fused, grouped = group_graph(graph)
+        with remembering():
+            graph = run_passes(import_graph(nodes, asked, extents))
+            fused, grouped = group_graph(graph)
         program = assemble(nodes, graph, fused, grouped)
     if config.check:
         verify_program(program)

@@ -13,6 +13,7 @@ from metaop.extent import map_extents
 from metaop.graph import Escape, Node
 
 from . import kernels
+from .collector import collecting_seldom
 from .kernels import compiling, statistics
 from .keys import canonical, structure_of
 from .program import Bound, Program
@@ -53,7 +54,8 @@ def _compiled(
 ) -> Program:
     from .pipeline import compile_program, numbers
 
-    return compile_program(nodes, asked, extents or numbers, sizes)
+    with collecting_seldom():
+        return compile_program(nodes, asked, extents or numbers, sizes)
 
 
 def _bound(nodes: list[Node], asked: list[Node]) -> Bound:

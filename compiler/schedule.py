@@ -30,9 +30,8 @@ from metaop.index import (
     TRUE,
     Expr,
     Terms,
-    children,
+    fit_32_bits,
     from_terms,
-    interval,
     is_condition,
     loops_of,
     simplify,
@@ -80,6 +79,7 @@ MOST_ACCUMULATORS = 16
 LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
+LEAST_PAST, MOST_CACHED = 1 << 22, 1 << 25  # bytes of a result; of what caches may hold
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
 
 
@@ -421,6 +421,15 @@ def _size(extents: Sequence[int]) -> int:
     return total
 
 
+def past_caches(target: Buffer, integers: dict[str, int]) -> Expr:
+    """An integer that is not 0 if a result is larger than the caches; 0 for one that rarely is."""
+    if target.role not in ("out", "tmp") or hint(target.nbytes) < LEAST_PAST:
+        return 0
+    name = f"past{len(integers)}"
+    integers[name] = target.nbytes // MOST_CACHED
+    return ("val", name)
+
+
 # ----------------------------------------------------------------------------------- scheduling
 
 
@@ -475,6 +484,7 @@ class _Scheduler:
         self.extents: list[int] = list(tree.nests[0].extents)  # of the first nest's loops at first
         self.unrolled: dict[int, int] = {}
         self.costs = [VectorCost(nest) for nest in tree.nests]
+        self.past: dict[str, int] = {}  # integers that say which stores go past the caches
 
     def run(self, name: str) -> Scheduled:
         tree = self.tree
@@ -514,6 +524,7 @@ class _Scheduler:
             arguments["counter"] = counter
             written.add("counter")
         integers: dict[str, int] = dict.fromkeys(tree.checks, 0)  # numbered by the program
+        integers.update(self.past)
         kernel = Kernel(
             name,
             [Parameter(n, b.dtype, n in written) for n, b in arguments.items()],
@@ -652,14 +663,7 @@ class _Scheduler:
         found = [nest.offset, nest.guard]
         for value, _ in dependencies(nest):
             found.extend(value.indices)
-        return all(self.is_narrow(e) for e in found)
-
-    def is_narrow(self, e: Expr) -> bool:
-        if not is_condition(e):
-            low, high = interval(e, self.extents)
-            if low < -(1 << 31) or high >= 1 << 31:
-                return False
-        return all(self.is_narrow(part) for part in children(e))
+        return fit_32_bits(found, self.extents)
 
     def new_loop(self, extent: int) -> int:
         self.extents.append(extent)
@@ -1089,6 +1093,8 @@ class _Placement:
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
         store = Store(nest.target.name, nest.offset, value, None, nest.guard)
+        if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
+            store.past = past_caches(nest.target, self.body.scheduler.past)
         self.stage_bottom().append(self.body.unroll(dims, store))
 
     def is_read_later(self) -> bool:

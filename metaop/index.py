@@ -20,7 +20,8 @@ range of every loop index; equal normal forms are equal expressions (not the rev
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import IndexExpressionError
@@ -201,6 +202,23 @@ def interval(e: Expr, extents: Extents) -> Range:
         return (_least((a[0], b[0])), _greatest((a[1], b[1])))
     a, b = interval(e[1], extents), interval(e[2], extents)
     return _INTERVAL[kind](a, b)
+
+
+def fit_32_bits(found: Iterable[Expr], extents: Extents) -> bool:
+    """True if no part of some expressions can leave 32 bits."""
+    seen: set[Expr] = set()
+
+    def fits(e: Expr) -> bool:
+        if e in seen:
+            return True
+        seen.add(e)
+        if not is_condition(e):
+            low, high = interval(e, extents)
+            if low < -(1 << 31) or high >= 1 << 31:
+                return False
+        return all(map(fits, children(e)))
+
+    return all(map(fits, found))
 
 
 def _least(values: Sequence[int]) -> int:
@@ -584,10 +602,41 @@ def _atom_order(atom: Expr) -> tuple[int, int, str]:
     return (0, atom[1], "") if atom[0] == "i" else (1, 0, repr(atom))
 
 
+class _Remembered(threading.local):
+    normal_forms: dict[tuple[Expr, tuple[int, ...]], Expr] | None = None
+
+
+_remembered = _Remembered()
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Every expression is simplified once while the body runs.
+
+    Not where integers of equal value are told apart, be it by origin or as arguments of a kernel.
+    """
+    outer, _remembered.normal_forms = _remembered.normal_forms, {}
+    try:
+        yield
+    finally:
+        _remembered.normal_forms = outer
+
+
 def simplify(e: Expr, extents: Extents) -> Expr:
     """e in normal form, given the extent of every loop index."""
-    if isinstance(e, int):
+    if isinstance(e, int) or e is TRUE:
         return e
+    known = _remembered.normal_forms
+    if known is None:
+        return _normal_form(e, extents)
+    key = (e, tuple(extents))
+    found = known.get(key)
+    if found is None:
+        found = known[key] = _normal_form(e, extents)
+    return found
+
+
+def _normal_form(e: Expr, extents: Extents) -> Expr:
     if e[0] in CONDITIONS:
         return _simplify_condition(e, extents)
     return from_terms(_recombine(terms_of(e, extents), extents))

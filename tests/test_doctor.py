@@ -99,6 +99,6 @@ def test_a_compiler_that_does_not_work_is_told(clean, monkeypatch):
     def broken(*_):
         raise OSError("no such library")
 
-    monkeypatch.setattr(codegen, "compile_kernel", broken)
+    monkeypatch.setattr(codegen, "assembly_of", broken)
     (text,) = doctor.examine().warnings
     assert text == "a kernel cannot be compiled or run: OSError: no such library"

@@ -370,6 +370,7 @@ class Costs:
         self.itemsize = c.nest.value.dtype.itemsize
         self.m, self.n, self.k = (hint(c.size(loops)) for loops in (c.m, c.n, c.k))
         self.batch = hint(c.size(c.batch))
+        self.along_m = rows_along(c, c.m)
         self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
@@ -395,7 +396,7 @@ class Costs:
         once = blocks if blocks >= SHARED else 1
         if self.itemsize * columns * (depth + rows * (LANES if dot else 1)) > MOST_SCRATCH:
             return math.inf
-        along_m = not dot and rows_along(self.c, self.c.m)
+        along_m = not dot and self.along_m
         loops_a, capacity = (self.c.m, rows) if along_m else (option.k.loops, depth)
         packed = self._packing(self.c.a, loops_a, capacity)
         cost += LANES * (STREAM + packed) / columns / once

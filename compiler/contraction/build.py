@@ -11,10 +11,8 @@ from metaop.extent import hint, minimum
 from metaop.index import (
     TRUE,
     Expr,
-    children,
     conjunction,
-    interval,
-    is_condition,
+    fit_32_bits,
     loops_of,
     simplify,
     substitute,
@@ -498,7 +496,7 @@ class Builder:
         buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
         buffers += targets
         parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
-        narrow = all(self.is_narrow(e) for e in indices)
+        narrow = fit_32_bits(indices, self.extents)
         kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
         integers = dict(self.integers)
         name_extents(kernel, integers)
@@ -508,16 +506,6 @@ class Builder:
         kernel.integers = list(integers)
         chunks = minimum(items, MOST_CHUNKS)
         return Scheduled(kernel, buffers, integers, chunks, self.tree)
-
-    def is_narrow(self, e: Expr) -> bool:
-        """True if no part of an index expression can leave 32 bits."""
-        if isinstance(e, int):
-            return abs(e) < 1 << 31
-        if not is_condition(e):
-            low, high = interval(e, self.extents)
-            if low < -(1 << 31) or high >= 1 << 31:
-                return False
-        return all(self.is_narrow(part) for part in children(e))
 
     def kernel_body(self) -> list[Stmt]:
         blocks, c = self.blocks, self.c

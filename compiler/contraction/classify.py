@@ -52,9 +52,13 @@ class Factor:
 
     def stride(self, loop: int) -> int | None:
         """How far a step of the loop moves the access; None if not by a fixed distance."""
-        if any(a is not None and a[0] != "i" and loop in loops_of(a) for a in self.access):
-            return None
-        return self.access.get(("i", loop), 0)
+        return None if loop in self._opaque else self.access.get(("i", loop), 0)
+
+    @functools.cached_property
+    def _opaque(self) -> set[int]:
+        """The loops that the access knows other than as a plain term."""
+        atoms = [a for a in self.access if a is not None and a[0] != "i"]
+        return set().union(*map(loops_of, atoms))
 
 
 @dataclass(eq=False)

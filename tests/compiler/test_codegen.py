@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import ctypes
 import gc
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from llvmlite import ir
 from numba.core import event
 
 import metaop as mo
-from metaop.compiler import codegen, fingerprint, kernels, machine, programs
+from metaop.compiler import codegen, fingerprint, kernels, llvm_ops, machine, programs
 from metaop.compiler.keys import kernel_key, structure_of
 from metaop.compiler.loops import Kernel
 from metaop.errors import CompilerBug
@@ -276,3 +280,69 @@ def test_kernels_missing_on_disk_are_none(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert kernels.stored_kernels([name]) is None
     found: Any = kernels.stored_kernels([])
     assert found == {}
+
+
+# --- a program's kernels together -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_disk_cache")
+def test_the_kernels_of_a_program_are_compiled_in_another_thread(monkeypatch: pytest.MonkeyPatch):
+    programs.forget()
+    threads: list[int] = []
+
+    def noted(*arguments: Any) -> bytes:
+        threads.append(threading.get_ident())
+        return compiled(*arguments)
+
+    compiled = codegen.object_code_of
+    monkeypatch.setattr(codegen, "object_code_of", noted)
+    interval, running = sys.getswitchinterval(), threading.active_count()
+    results = [chain(k) for k in range(20, 23)]
+    mo.sync()
+    assert len(threads) == len(results)
+    assert len(set(threads)) == 1 and threading.get_ident() not in threads
+    assert sys.getswitchinterval() == interval and threading.active_count() == running
+    assert gc.isenabled()
+
+
+@pytest.mark.usefixtures("no_disk_cache")
+def test_an_error_of_the_thread_is_raised_and_leaves_nothing_running(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    programs.forget()
+
+    def broken(*_: Any) -> bytes:
+        raise OSError("out of registers")
+
+    monkeypatch.setattr(machine, "object_code", broken)
+    interval, running = sys.getswitchinterval(), threading.active_count()
+    with pytest.raises(CompilerBug, match=r"out of registers\nkernel k0"):
+        chain(30).numpy()
+    assert sys.getswitchinterval() == interval and threading.active_count() == running
+    assert gc.isenabled()
+    monkeypatch.undo()
+    assert chain(30).numpy().shape == (5,)
+
+
+def test_a_program_can_be_compiled_while_the_interpreter_ends():
+    code = (
+        "import atexit, metaop as mo\n"
+        "x = mo.array([1.0, 4.0, 9.0])\n"
+        "atexit.register(lambda: print((mo.sqrt(x) + 0.25).tolist()))\n"
+    )
+    environment = {**os.environ, "METAOP_CACHE": "off"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert result.stdout == "[1.25, 2.25, 3.25]\n", result.stderr
+
+
+def test_constants_that_are_shared_keep_their_bits():
+    kinds = [llvm_ops.FLOAT, llvm_ops.I32]
+    values: list[Any] = [0.0, -0.0, float("nan"), 1.0, 1, True, 0]
+    for kind in kinds:
+        for value in values:
+            if (kind is llvm_ops.FLOAT) == isinstance(value, float):
+                for _ in range(2):
+                    made = llvm_ops.constant(kind, value)
+                    assert str(made) == str(ir.Constant(kind, value))

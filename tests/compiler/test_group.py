@@ -10,7 +10,7 @@ import pytest
 
 import metaop as mo
 from metaop import life, nn
-from metaop.compiler import programs
+from metaop.compiler import group, programs
 from metaop.compiler.executor import executor
 from metaop.compiler.program import Bound
 from metaop.config import config
@@ -264,3 +264,44 @@ def test_boundaries_say_why() -> None:
     why = mo.explain(y).boundaries
     assert any("contraction" in b.reason for b in why)
     assert "boundaries" in mo.dump(y, "fused")
+
+
+# --- what stands between two groups ---------------------------------------------------------------
+
+
+def searched(grouping: group._Grouping, one: group._Group, other: group._Group) -> bool:
+    """The definition: a path from inside over something outside back, whole groups at a time."""
+    inside = {*one.all_nests, *other.all_nests}
+    stack = [n for nest in inside for n in grouping.after[nest] if n not in inside]
+    seen = set()
+    while stack:
+        item = stack.pop()
+        if item in inside:
+            return True
+        if item not in seen:
+            mates = [item, *grouping.group_of[item].all_nests]
+            seen.update(mates)
+            stack.extend(n for mate in mates for n in grouping.after[mate])
+    return False
+
+
+def test_what_stands_between_two_groups_is_found_by_sets_as_by_search(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    answers: list[bool] = []
+
+    def compared(grouping: group._Grouping, one: group._Group, other: group._Group) -> bool:
+        answers.append(by_sets(grouping, one, other))
+        assert answers[-1] == searched(grouping, one, other)
+        return answers[-1]
+
+    by_sets = group._Grouping.stands_between
+    monkeypatch.setattr(group._Grouping, "stands_between", compared)
+    monkeypatch.setattr(config, "cache", "off")
+    programs.forget()
+    net = nn.models.LeNetBN()
+    images, labels = f32(64, 1, 28, 28), mo.array(np.arange(64) % 10)
+    optimizer = nn.optim.SGD(net.parameters(), lr=0.1)
+    optimizer.step(nn.functional.cross_entropy(net(images), labels))
+    mo.sync()
+    assert answers.count(True) > 20 and answers.count(False) > 100

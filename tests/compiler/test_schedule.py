@@ -346,3 +346,21 @@ def test_every_schedule_is_valid_and_computes_the_definition(shape):
     for made in scheduled(*results):
         verify(made.kernel)
     assert_computes_definition(*results)
+
+
+@pytest.mark.parametrize(("rows", "past"), [(3, None), (2000, 0), (9000, 1)])
+def test_a_result_that_is_larger_than_the_caches_goes_past_them(rows: int, past: int | None):
+    values = np.arange(rows * 1000, dtype=np.float32).reshape(rows, 1000)
+    y = mo.exp(mo.array(values).sync() * 1e-9)
+    made = kernel_of(y)
+    assert ("past the caches if past0" in show_kernel(made.kernel)) == (past is not None)
+    assert made.integers.get("past0") == past
+    np.testing.assert_allclose(y.numpy(), np.exp(values * np.float32(1e-9)), 1e-6)
+
+
+def test_what_the_same_kernel_reads_again_stays_in_the_caches():
+    x = mo.array(np.ones((9000, 1000), np.float32)).sync()
+    e = mo.exp(x)
+    (kernel,) = mo.explain(e, e / e.sum(1, keepdims=True)).kernels
+    past = [line for line in kernel.source.splitlines() if "past the caches" in line]
+    assert len(past) == 1 and "/" in past[0]
