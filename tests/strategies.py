@@ -94,7 +94,7 @@ def conditions(draw: Any, rank: int, depth: int = 2) -> Expr:
 @st.composite
 def affine(draw: Any, rank: int, extent: int) -> Expr:
     """A sum of coefficients times loops and a constant, sometimes divided, in range or not."""
-    e: Expr = draw(st.integers(-2, extent))
+    e: Expr = draw(st.integers(-2, int(extent)))
     for k in range(rank):
         coefficient = draw(st.sampled_from([0, 0, 1, 1, 1, 2, 3, -1, -2]))
         if coefficient:
@@ -104,7 +104,7 @@ def affine(draw: Any, rank: int, extent: int) -> Expr:
     if style == 0:
         e = ("floordiv", e, draw(st.integers(2, 3)))
     elif style == 1:
-        e = ("mod", e, draw(st.integers(2, extent + 2)))
+        e = ("mod", e, draw(st.integers(2, int(extent) + 2)))
     elif style == 2 and rank:
         e = ("i", draw(st.integers(0, rank - 1)))
     return e
@@ -124,7 +124,7 @@ def index_maps(draw: Any, pieces: int = 3, reads: bool = True) -> IndexMap:
             axes = sorted(draw(st.sets(st.integers(0, rank - 1), min_size=1)))
             size = [shape[a] for a in axes]
             count = int(np.prod(size))
-            values = draw(st.lists(st.integers(-1, extent), min_size=count, max_size=count))
+            values = draw(st.lists(st.integers(-1, int(extent)), min_size=count, max_size=count))
             inputs.append(np.array(values).reshape(size))
             return ("read", len(inputs), tuple(("i", a) for a in axes), None)
         return draw(affine(rank, extent))

@@ -250,12 +250,12 @@ def _steps(draw: Any, shapes: list[tuple[int, ...]]) -> Step:
             vectors = [k for k, s in enumerate(shapes) if len(s) == 1]
             return Step(name, (a, draw(st.sampled_from(vectors))))
         case "windows" if rank and shape[-1] > 1:
-            size = draw(st.integers(1, shape[-1]))
+            size = draw(st.integers(1, int(shape[-1])))
             return Step(name, (a,), (size, draw(st.integers(1, 2))))
         case "gather" | "scatter" if rank:
             count = shape[0] if name == "scatter" else draw(st.integers(1, 4))
             bound = 2 if name == "scatter" else shape[0]
-            index = st.lists(st.integers(0, bound - 1), min_size=count, max_size=count)
+            index = st.lists(st.integers(0, int(bound) - 1), min_size=count, max_size=count)
             return Step(name, (a,), (tuple(draw(index)), 2)[: 1 + (name == "scatter")])
     return Step("tanh", (a,))
 
@@ -290,9 +290,9 @@ def _key(draw: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
         if draw(st.booleans()):
             key.append(slice(None))
         elif draw(st.booleans()):
-            key.append(draw(st.integers(-extent, extent - 1)))
+            key.append(draw(st.integers(-int(extent), int(extent) - 1)))
         else:
-            start = draw(st.integers(0, extent - 1))
+            start = draw(st.integers(0, int(extent) - 1))
             key.append(slice(start, None, draw(st.sampled_from([1, 2, -1]))))
     return tuple(key)
 
