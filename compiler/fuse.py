@@ -122,8 +122,7 @@ def choose_stores(
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
     stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
-    cost = _costs(graph, stored)
-    footprint = _footprints(graph, stored)
+    cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     dear: dict[Node, float] = {}
     for node in reversed(graph.nodes):
@@ -148,8 +147,8 @@ def memory_cost(nbytes: int, reads: float) -> float:
     return (2 + reads) * one
 
 
-def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
-    """Per node the cost of evaluating one element inline.
+def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Node, float]]:
+    """Per node the cost of evaluating one element inline, and its footprint.
 
     A chain of inlined operators that reaches the bound is cut by storing its last node; but what is
     larger than all that it is made from, as a product that is summed at once, is not stored for
@@ -179,18 +178,11 @@ def _costs(graph: Graph, stored: set[Node]) -> dict[Node, float]:
                 stored.add(node)
                 chain[node] = 0
                 footprint[node] = hint(node.size)
-    return cost
-
-
-def _footprints(graph: Graph, stored: set[Node]) -> dict[Node, float]:
-    """The elements that a value is made from: less than its size if it only spreads them out."""
-    footprint: dict[Node, float] = {}
-    for node in graph.nodes:
-        footprint[node] = _footprint(node, footprint, stored)
-    return footprint
+    return cost, footprint
 
 
 def _footprint(node: Node, footprint: dict[Node, float], stored: set[Node]) -> float:
+    """The elements that a value is made from: less than its size if it only spreads them out."""
     if isinstance(node, Input | RandomBits) or node in stored:
         return hint(node.size)
     if isinstance(node, Reindex):

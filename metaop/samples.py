@@ -10,7 +10,7 @@ from typing import Any
 from . import dtype as dt
 from . import elementwise as el
 from . import reduction
-from .build import normal_axes
+from .build import expand, normal_axes
 from .creation import arange, full, zeros
 from .errors import ShapeError, describe
 from .indexing import take_along_axis
@@ -71,12 +71,7 @@ def _sorted_last(operation: str, x: Any, axis: Any) -> tuple[Var, tuple[int, ...
 
 
 def _finish(result: Var, axes: tuple[int, ...], keepdims: bool) -> Var:
-    if not keepdims:
-        return result
-    shape = list(result.shape)
-    for k in axes:
-        shape.insert(k, 1)
-    return reshape_var(result, tuple(shape))
+    return Var._of(expand(result._node, axes)) if keepdims else result
 
 
 def _interpolated(low: Var, high: Var, share: Any) -> Var:

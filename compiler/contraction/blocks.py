@@ -383,36 +383,45 @@ class Costs:
         waste = -(-self.m // tile.rows) * tile.rows / self.m
         if isinstance(n, Cut):
             columns, blocks, more = self._cut(n, option.windows, tile.columns * LANES)
-            loops_n = n.loops
         else:
             columns = min(evenly(self.n, tile.columns, n), self.n)
             blocks, more = -(-self.n // columns), -(-self.n // tile.columns) * tile.columns / self.n
-            loops_n = option.k.loops
+        if self.itemsize * columns * (depth + rows * (LANES if dot else 1)) > MOST_SCRATCH:
+            return math.inf
         cost = waste * more * (self._dot(tile) if dot else self._outer(option, rows, depth))
         if dot:
             cost += LANE_PARTIAL / depth
         elif depth < self.k or option.windows is not None:
             cost += (PARTIAL + FAR_PARTIAL * self._over(rows * columns, SECOND_CACHE)) / depth
-        once = blocks if blocks >= SHARED else 1
-        if self.itemsize * columns * (depth + rows * (LANES if dot else 1)) > MOST_SCRATCH:
-            return math.inf
-        along_m = not dot and self.along_m
-        loops_a, capacity = (self.c.m, rows) if along_m else (option.k.loops, depth)
-        packed = self._packing(self.c.a, loops_a, capacity)
-        cost += LANES * (STREAM + packed) / columns / once
         if not dot and self.across:
             cost += LANES * ACROSS / self.k
-        if not dot and turns(self.c.b, loops_n, option.k.loops):
-            packed = TURN / LANES + SHORT_LOOP / depth
-        else:
-            packed = self._packing(self.c.b, loops_n, depth if dot else columns)
-        again = 1.0
-        if option.windows is not None:
-            panel = math.prod(hint(n) for n in option.windows.lengths)
-            again = panel / (columns * hint(option.windows.count(self.c)))
-        cost += LANES * again * (STREAM + packed) / rows
+        once = blocks if blocks >= SHARED else 1
+        cost += LANES * (STREAM + self._pack_a(option, rows, depth)) / columns / once
+        again = self._again(option.windows, columns)
+        cost += LANES * again * (STREAM + self._pack_b(option, columns, depth)) / rows
         items = self.batch * -(-self.m // rows) * blocks
         return cost * (1 + FEW_ITEMS * max(0.0, 1 - items / ENOUGH_ITEMS))
+
+    def _pack_a(self, option: Option, rows: int, depth: int) -> float:
+        """Cycles for an element of a panel of A."""
+        if option.form == "outer" and self.along_m:
+            return self._packing(self.c.a, self.c.m, rows)
+        return self._packing(self.c.a, option.k.loops, depth)
+
+    def _pack_b(self, option: Option, columns: int, depth: int) -> float:
+        """Cycles for an element of a panel of B."""
+        if not isinstance(option.n, Cut):
+            return self._packing(self.c.b, option.k.loops, depth)
+        if turns(self.c.b, option.n.loops, option.k.loops):
+            return TURN / LANES + SHORT_LOOP / depth
+        return self._packing(self.c.b, option.n.loops, columns)
+
+    def _again(self, windows: Windows | None, columns: int) -> float:
+        """How often an element of B is packed: once for every tap, or with borders for all."""
+        if windows is None:
+            return 1.0
+        panel = math.prod(hint(n) for n in windows.lengths)
+        return panel / (columns * hint(windows.count(self.c)))
 
     def _dot(self, tile: Tile) -> float:
         sums = tile.rows * tile.columns
