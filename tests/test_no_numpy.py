@@ -424,3 +424,8 @@ def test_layer_words_are_found_in_parts_of_names():
 
 def test_numpy_is_imported_by_the_step_at_all():
     assert isinstance(mo.array([1.0]).numpy(), np.ndarray)
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name)
+def test_tests_can_be_read_without_pytorch(path):
+    assert not re.search(r"^(import|from) torch\b", path.read_text(encoding="utf-8"), re.MULTILINE)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import metaop as mo
 from metaop import nn
@@ -54,6 +53,7 @@ def test_names_for_one_thing_are_one() -> None:
 
 
 def test_adam_counts_steps_and_not_backward_calls() -> None:
+    torch = pytest.importorskip("torch")
     ours, theirs = nn.Parameter(mo.ones(3)), torch.ones(3, requires_grad=True)
     adam, reference = nn.optim.Adam([ours], lr=0.1), torch.optim.Adam([theirs], lr=0.1)
     for _ in range(2):
@@ -70,6 +70,7 @@ def test_adam_counts_steps_and_not_backward_calls() -> None:
 
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_a_pooling_window_may_be_as_large_as_its_input(kind: str) -> None:
+    torch = pytest.importorskip("torch")
     x = RNG.standard_normal((2, 3, 4, 5)).astype(np.float32)
     ours = getattr(F, f"{kind}_pool2d")(mo.array(x), (4, 5)).numpy()
     theirs = getattr(torch.nn.functional, f"{kind}_pool2d")(torch.tensor(x), (4, 5)).numpy()
@@ -78,6 +79,7 @@ def test_a_pooling_window_may_be_as_large_as_its_input(kind: str) -> None:
 
 
 def test_a_bool_mask_selects_what_attention_sees() -> None:
+    torch = pytest.importorskip("torch")
     q, k, v = RNG.standard_normal((3, 2, 5, 4)).astype(np.float32)
     mask = np.tril(np.ones((5, 5), bool))
     scores = mo.matmul(mo.array(q), mo.array(k).mT) / 2.0
