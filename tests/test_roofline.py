@@ -1,91 +1,17 @@
-"""The measured roofline: beside a C program that nobody here wrote for it, and its arithmetic."""
+"""The measured roofline: its arithmetic, and when it is kept."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import shutil
-import subprocess
-import time
 import types
 
-import numpy as np
 import pytest
 
 import metaop as mo
 from metaop import roofline
 from metaop.compiler import machine
 from metaop.roofline import Point, Roofline, thread_counts
-
-# One thread, timed by its own CPU time, so that other programs do not count.
-PEER = r"""
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-typedef float vec __attribute__((vector_size(BITS / 8)));
-enum { LANES = BITS / 32, CHAINS = 12 };
-static double now() {
-  struct timespec t; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); return t.tv_sec + 1e-9 * t.tv_nsec;
-}
-int main() {
-  size_t n = 64 << 20; float *x = aligned_alloc(64, 4 * n), *y = aligned_alloc(64, 4 * n);
-  for (size_t i = 0; i < n; i++) { x[i] = 1; y[i] = 0; }
-  double peak = 0, copy = 0;
-  for (int round = 0; round < 5; round++) {
-    long steps = 3000000; volatile float sink; double t = now();
-    {
-      vec a[CHAINS], f, c;
-      for (int l = 0; l < LANES; l++) { f[l] = 1.0000001f; c[l] = 1e-9f; }
-      for (int k = 0; k < CHAINS; k++) for (int l = 0; l < LANES; l++) a[k][l] = k;
-      for (long i = 0; i < steps; i++) for (int k = 0; k < CHAINS; k++) a[k] = a[k] * f + c;
-      float s = 0; for (int k = 0; k < CHAINS; k++) s += a[k][0]; sink = s;
-    }
-    double rate = steps * 2.0 * CHAINS * LANES / (now() - t) / 1e9;
-    if (rate > peak) peak = rate;
-    t = now();
-    for (size_t i = 0; i < n; i++) y[i] = x[i] * 1.5f + 1;
-    rate = 8.0 * n / (now() - t) / 1e9;
-    if (rate > copy) copy = rate;
-  }
-  printf("%f %f\n", peak, copy);
-  return 0;
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def peer(tmp_path_factory):
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("there is no gcc")
-    folder = tmp_path_factory.mktemp("peer")
-    (folder / "peer.c").write_text(PEER)
-    command = [compiler, "-O3", "-march=native", "peer.c", "-o", "peer",
-               f"-DBITS={machine.instruction_set().vector_bits}"]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"gcc cannot compile the peer: {done.stderr[-200:]}")
-
-    def figures() -> list[float]:
-        run = subprocess.run([folder / "peer"], capture_output=True, text=True)
-        return [float(part) for part in run.stdout.split()]
-
-    return figures
-
-
-def test_peak_and_memory_agree_with_the_peer_within_15_percent(peer, monkeypatch):
-    """The best of a few turns each, by the thread's CPU time: others only ever make both slower."""
-    monkeypatch.setattr(roofline, "time", types.SimpleNamespace(
-        perf_counter=time.thread_time, process_time=time.process_time))  # fmt: skip
-    measured = roofline._Measured()
-    best = np.zeros((2, 2))
-    for _ in range(8):
-        best[0] = np.maximum(best[0], [measured.peak(1), measured.rate("copy", 1)])
-        best[1] = np.maximum(best[1], peer())
-        if np.all(np.abs(best[0] / best[1] - 1) < 0.15):
-            break
-    np.testing.assert_allclose(best[0], best[1], rtol=0.15)
-
 
 POINT = Point(2, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 20, 40.0), (1 << 29, 10.0)])
 
