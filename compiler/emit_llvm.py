@@ -7,7 +7,8 @@ what a scalar would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -39,11 +40,12 @@ from .loops import (
     Store,
     Update,
     Value,
+    accesses_of,
+    indices_of,
     integers_of,
     statements,
-    values_of,
-    walk,
 )
+from .outside_in import is_one_vector, outside_in
 
 LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 
@@ -52,6 +54,13 @@ class Affine(NamedTuple):
     """The integer base + step * lane."""
 
     base: Any
+    step: int
+
+
+class Place(NamedTuple):
+    """The addresses pointer + step * lane, in elements; all the same if the step is 0."""
+
+    pointer: Any
     step: int
 
 
@@ -88,6 +97,7 @@ class _Emitter:
         scratch: Any,
     ):
         self.kernel = kernel
+        self.statements = outside_in(kernel.body)
         self.b = Builder(builder)
         self.raw = builder
         self.table, self.args = table, args
@@ -99,10 +109,12 @@ class _Emitter:
         self.vector: int | None = None
         self.mask: Any = None  # active lanes of the last step of a vector loop
         self.copy = 0  # which copy of the lane accumulators this step updates
-        self.lane_names = _lane_accumulators(kernel)
-        inits = [stmt for stmt in statements(kernel.body) if isinstance(stmt, Init)]
+        self.lane_names = _lane_accumulators(self.statements)
+        inits = [stmt for stmt in statements(self.statements) if isinstance(stmt, Init)]
         self.copies_of = {stmt.name: stmt.copies for stmt in inits}
-        self.hoisted: dict[Expr, Any] = {}  # what does not vary in the vector loop around
+        # what does not vary in the loops around: integers and conditions, pointers
+        self.hoisted: dict[Expr, Any] = {}
+        self.places: dict[tuple[str, Expr], Place] = {}
 
     def run(self) -> None:
         self.dtypes = {p.name: p.dtype for p in self.kernel.buffers}
@@ -118,8 +130,11 @@ class _Emitter:
             place = self.raw.gep(self.args, [constant(I64, first + position)])
             self.integers[name] = self.raw.load(place)
         self.scratch_arrays()
-        self.body(self.kernel.body)
-        if any(isinstance(s, Store) and s.past != 0 for s in statements(self.kernel.body)):
+        for stmt in statements(self.statements):
+            if isinstance(stmt, For) and is_one_vector(stmt):
+                self.loops[stmt.loop] = Affine(constant(I64, 0), 1)
+        self.body(self.statements)
+        if any(isinstance(s, Store) and s.past != 0 for s in statements(self.statements)):
             self.raw.fence("seq_cst")  # such stores are not in order with what follows
 
     def scratch_arrays(self) -> None:
@@ -160,7 +175,8 @@ class _Emitter:
 
     def serial_loop(self, stmt: For) -> None:
         start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
-        self.counted(start, stop, 1, lambda i: self.iteration(stmt.loop, i, stmt.body))
+        with self.hoisting(stmt):
+            self.counted(start, stop, 1, lambda i: self.iteration(stmt.loop, i, stmt.body))
 
     def iteration(self, loop: int, index: Any, body: list[Stmt]) -> None:
         self.loops[loop] = index
@@ -232,13 +248,20 @@ class _Emitter:
 
     def vector_loop(self, stmt: For) -> None:
         """Full steps of 16 lanes (several at once for lane accumulators), then a masked one."""
-        b = self.raw
         start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
+        with self.hoisting(stmt):
+            self.vector = stmt.loop
+            if self.is_constant(stmt):
+                self.step(stmt, start, None)
+            else:
+                self.vector_steps(stmt, start, stop)
+            self.vector = None
+
+    def vector_steps(self, stmt: For, start: Any, stop: Any) -> None:
+        b = self.raw
         known = stmt.stop if stmt.start == 0 and isinstance(stmt.stop, int) else None
         copies = self.copies_in(stmt)
         wide = LANES * copies
-        self.hoist(stmt)
-        self.vector = stmt.loop
         at = start
         if known is None or known >= wide:
             length = b.sub(stop, start)
@@ -254,35 +277,53 @@ class _Emitter:
             self.counted(start, at, wide, full)
         if not _is_multiple(stmt, wide):
             self.counted(at, stop, LANES, lambda i: self.step(stmt, i, self.tail_mask(i, stop)))
-        self.vector = None
-        self.hoisted = {}
 
-    def hoist(self, stmt: For) -> None:
-        """Evaluates before a vector loop the parts of its index expressions that it repeats."""
-        inside = {stmt.loop}
-        named = set()
-        found: list[Expr] = []
+    def is_constant(self, stmt: For) -> bool:
+        """True for a vector loop of one step, whose lanes are the same always."""
+        return is_one_vector(stmt) and self.copies_in(stmt) == 1
+
+    @contextmanager
+    def hoisting(self, stmt: For) -> Iterator[None]:
+        """Evaluates before a loop the parts of its index expressions that it repeats."""
+        before = self.hoisted, self.places
+        self.hoisted, self.places = dict(self.hoisted), dict(self.places)
+        varying = set() if self.is_constant(stmt) else {stmt.loop}
+        named: set[str] = set()
         for inner in statements(stmt.body):
-            if isinstance(inner, For):
-                inside.add(inner.loop)
+            if isinstance(inner, For) and not self.is_constant(inner):
+                varying.add(inner.loop)
             elif isinstance(inner, Let):
                 named.add(inner.name)
-            found += [e for v in values_of(inner) for part in walk(v) for e in part.indices]
-            if isinstance(inner, Store):
-                found += [inner.offset, inner.guard]
-            elif isinstance(inner, Update):
-                found.append(inner.guard)
-        for e in found:
-            self.hoist_parts(e, inside, named)
 
-    def hoist_parts(self, e: Expr, inside: set[int], named: set[str]) -> None:
+        def repeats(e: Expr) -> bool:
+            return not loops_of(e) & varying and not integers_of(e) & named
+
+        for inner in statements(stmt.body):
+            for buffer, offset in accesses_of(inner):
+                self.hoist_place(buffer, offset, repeats)
+            for e in indices_of(inner):
+                self.hoist_parts(e, repeats)
+        yield
+        self.hoisted, self.places = before
+
+    def hoist_place(self, buffer: str, e: Expr, repeats: Callable[[Expr], bool]) -> None:
+        if (buffer, e) in self.places or isinstance(e, int):
+            return
+        if repeats(e):
+            place = self.place(buffer, e)
+            if place is not None:
+                self.places[buffer, e] = place
+        elif e[0] in ("add", "sub"):
+            self.hoist_place(buffer, e[1], repeats)
+
+    def hoist_parts(self, e: Expr, repeats: Callable[[Expr], bool]) -> None:
         if not children(e) or e in self.hoisted:
             return
-        if not loops_of(e) & inside and not integers_of(e) & named:
+        if repeats(e):
             self.hoisted[e] = self.condition(e) if is_condition(e) else self.index(e)
             return
         for part in children(e):
-            self.hoist_parts(part, inside, named)
+            self.hoist_parts(part, repeats)
 
     def tail_mask(self, i: Any, stop: Any) -> Any:
         left = self.raw.trunc(
@@ -381,57 +422,75 @@ class _Emitter:
 
     # -- memory -------------------------------------------------------------------------------
 
-    def pointer(self, buffer: str, offset: Any) -> Any:
-        return self.raw.gep(self.pointers[buffer], [offset], inbounds=True)
+    def place(self, buffer: str, e: Expr) -> Place | None:
+        """Where an access at index e is; None if its lanes do not lie at equal distances.
+
+        What outer loops have computed of a sum is a pointer already.
+        """
+        known = self.places.get((buffer, e))
+        if known is not None:
+            return known
+        if isinstance(e, tuple) and e[0] in ("add", "sub"):
+            start, index = self.place(buffer, e[1]), self.index(e[2])
+            if start is None or is_vector(index):
+                return None
+            further = index if isinstance(index, Affine) else Affine(index, 0)
+            if e[0] == "sub":
+                further = Affine(self.raw.neg(further.base), -further.step)
+        else:
+            index = self.index(e)
+            if is_vector(index):
+                return None
+            start = Place(self.pointers[buffer], 0)
+            further = index if isinstance(index, Affine) else Affine(index, 0)
+        pointer = self.raw.gep(start.pointer, [further.base])
+        return Place(pointer, start.step + further.step)
 
     def load(self, value: Load) -> Any:
-        offset = self.index(value.offset)
+        place = self.place(value.buffer, value.offset)
         guard = None if value.guard == TRUE else self.condition(value.guard)
-        if isinstance(offset, Affine) and offset.step == 0:
-            offset = offset.base
-        if isinstance(offset, Affine) or is_vector(offset):
-            return self.load_lanes(value, offset, guard)
+        if place is None or place.step:
+            return self.load_lanes(value, place, guard)
         if guard is None:
-            return self.read(value, offset)
+            return self.read(value, place.pointer)
         any_lane = self.b.any_lane(guard) if is_vector(guard) else guard
-        safe = self.raw.select(any_lane, offset, constant(I64, 0))
-        loaded = self.read(value, safe)
+        loaded = self.read(
+            value, self.raw.select(any_lane, place.pointer, self.pointers[value.buffer])
+        )
         if is_vector(guard):
             loaded = self.b.as_vector(loaded)
         fill = self.b.const(value.dtype, value.fill, is_vector(loaded))
         return self.raw.select(guard, loaded, fill)
 
-    def read(self, value: Load, offset: Any) -> Any:
-        raw = self.raw.load(self.pointer(value.buffer, offset), align=value.dtype.itemsize)
+    def read(self, value: Load, pointer: Any) -> Any:
+        raw = self.raw.load(pointer, align=value.dtype.itemsize)
         return self.b.to_register(raw, value.dtype)
 
-    def load_lanes(self, value: Load, offset: Any, guard: Any) -> Any:
+    def load_lanes(self, value: Load, place: Place | None, guard: Any) -> Any:
         mask = self.active(guard)
         element = memory_type(value.dtype)
         align = value.dtype.itemsize
         fill = self.b.memory_const(value.dtype, value.fill if guard is not None else 0)
-        if isinstance(offset, Affine) and offset.step == 1:
-            place = self.raw.bitcast(
-                self.pointer(value.buffer, offset.base), ir.VectorType(element, LANES).as_pointer()
-            )
+        if place is not None and place.step == 1:
+            vector = self.raw.bitcast(place.pointer, ir.VectorType(element, LANES).as_pointer())
             if mask is None:
-                loaded = self.raw.load(place, align=align)
+                loaded = self.raw.load(vector, align=align)
             else:
-                loaded = self.b.masked_load(place, align, mask, fill)
-        elif self.is_short_step(offset):
-            loaded = self.load_apart(value, offset, mask)
+                loaded = self.b.masked_load(vector, align, mask, fill)
+        elif place is not None and self.is_short_step(place):
+            loaded = self.load_apart(value, place, mask)
             if guard is not None and value.fill != 0:
                 loaded = self.raw.select(mask, loaded, fill)
         else:
-            addresses = self.addresses(value.buffer, offset)
+            addresses = self.addresses(value.buffer, value.offset, place)
             loaded = self.b.gather(addresses, element, align, mask, fill)
         return self.b.to_register(loaded, value.dtype)
 
     @staticmethod
-    def is_short_step(offset: Any) -> bool:
+    def is_short_step(place: Place) -> bool:
         """True where 16 elements lie so close that whole vectors around them cost less than 16
         addresses."""
-        return isinstance(offset, Affine) and 2 <= offset.step <= LONGEST_STEP
+        return 2 <= place.step <= LONGEST_STEP
 
     def wide_mask(self, mask: Any, step: int) -> Any:
         """The lanes of a mask, `step` apart; no lane between them."""
@@ -440,33 +499,36 @@ class _Emitter:
         lanes = [k // step if k % step == 0 else LANES for k in range(LANES * step)]
         return self.raw.shuffle_vector(mask, constant(kind, 0), _lane_numbers(lanes))
 
-    def load_apart(self, value: Load, offset: Affine, mask: Any) -> Any:
+    def load_apart(self, value: Load, start: Place, mask: Any) -> Any:
         """16 elements that lie 2 to 4 apart, cut out of as many whole vectors."""
-        step = offset.step
+        step = start.step
         wide = ir.VectorType(memory_type(value.dtype), LANES * step)
-        place = self.raw.bitcast(self.pointer(value.buffer, offset.base), wide.as_pointer())
+        place = self.raw.bitcast(start.pointer, wide.as_pointer())
         nothing = constant(wide, 0)
         size = value.dtype.itemsize
         loaded = self.b.masked_load(place, size, self.wide_mask(mask, step), nothing)
         lanes = [k * step for k in range(LANES)]
         return self.raw.shuffle_vector(loaded, nothing, _lane_numbers(lanes))
 
-    def store_apart(self, stmt: Store, offset: Affine, value: Any, mask: Any) -> None:
+    def store_apart(self, stmt: Store, start: Place, value: Any, mask: Any) -> None:
         """Writes 16 elements that lie 2 to 4 apart, and nothing between them."""
-        step = offset.step
+        step = start.step
         wide = ir.VectorType(value.type.element, LANES * step)
-        place = self.raw.bitcast(self.pointer(stmt.buffer, offset.base), wide.as_pointer())
+        place = self.raw.bitcast(start.pointer, wide.as_pointer())
         lanes = [k // step for k in range(LANES * step)]
         spread = self.raw.shuffle_vector(value, constant(value.type, 0), _lane_numbers(lanes))
         size = self.dtypes[stmt.buffer].itemsize
         self.b.masked_store(spread, place, size, self.wide_mask(mask, step))
 
-    def addresses(self, buffer: str, offset: Any) -> Any:
+    def addresses(self, buffer: str, offset: Expr, place: Place | None) -> Any:
         """The 16 addresses of an access with a stride or through an index."""
-        lanes = self.lanes(offset, wide=True)
-        size = constant(I64, self.dtypes[buffer].itemsize)
-        start = self.raw.ptrtoint(self.pointers[buffer], I64)
-        return self.raw.add(self.b.splat(start), self.raw.mul(lanes, self.b.splat(size)))
+        b, size = self.raw, self.dtypes[buffer].itemsize
+        if place is not None:
+            start = self.b.splat(b.ptrtoint(place.pointer, I64))
+            return b.add(start, self.lane_numbers(I64, place.step * size))
+        start = self.b.splat(b.ptrtoint(self.pointers[buffer], I64))
+        lanes = self.lanes(self.index(offset), wide=True)
+        return b.add(start, b.mul(lanes, self.b.splat(constant(I64, size))))
 
     def active(self, guard: Any) -> Any:
         """The lanes that exist and whose guard holds; None for all."""
@@ -476,16 +538,16 @@ class _Emitter:
         return guard if self.mask is None else self.raw.and_(guard, self.mask)
 
     def store(self, stmt: Store) -> None:
-        offset = self.index(stmt.offset)
+        where = self.place(stmt.buffer, stmt.offset)
         guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
         value = self.value(stmt.value)
         dtype = self.dtypes[stmt.buffer]
-        if self.vector is not None and (isinstance(offset, Affine) or is_vector(offset)):
-            self.store_lanes(stmt, offset, guard, self.b.as_vector(value), dtype)
+        if where is None or where.step:
+            self.store_lanes(stmt, where, guard, self.b.as_vector(value), dtype)
             return
+        place = where.pointer
 
         def write() -> None:
-            place = self.pointer(stmt.buffer, offset)
             new = value
             if stmt.op:
                 old = self.b.to_register(self.raw.load(place, align=dtype.itemsize), dtype)
@@ -505,18 +567,20 @@ class _Emitter:
         first, second = (self.b.cast(v, dtype, wide) for v in (old, new))
         return self.b.cast(self.b.combine(op, first, second, wide), wide, dtype)
 
-    def store_lanes(self, stmt: Store, offset: Any, guard: Any, value: Any, dtype: DType) -> None:
+    def store_lanes(
+        self, stmt: Store, where: Place | None, guard: Any, value: Any, dtype: DType
+    ) -> None:
         mask = self.active(guard)
         align = dtype.itemsize
-        if self.is_short_step(offset):
-            self.store_apart(stmt, offset, self.b.to_memory(value, dtype), mask)
+        if where is not None and self.is_short_step(where):
+            self.store_apart(stmt, where, self.b.to_memory(value, dtype), mask)
             return
-        if not (isinstance(offset, Affine) and offset.step == 1):
-            addresses = self.addresses(stmt.buffer, offset)
+        if where is None or where.step != 1:
+            addresses = self.addresses(stmt.buffer, stmt.offset, where)
             self.b.scatter(self.b.to_memory(value, dtype), addresses, align, mask)
             return
         vector = ir.VectorType(memory_type(dtype), LANES)
-        place = self.raw.bitcast(self.pointer(stmt.buffer, offset.base), vector.as_pointer())
+        place = self.raw.bitcast(where.pointer, vector.as_pointer())
         if stmt.op:
             zero = self.b.memory_const(dtype, 0)
             old = (
@@ -755,7 +819,7 @@ def _lane_numbers(lanes: list[int]) -> Any:
     return llvm_ops.lane_constants(I32, lanes)
 
 
-def _lane_accumulators(kernel: Kernel) -> set[str]:
+def _lane_accumulators(body: list[Stmt]) -> set[str]:
     """Accumulators initialised outside a vector loop and updated inside it."""
     outside: set[str] = set()
     found: set[str] = set()
@@ -769,5 +833,5 @@ def _lane_accumulators(kernel: Kernel) -> set[str]:
             elif isinstance(stmt, Grid | For | Last):
                 visit(stmt.body, in_vector or (isinstance(stmt, For) and stmt.how == "vector"))
 
-    visit(kernel.body, False)
+    visit(body, False)
     return found

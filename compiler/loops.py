@@ -341,6 +341,62 @@ def walk(value: Value, seen: set[int] | None = None) -> Iterator[Value]:
         yield value
 
 
+def indices_of(stmt: Stmt) -> list[Expr]:
+    """The index expressions of a statement itself, not of those inside."""
+    found = [e for value in values_of(stmt) for part in walk(value) for e in part.indices]
+    match stmt:
+        case Store():
+            found += [stmt.offset, stmt.guard]
+        case Update():
+            found.append(stmt.guard)
+        case For():
+            found += [stmt.start, stmt.stop]
+        case Grid():
+            found += stmt.extents
+    return found
+
+
+def accesses_of(stmt: Stmt) -> list[tuple[str, Expr]]:
+    """The buffers that a statement itself reads or writes, and where."""
+    loads = [part for v in values_of(stmt) for part in walk(v) if isinstance(part, Load)]
+    found = [(load.buffer, load.offset) for load in loads]
+    return [*found, (stmt.buffer, stmt.offset)] if isinstance(stmt, Store) else found
+
+
+def map_indices(body: list[Stmt], index: Callable[[Expr], Expr]) -> list[Stmt]:
+    """The statements with every index expression mapped; shared values stay shared."""
+    memo: dict[int, Value] = {}
+
+    def value(old: Value) -> Value:
+        return rewrite(old, index, memo)
+
+    def each(stmt: Stmt) -> Stmt:
+        match stmt:
+            case Grid():
+                return Grid(stmt.loops, tuple(map(index, stmt.extents)), all_of(stmt.body))
+            case For():
+                start, stop = index(stmt.start), index(stmt.stop)
+                return For(stmt.loop, start, stop, stmt.how, all_of(stmt.body))
+            case Last():
+                return Last(stmt.counter, all_of(stmt.body))
+            case Let():
+                return Let(stmt.name, stmt.dims, value(stmt.value))
+            case Update():
+                values = tuple(map(value, stmt.values))
+                return Update(stmt.name, stmt.dims, stmt.op, values, index(stmt.guard))
+            case Store():
+                new = Store(stmt.buffer, index(stmt.offset), value(stmt.value), stmt.op,
+                            index(stmt.guard))  # fmt: skip
+                new.past = stmt.past
+                return new
+        return stmt
+
+    def all_of(body: list[Stmt]) -> list[Stmt]:
+        return [each(stmt) for stmt in body]
+
+    return all_of(body)
+
+
 # --------------------------------------------------------------------------------------- verify
 
 

@@ -37,6 +37,11 @@ class Cut:
         return self.size * self.step
 
     @property
+    def stride(self) -> int:
+        """The elements from one block to the next."""
+        return self.capacity
+
+    @property
     def count(self) -> int:
         """Pieces of the loop."""
         return -(-self.extent // self.size)
@@ -69,17 +74,27 @@ class Flat:
     loops: list[int]
     capacity: int
     total: int
+    tile: int
 
     @property
     def count(self) -> int:
         """The number of blocks."""
         return -(-self.total // self.capacity)
 
+    @property
+    def stride(self) -> int:
+        """The elements from one block to the next: if how many there are is known only when the
+        kernel runs, as many as make equal blocks then."""
+        if not isinstance(self.total, Extent):
+            return self.capacity
+        equal = (self.total + self.count - 1) // self.count
+        return (equal + self.tile - 1) // self.tile * self.tile
+
 
 def flat(c: Contraction, loops: list[int], tile: int, most: int) -> Flat:
     """Blocks of whole tiles of up to `most` rows, as equal as they can be."""
     total = c.size(loops)
-    return Flat(loops, evenly(hint(total), tile, most), total)
+    return Flat(loops, evenly(hint(total), tile, most), total, tile)
 
 
 def evenly(total: int, tile: int, most: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import metaop.dtype as dt
-from metaop.extent import hint, minimum
+from metaop.extent import Extent, hint, minimum
 from metaop.index import (
     TRUE,
     Expr,
@@ -40,6 +40,7 @@ from ..loops import (
     Store,
     Update,
     Value,
+    indices_of,
     integers_of,
     rewrite,
     statements,
@@ -77,7 +78,9 @@ def _add(*parts: Expr) -> Expr:
 
 
 def _times(e: Expr, factor: int) -> Expr:
-    return e if factor == 1 else 0 if e == 0 else ("mul", e, factor)
+    if isinstance(e, int):
+        return e * factor
+    return e if factor == 1 else ("mul", e, factor)
 
 
 @dataclass(eq=False)
@@ -196,7 +199,15 @@ class Builder:
 
     def number(self, side: Cut | Flat, block: int, inside: Expr) -> Expr:
         """The number among all elements of one that is `inside` a block."""
-        return _add(_times(self.i(block), side.capacity), inside)
+        return _add(self.start(side, block), inside)
+
+    def start(self, side: Cut | Flat, block: int) -> Expr:
+        """The number of a block's first element."""
+        return _scaled(self.i(block), self.elements(side))
+
+    def elements(self, side: Cut | Flat) -> Expr:
+        """The elements of a block, of all but the last."""
+        return self.integer(side.stride) if isinstance(side.stride, Extent) else side.stride
 
     def pieces(self, side: Cut, block: int) -> Expr:
         """How many pieces of the loop there are in a block."""
@@ -219,8 +230,8 @@ class Builder:
             return pieces
         if side.count == 1:
             return self.integer(side.total)
-        left = ("sub", self.integer(side.total), _times(self.i(block), side.capacity))
-        return ("min", left, side.capacity)
+        left = ("sub", self.integer(side.total), self.start(side, block))
+        return ("min", left, self.elements(side))
 
     # -- packing --------------------------------------------------------------------------------
 
@@ -769,6 +780,8 @@ def _scaled(e: Expr, factor: Expr) -> Expr:
 
 
 def _pieces(total: Expr, size: int) -> Expr:
+    if isinstance(total, int):
+        return -(-total // size)
     return ("floordiv", ("add", total, size - 1), size)
 
 
@@ -782,17 +795,7 @@ def _divides(e: Expr, loop: int) -> bool:
 
 
 def _indices(body: list[Stmt]) -> list[Expr]:
-    found: list[Expr] = []
-    for stmt in statements(body):
-        found += [e for v in values_of(stmt) for part in walk(v) for e in part.indices]
-        match stmt:
-            case Store():
-                found += [stmt.offset, stmt.guard]
-            case For():
-                found += [stmt.start, stmt.stop]
-            case Grid():
-                found += stmt.extents
-    return found
+    return [e for stmt in statements(body) for e in indices_of(stmt)]
 
 
 def _buffers_of(value: Value) -> list[str]:
