@@ -17,7 +17,7 @@ from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.graph import identity_of
-from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of
+from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of, terms_of
 
 from . import llvm_ops, machine
 from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
@@ -184,6 +184,9 @@ class _Emitter:
 
     def unroll(self, stmt: For) -> None:
         assert isinstance(stmt.stop, int)
+        if self.lies_across(stmt):
+            self.store_turned(stmt)
+            return
         for i in range(stmt.stop):
             self.iteration(stmt.loop, i, stmt.body)
 
@@ -596,6 +599,43 @@ class _Emitter:
             self.raw.store(value, place, align=align)
         else:
             self.b.masked_store(value, place, align, mask)
+
+    def lies_across(self, stmt: For) -> bool:
+        """True for 16 stores of a vector each whose first elements are neighbours in memory, as the
+        second ones are, and so on: a square that is turned in registers."""
+        if self.vector is None or stmt.stop != LANES or len(stmt.body) != 1:
+            return False
+        store = stmt.body[0]
+        if not isinstance(store, Store) or store.op or store.guard != TRUE or store.past != 0:
+            return False
+        steps = terms_of(store.offset, _Unbounded())  # type: ignore[arg-type]
+        varying = [a for a in steps if a is not None and stmt.loop in loops_of(a)]
+        if varying != [("i", stmt.loop)] or steps["i", stmt.loop] != 1:
+            return False
+        self.loops[stmt.loop] = 0
+        place = self.place(store.buffer, store.offset)
+        return place is not None and place.step not in (0, 1)
+
+    def store_turned(self, stmt: For) -> None:
+        """What `lies_across`: 16 vectors with one element of each of the vectors given."""
+        (store,) = stmt.body
+        assert isinstance(store, Store)
+        dtype = self.dtypes[store.buffer]
+        rows = []
+        for i in range(LANES):
+            self.loops[stmt.loop] = i
+            rows.append(self.b.to_memory(self.b.as_vector(self.value(store.value)), dtype))
+        self.loops[stmt.loop] = 0
+        place = self.place(store.buffer, store.offset)
+        assert place is not None
+        b, kind = self.raw, rows[0].type.as_pointer()
+        for lane, row in enumerate(self.b.transposed(rows)):
+            start = b.bitcast(b.gep(place.pointer, [constant(I64, lane * place.step)]), kind)
+            if self.mask is None:
+                b.store(row, start, align=dtype.itemsize)
+            else:
+                active = b.extract_element(self.mask, constant(I32, lane))
+                self.b.masked_store(row, start, dtype.itemsize, self.b.as_vector(active))
 
     def store_past(self, stmt: Store, value: Any, place: Any, nbytes: int) -> None:
         """Stores a whole vector past the caches, if it is wanted and the address allows it."""

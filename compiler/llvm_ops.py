@@ -182,6 +182,23 @@ class Builder:
             vector, count = self.combine(op, low, high, dtype), half
         return self.raw.extract_element(vector, constant(I32, 0))
 
+    def transposed(self, rows: list[Any]) -> list[Any]:
+        """Sixteen vectors as the columns of sixteen: blocks of 8x8, then 4x4, … change places."""
+        rows = list(rows)
+        distance = LANES // 2
+        while distance:
+            lanes = range(LANES)
+            low = [k + LANES - distance if k & distance else k for k in lanes]
+            high = [k + LANES if k & distance else k + distance for k in lanes]
+            for first in range(LANES):
+                if not first & distance:
+                    a, b = rows[first], rows[first + distance]
+                    for position, taken in ((first, low), (first + distance, high)):
+                        mask = lane_constants(I32, taken)
+                        rows[position] = self.raw.shuffle_vector(a, b, mask)
+            distance //= 2
+        return rows
+
     # -- memory -------------------------------------------------------------------------------
 
     def to_register(self, value: Any, dtype: DType) -> Any:

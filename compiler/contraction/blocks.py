@@ -366,9 +366,9 @@ LOAD = 0.35  # a vector that a tile loads (an element costs nothing: it is an op
 FIRST_CACHE, FAR_LOAD = 30_000, 0.8  # bytes of a panel that stay there; a vector from the second
 SECOND_CACHE, FAR_ROW = 500_000, 0.25  # the same of the second cache, and an element
 PARTIAL, FAR_PARTIAL, LANE_PARTIAL = 15.0, 15.0, 90.0  # 16 sums fetched and put away
-COPY, GUARDED, GATHER = 1.5, 3.0, 15.0  # of 16 elements packed: plainly, conditions, with a stride
-APART = 5.0  # of 16 elements that lie 2 to 4 apart
-TURN = 20.0  # of 16 elements that are read along k and put down along n
+COPY, GUARDED, GATHER = 1.5, 1.5, 15.0  # of 16 elements packed: plainly, conditions, with a stride
+APART, APART_STEPS = 5.0, (2, 3, 4)  # of 16 elements that lie so far apart
+TURN = 6.0  # of 16 elements that are read along k and put down along n
 SHORT_LOOP = 8.0  # to begin a row
 ACROSS = 4.0  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element of a panel near again for another block
@@ -427,7 +427,7 @@ class Costs:
         """Cycles for an element of a panel of B."""
         if not isinstance(option.n, Cut):
             return self._packing(self.c.b, option.k.loops, depth)
-        if turns(self.c.b, option.n.loops, option.k.loops):
+        if turns(self.c.b, option.n.loops, option.k.loops, self.c.nest.extents):
             return TURN / LANES + SHORT_LOOP / depth
         return self._packing(self.c.b, option.n.loops, columns)
 
@@ -489,7 +489,7 @@ class Costs:
             if factor.guard != TRUE or step is None or factor.stride(outer) != step * length:
                 break
             length *= extents[outer]
-        cost = COPY if step in (0, 1) else APART if step in (2, 3, 4) else GATHER
+        cost = COPY if step in (0, 1) else APART if step in APART_STEPS else GATHER
         cost += GUARDED if factor.guard != TRUE else 0.0
         return cost, hint(length), len(loops) == 1
 
@@ -499,9 +499,14 @@ def rows_along(c: Contraction, loops: Sequence[int]) -> bool:
     return len(loops) == 1 and c.a.stride(loops[0]) == 1
 
 
-def turns(factor: Factor, loops_n: Sequence[int], loops_k: Sequence[int]) -> bool:
-    """True if a panel with rows along n is packed from memory that is contiguous along k."""
-    return factor.stride(loops_n[-1]) not in (0, 1) and factor.stride(loops_k[-1]) == 1
+def turns(
+    factor: Factor, loops_n: Sequence[int], loops_k: Sequence[int], extents: Sequence[int]
+) -> bool:
+    """True if a panel with rows along n is packed from memory that is walked along k."""
+    along_k, along_n = factor.stride(loops_k[-1]), factor.stride(loops_n[-1])
+    if along_k not in (1, *APART_STEPS) or along_n in (0, 1):
+        return False
+    return along_n not in APART_STEPS or (along_k == 1 and extents[loops_k[-1]] >= LANES)
 
 
 def _by_stride(c: Contraction) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import metaop.dtype as dt
@@ -53,7 +53,9 @@ from .blocks import SHARED, Blocks, Cut, Flat, Windows, odd_lines, rows_along, s
 from .classify import Contraction, Factor
 
 IndexMap = Callable[[Expr], Expr]
+Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
 MOST_PADDING = 1.25  # of what is packed once, against the operand
+NOTHING: Mapping[int, Expr] = {}
 LONG_ROW = 64  # elements of a row whose last vector is better masked
 
 
@@ -185,7 +187,7 @@ class Builder:
 
     # -- where an element of a block is ---------------------------------------------------------
 
-    def at(self, *places: tuple[Sequence[int], Expr]) -> list[Expr]:
+    def at(self, *places: Place) -> list[Expr]:
         """The nest's loops in terms of the kernel's, some groups of them numbered by one index."""
         result: list[Expr] = [("i", k) for k in range(len(self.extents))]
         for loops, number in places:
@@ -259,16 +261,47 @@ class Builder:
     def pack(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
         """A block of a factor: serial over its rows, vectors along them."""
         k, k_block = self.blocks.k, self.k_block
-        if not panel.along_k and turns(factor, side.loops, k.loops):
-            return self.serial(side, block, lambda row, place: self.across(
-                factor, k, k_block, place, lambda e, v: self.fill(panel, row, e, v),
-                padded=False))  # fmt: skip
+        if not panel.along_k and turns(factor, side.loops, k.loops, self.extents):
+            assert isinstance(side, Cut)
+            return self.pack_turned(panel, factor, side, block)
         if not panel.along_k:
             return self.serial(k, k_block, lambda row, place: self.across(
                 factor, side, block, place, lambda e, v: self.fill(panel, e, row, v)))  # fmt: skip
         return self.serial(side, block, lambda row, place: [*self.across(
             factor, k, k_block, place, lambda e, v: self.fill(panel, row, e, v)),
             *self.row_end(panel, row)])  # fmt: skip
+
+    def pack_turned(self, panel: Panel, factor: Factor, side: Cut, block: int) -> list[Stmt]:
+        """A block whose memory runs along k: 16 vectors along k at a time, which code generation
+        turns into vectors along the panel's rows; rows that are left one by one."""
+        piece, row = self.loop(side.size), self.unroll(LANES)
+        loops = [piece, *side.inner]
+        *between, last = loops
+        end = self.pieces(side, block) if last == piece else self.end(last)
+
+        def rows(own: Expr, group: Callable[[Stmt], Stmt]) -> list[Stmt]:
+            first = own if last == piece else ("i", piece)
+            places: list[Place] = [([side.loop], _add(_times(self.i(block), side.size), first))]
+            if last != piece:
+                places.append(([last], own))
+            number = self.inside(side, piece, {last: own})
+            return self.across(
+                factor, self.blocks.k, self.k_block, places,
+                lambda k, value: group(self.fill(panel, number, k, value)), padded=False,
+            )  # fmt: skip
+
+        groups, single = self.loop(-(-self.extents[last] // LANES)), self.loop(self.extents[last])
+        whole = end // LANES if isinstance(end, int) else ("floordiv", end, LANES)
+        square = rows(_add(_times(("i", groups), LANES), ("i", row)),
+                      lambda store: For(row, 0, LANES, "unroll", [store]))  # fmt: skip
+        body: list[Stmt] = [For(groups, 0, whole, "serial", square)]
+        if not isinstance(end, int) or end % LANES:
+            left = rows(("i", single), lambda store: store)
+            body.append(For(single, _times(whole, LANES), end, "serial", left))
+        for loop in reversed(between):
+            stop = self.pieces(side, block) if loop == piece else self.end(loop)
+            body = [For(loop, 0, stop, "serial", body)]
+        return body
 
     def row_end(self, panel: Panel, row: Expr) -> list[Stmt]:
         """Zeros behind a row that tiles read in whole vectors."""
@@ -284,24 +317,23 @@ class Builder:
         return Store(panel.array, panel.place(own, k), value)
 
     def serial(
-        self, side: Cut | Flat, block: int, body: Callable[[Expr, tuple], list[Stmt]]
+        self, side: Cut | Flat, block: int, body: Callable[[Expr, list[Place]], list[Stmt]]
     ) -> list[Stmt]:
-        """Serial loops over a block around body(number in the block, place)."""
+        """Serial loops over a block around body(number in the block, where that is)."""
         if isinstance(side, Flat):
             row = self.loop(side.capacity)
-            place = (side.loops, self.number(side, block, ("i", row)))
-            inside = body(("i", row), place)
+            inside = body(("i", row), [(side.loops, self.number(side, block, ("i", row)))])
             return [For(row, 0, self.filled(side, block), "serial", inside)]
         piece = self.loop(side.size)
-        place = ([side.loop], _add(_times(self.i(block), side.size), ("i", piece)))
-        inside = self.over(side.inner, body(self.inside(side, piece), place))
+        place: Place = ([side.loop], _add(_times(self.i(block), side.size), ("i", piece)))
+        inside = self.over(side.inner, body(self.inside(side, piece), [place]))
         return [For(piece, 0, self.pieces(side, block), "serial", inside)]
 
-    def inside(self, side: Cut, piece: int) -> Expr:
+    def inside(self, side: Cut, piece: int, known: Mapping[int, Expr] = NOTHING) -> Expr:
         """The number in its block of an element that the loops of the class tell."""
-        number: Expr = ("i", piece)
+        number = known.get(piece, ("i", piece))
         for loop in side.inner:
-            number = _add(_scaled(number, self.stride(loop)), ("i", loop))
+            number = _add(_scaled(number, self.stride(loop)), known.get(loop, ("i", loop)))
         return number
 
     def stride(self, loop: int) -> Expr:
@@ -309,7 +341,7 @@ class Builder:
         return self.end(loop) if loop in self.ends else self.extents[loop]
 
     def across(
-        self, factor: Factor, side: Cut | Flat, block: int, row: tuple[Sequence[int], Expr],
+        self, factor: Factor, side: Cut | Flat, block: int, row: list[Place],
         fill: Callable[[Expr, Value], Stmt], padded: bool = True,
     ) -> list[Stmt]:  # fmt: skip
         """Loops over one row, the innermost one a vector loop, around fill(number, value); padded:
@@ -321,7 +353,7 @@ class Builder:
             if len(side.loops) - merged > 1 and self.ends.keys() & within:
                 continue  # these do not follow each other at a fixed distance
             order, number, places = self.row_loops(side, block, merged)
-            index = self.mapping(self.at(row, *places))
+            index = self.mapping(self.at(*row, *places))
             if isinstance(side, Flat) or self.runs_as_one(factor, index, order[-1][0]):
                 break
         last, stop = order.pop()
@@ -334,7 +366,7 @@ class Builder:
 
     def row_loops(
         self, side: Cut | Flat, block: int, merged: int
-    ) -> tuple[list[tuple[int, Expr]], Expr, list[tuple[Sequence[int], Expr]]]:
+    ) -> tuple[list[tuple[int, Expr]], Expr, list[Place]]:
         """Loops over a block: (loop, end) from the outside in, those of the class from `merged` on
         as one; the number in the block; where that is."""
         if merged == 0 or isinstance(side, Flat):
