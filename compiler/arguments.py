@@ -12,7 +12,7 @@ from typing import Any
 from metaop.extent import Extent, has_extents, map_extents
 from metaop.index import HUGE, Expr, transform
 
-from .loops import For, Grid, Kernel, Last, Let, Stmt, Store, Update, Value, rewrite
+from .loops import Fetch, For, Grid, Kernel, Last, Let, Stmt, Store, Update, Value, rewrite
 
 
 def name_extents(kernel: Kernel, integers: dict[str, int]) -> None:
@@ -65,6 +65,8 @@ class _Naming:
                 case Update():
                     stmt.values = tuple(rewrite(v, self.index, self.memo) for v in stmt.values)
                     stmt.guard = self.index(stmt.guard)
+                case Fetch():
+                    stmt.offset = self.index(stmt.offset)
                 case Store():
                     stmt.offset, stmt.guard = self.index(stmt.offset), self.index(stmt.guard)
                     stmt.past = self.index(stmt.past)

@@ -20,12 +20,13 @@ from metaop.graph import identity_of
 from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of, terms_of
 
 from . import llvm_ops, machine
-from .llvm_ops import BOOL, I32, I64, LANES, Builder, constant, is_vector, memory_type
+from .llvm_ops import BOOL, I8, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
     SCRATCH_ALIGNMENT,
     Check,
     Condition,
     Const,
+    Fetch,
     For,
     Grid,
     IndexValue,
@@ -172,6 +173,8 @@ class _Emitter:
                     self.update(stmt)
                 case Store():
                     self.store(stmt)
+                case Fetch():
+                    self.fetch(stmt)
 
     def serial_loop(self, stmt: For) -> None:
         start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
@@ -532,6 +535,13 @@ class _Emitter:
         start = self.b.splat(b.ptrtoint(self.pointers[buffer], I64))
         lanes = self.lanes(self.index(offset), wide=True)
         return b.add(start, b.mul(lanes, self.b.splat(constant(I64, size))))
+
+    def fetch(self, stmt: Fetch) -> None:
+        place = self.place(stmt.buffer, stmt.offset)
+        if place is not None:
+            pointer = self.raw.bitcast(place.pointer, I8.as_pointer())
+            read, near, data = (constant(I32, n) for n in (0, 3, 1))
+            self.b.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, near, data)
 
     def active(self, guard: Any) -> Any:
         """The lanes that exist and whose guard holds; None for all."""

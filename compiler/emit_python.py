@@ -19,6 +19,7 @@ from .loops import (
     Check,
     Condition,
     Const,
+    Fetch,
     For,
     Grid,
     IndexValue,
@@ -112,6 +113,8 @@ class _Printer:
                     yield f"{indent}if {show(stmt.guard)}:"
                     indent += "    "
                 yield f"{indent}{name} = {_COMBINE[stmt.op].format(name, *values)}"
+            case Fetch():
+                yield f"{indent}# fetch {stmt.buffer}[{show(stmt.offset)}]"
             case Store():
                 yield from self.store(stmt, indent)
 

@@ -244,6 +244,15 @@ class Store(Stmt):
         self.past: Expr = 0
 
 
+class Fetch(Stmt):
+    """Asks for memory at buffer[offset], which will be read soon; it need not lie in the buffer."""
+
+    __slots__ = ("buffer", "offset")
+
+    def __init__(self, buffer: str, offset: Expr):
+        self.buffer, self.offset = buffer, offset
+
+
 class Last(Stmt):
     """What runs once when every chunk of the kernel is done, in whichever thread was last.
 
@@ -349,6 +358,8 @@ def indices_of(stmt: Stmt) -> list[Expr]:
             found += [stmt.offset, stmt.guard]
         case Update():
             found.append(stmt.guard)
+        case Fetch():
+            found.append(stmt.offset)
         case For():
             found += [stmt.start, stmt.stop]
         case Grid():
@@ -360,7 +371,7 @@ def accesses_of(stmt: Stmt) -> list[tuple[str, Expr]]:
     """The buffers that a statement itself reads or writes, and where."""
     loads = [part for v in values_of(stmt) for part in walk(v) if isinstance(part, Load)]
     found = [(load.buffer, load.offset) for load in loads]
-    return [*found, (stmt.buffer, stmt.offset)] if isinstance(stmt, Store) else found
+    return [*found, (stmt.buffer, stmt.offset)] if isinstance(stmt, Store | Fetch) else found
 
 
 def map_indices(body: list[Stmt], index: Callable[[Expr], Expr]) -> list[Stmt]:
@@ -381,6 +392,8 @@ def map_indices(body: list[Stmt], index: Callable[[Expr], Expr]) -> list[Stmt]:
                 return Last(stmt.counter, all_of(stmt.body))
             case Let():
                 return Let(stmt.name, stmt.dims, value(stmt.value))
+            case Fetch():
+                return Fetch(stmt.buffer, index(stmt.offset))
             case Update():
                 values = tuple(map(value, stmt.values))
                 return Update(stmt.name, stmt.dims, stmt.op, values, index(stmt.guard))
@@ -449,6 +462,9 @@ class _Verifier:
                 self.update(stmt, loops)
             case Store():
                 self.store(stmt, loops)
+            case Fetch():
+                self.require(stmt.buffer in self.buffers, f"fetch of unknown buffer {stmt.buffer}")
+                self.index(stmt.offset, loops)
 
     def grid(self, stmt: Grid, loops: frozenset[int]) -> None:
         self.require(not loops, "a grid inside a loop")
@@ -643,6 +659,8 @@ def _show_lines(body: list[Stmt], indent: str, kernel: Kernel) -> Iterator[str]:
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
                 values = ", ".join(map(show_value, stmt.values))
                 yield f"{indent}{name} {stmt.op}= {values}{guard}\n"
+            case Fetch():
+                yield f"{indent}fetch {stmt.buffer}[{show(stmt.offset)}]\n"
             case Store():
                 guard = "" if stmt.guard == TRUE else f" if {show(stmt.guard)}"
                 sign = f" {stmt.op}=" if stmt.op else " ="

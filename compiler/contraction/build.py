@@ -25,6 +25,7 @@ from ..loops import (
     LANES,
     Condition,
     Const,
+    Fetch,
     For,
     Grid,
     IndexValue,
@@ -56,6 +57,8 @@ IndexMap = Callable[[Expr], Expr]
 Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
 MOST_PADDING = 1.25  # of what is packed once, against the operand
 NOTHING: Mapping[int, Expr] = {}
+FAR_APART = 512  # elements from row to row
+ROWS_AHEAD = 8  # as many as a set of the first cache has room for
 LONG_ROW = 64  # elements of a row whose last vector is better masked
 
 
@@ -279,7 +282,7 @@ class Builder:
         *between, last = loops
         end = self.pieces(side, block) if last == piece else self.end(last)
 
-        def rows(own: Expr, group: Callable[[Stmt], Stmt]) -> list[Stmt]:
+        def rows(own: Expr, each: Callable[[Stmt], Stmt]) -> list[Stmt]:
             first = own if last == piece else ("i", piece)
             places: list[Place] = [([side.loop], _add(_times(self.i(block), side.size), first))]
             if last != piece:
@@ -287,7 +290,7 @@ class Builder:
             number = self.inside(side, piece, {last: own})
             return self.across(
                 factor, self.blocks.k, self.k_block, places,
-                lambda k, value: group(self.fill(panel, number, k, value)), padded=False,
+                lambda k, value: each(self.fill(panel, number, k, value)), padded=False,
             )  # fmt: skip
 
         groups, single = self.loop(-(-self.extents[last] // LANES)), self.loop(self.extents[last])
@@ -345,7 +348,7 @@ class Builder:
         fill: Callable[[Expr, Value], Stmt], padded: bool = True,
     ) -> list[Stmt]:  # fmt: skip
         """Loops over one row, the innermost one a vector loop, around fill(number, value); padded:
-        there is room behind the row."""
+        there is room behind the row, and next to it in memory lies another."""
         for merged in range(len(side.loops)):
             within = set(
                 side.loops[max(merged, 1) :]
@@ -358,11 +361,21 @@ class Builder:
                 break
         last, stop = order.pop()
         stop, exists = self.whole_vectors(last, stop, factor) if padded else (stop, TRUE)
-        body: list[Stmt] = [fill(number, self.packed(factor, index, exists))]
+        body: list[Stmt] = self.fetched(factor, index, row) if padded else []
+        body.append(fill(number, self.packed(factor, index, exists)))
         body = [For(last, 0, stop, "vector", body)]
         for loop, stop in reversed(order):
             body = [For(loop, 0, stop, "serial", body)]
         return body
+
+    def fetched(self, factor: Factor, index: IndexMap, row: list[Place]) -> list[Stmt]:
+        """Asks for what a few rows further on reads, where rows lie so far apart that the processor
+        does not foresee it."""
+        step = factor.stride(row[-1][0][-1])
+        if not isinstance(factor.value, Load) or not isinstance(step, int) or step < FAR_APART:
+            return []
+        further = _times(self.integer(step) if step > LITERAL_EXTENT else step, ROWS_AHEAD)
+        return [Fetch(factor.value.buffer, _add(index(factor.value.offset), further))]
 
     def row_loops(
         self, side: Cut | Flat, block: int, merged: int
