@@ -370,7 +370,7 @@ COPY, GUARDED, GATHER = 1.5, 1.5, 15.0  # of 16 elements packed: plainly, condit
 APART, APART_STEPS = 5.0, (2, 3, 4)  # of 16 elements that lie so far apart
 TURN = 6.0  # of 16 elements that are read along k and put down along n
 SHORT_LOOP = 8.0  # to begin a row
-ACROSS = 4.0  # of a result that is not stored along its row
+ACROSS = 1.5  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element of a panel near again for another block
 LATENCY = 8  # sums that must be under way
 ENOUGH_ITEMS, FEW_ITEMS = 16, 0.25
@@ -406,7 +406,7 @@ class Costs:
         cost = waste * more * (self._dot(tile) if dot else self._outer(option, rows, depth))
         if dot:
             cost += LANE_PARTIAL / depth
-        elif depth < self.k or option.windows is not None:
+        elif depth < self.k or option.windows is not None or self.across:
             cost += (PARTIAL + FAR_PARTIAL * self._over(rows * columns, SECOND_CACHE)) / depth
         if not dot and self.across:
             cost += LANES * ACROSS / self.k

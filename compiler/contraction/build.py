@@ -50,7 +50,17 @@ from ..loops import (
 )  # fmt: skip
 from ..nest import Buffer, Nest, Tree
 from ..schedule import LITERAL_EXTENT, MOST_CHUNKS, Scheduled
-from .blocks import SHARED, Blocks, Cut, Flat, Windows, odd_lines, rows_along, several, turns
+from .blocks import (
+    SHARED,
+    Blocks,
+    Cut,
+    Flat,
+    Windows,
+    odd_lines,
+    rows_along,
+    several,
+    turns,
+)  # fmt: skip
 from .classify import Contraction, Factor
 
 IndexMap = Callable[[Expr], Expr]
@@ -128,7 +138,8 @@ class Builder:
         self.blocked = (
             several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
         )
-        self.blocked = self.blocked or blocks.windows is not None
+        self.turned = blocks.form == "outer" and self.runs_across()
+        self.blocked = self.blocked or blocks.windows is not None or self.turned
         self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.loops}
         for loop, (_, part) in c.ends.items():
             if loop not in self.ends:
@@ -136,6 +147,17 @@ class Builder:
                     factor.guard = conjunction(factor.guard, part)
         columns = self.extents[self.n_tile] * self.width
         self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
+
+    def runs_across(self) -> bool:
+        """True if results that lie next to each other in memory are of different rows."""
+        nest = self.c.nest
+        offsets = [] if nest.target.role == "local" else [nest.offset]
+        for other in self.after:
+            if other.target.role != "local":
+                offsets.append(substitute(other.offset, nest.carried[: len(other.extents)]))
+        steps = terms_of(simplify(offsets[0], nest.extents), nest.extents)
+        last_of_n = steps.get(("i", self.blocks.n.loops[-1]))
+        return last_of_n != 1 and steps.get(("i", self.blocks.m.loops[-1])) == 1
 
     # -- loops, names and integers ------------------------------------------------------------
 
@@ -597,7 +619,9 @@ class Builder:
         if not self.blocked:
             return [*self.named_ends(), rows, columns, *inside]
         size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
-        finished = self.finish_block()
+        finished = self.finish_across() if self.turned else self.finish_block()
+        if self.turned:  # rows are read 16 at a time
+            size += LANES * self.partial_stride
         if blocks.form == "dot":
             self.scratch.append(Scratch("totals", self.dtype, size))
             finished = [*self.add_lanes(), *finished]
@@ -716,16 +740,45 @@ class Builder:
                 return position
         return 0
 
-    def finish_block(self) -> list[Stmt]:
-        """Results from the sums of all blocks of k."""
-        m, n = self.blocks.m, self.blocks.n
-        row, w = self.loop(m.capacity), self.blocks.windows
-        merged = len(n.loops) - 1 if w else self.merged()
-        order, column, places = self.row_loops(n, self.n_block, merged)
+    def result_columns(self, merged: int) -> tuple[list[tuple[int, Expr]], Expr, list[Place]]:
+        """Loops over the columns of a block's results, those from `merged` on as one; where a
+        column's sums are, and its results."""
+        w = self.blocks.windows
+        merged = len(self.blocks.n.loops) - 1 if w else merged
+        order, column, places = self.row_loops(self.blocks.n, self.n_block, merged)
         if w:
             column = 0
             for (loop, _), pitch in zip(order, w.pitch):
                 column = _add(column, _times(("i", loop), pitch))
+        return order, column, places
+
+    def finish_across(self) -> list[Stmt]:
+        """The same where results lie next to each other in memory across the rows of a block: 16
+        rows at a time are turned."""
+        m = self.blocks.m
+        group, row, lane = self.loop(-(-m.capacity // LANES)), self.unroll(LANES), self.loop(LANES)
+        one = self.loop(self.blocks.columns)
+        first = _times(("i", group), LANES)
+        place = _add(_times(_add(first, ("i", row)), self.partial_stride), ("i", one))
+        value = Load("partial", place, TRUE, 0.0, self.dtype)
+        store: Stmt = Store("turned", _add(_times(("i", one), LANES), ("i", row)), value)
+        turn = For(one, 0, self.columns, "vector", [For(row, 0, LANES, "unroll", [store])])
+        self.scratch.append(Scratch("turned", self.dtype, LANES * self.partial_stride))
+        order, column, places = self.result_columns(len(self.blocks.n.loops) - 1)
+        value = Load("turned", _add(_times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
+        places.append((m.loops, self.number(m, self.m_block, _add(first, ("i", lane)))))
+        body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
+        left = ("min", ("sub", self.rows, first), LANES)
+        body = [For(lane, 0, left, "vector", body)]
+        for loop, stop in reversed(order):
+            body = [For(loop, 0, stop, "serial", body)]
+        return [For(group, 0, _pieces(self.rows, LANES), "serial", [turn, *body])]
+
+    def finish_block(self) -> list[Stmt]:
+        """Results from the sums of all blocks of k."""
+        m = self.blocks.m
+        row = self.loop(m.capacity)
+        order, column, places = self.result_columns(self.merged())
         place = _add(_times(("i", row), self.partial_stride), column)
         sums = "totals" if self.blocks.form == "dot" else "partial"
         value = Load(sums, place, TRUE, 0.0, self.dtype)
