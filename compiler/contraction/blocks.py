@@ -247,7 +247,7 @@ def _from_first_tap(
 
 
 # What is tried: products added up before a tile moves on, rows and columns of a block.
-KEPT, KEPT_DOTS = 384, (512, 1024)  # the first is one, so that no choice changes a sum
+KEPT, KEPT_DOTS = 640, (512, 1024)  # the first is one, so that no choice changes a sum
 MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
 MOST_COLUMNS = (128, 256, 400, 800)
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold

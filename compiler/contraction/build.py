@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import metaop.dtype as dt
 from metaop.extent import Extent, hint, minimum
 from metaop.index import (
+    FALSE,
     TRUE,
     Expr,
     conjunction,
@@ -65,6 +66,7 @@ from .classify import Contraction, Factor
 
 IndexMap = Callable[[Expr], Expr]
 Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
+LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
 MOST_PADDING = 1.25  # of what is packed once, against the operand
 NOTHING: Mapping[int, Expr] = {}
 FAR_APART = 512  # elements from row to row
@@ -138,8 +140,12 @@ class Builder:
         self.blocked = (
             several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
         )
+        self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
+        self.chain_length = -(-k.capacity // self.chains)
+        self.chain = self.loop(self.chains)
         self.turned = blocks.form == "outer" and self.runs_across()
         self.blocked = self.blocked or blocks.windows is not None or self.turned
+        self.blocked = self.blocked or self.chains > 1
         self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.loops}
         for loop, (_, part) in c.ends.items():
             if loop not in self.ends:
@@ -667,18 +673,31 @@ class Builder:
         sums = self.products(a, b, row, column, ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
         place = _add(_times(row, self.partial_stride), column)
-        body.append(For(step, 0, self.depth, "serial", sums))
+        start, stop, later = self.chain_bounds()
+        body.append(For(step, start, stop, "serial", sums))
         if self.blocked:
-            before = Load("partial", place, self.later(), 0.0, self.dtype)
+            before = Load("partial", place, later, 0.0, self.dtype)
             body.append(self.each(both, Update("acc", both, "add", (before,))))
         result = Ref("acc", both, self.dtype)
         if self.blocked:
             body.append(self.each(both, Store("partial", place, result)))
+            if self.chains > 1:
+                ends = _pieces(self.depth, self.chain_length)
+                body = [For(self.chain, 0, ends, "serial", body)]
         else:
             guard = ("and", ("lt", row, self.rows), ("lt", column, self.columns))
             for stmt in self.finish(result, self.result_at(row, column), guard, both):
                 body.append(self.each(both, stmt))
         return [For(lane, 0, LANES, "vector", body)]
+
+    def chain_bounds(self) -> tuple[Expr, Expr, Expr]:
+        """Where the sums of a tile that are added up in one go begin and end, and the condition
+        that there are sums already."""
+        if self.chains == 1:
+            return 0, self.depth, self.later()
+        start = _times(("i", self.chain), self.chain_length)
+        stop = ("min", _add(start, self.chain_length), self.depth)
+        return start, stop, _either(self.later(), ("lt", 0, ("i", self.chain)))
 
     def dot_tile(self, a: Panel, b: Panel) -> list[Stmt]:
         """One tile of results over one block of k, vectors along k: 16 sums of every result."""
@@ -714,10 +733,9 @@ class Builder:
     def later(self) -> Expr:
         """The condition that a block of k is not the first."""
         blocks = [k for k in (*self.blocks.k.outer, self.k_block) if several(self.extents[k])]
-        condition: Expr = ("not", TRUE)
+        condition: Expr = FALSE
         for k in blocks:
-            more = ("lt", 0, ("i", k))
-            condition = more if condition == ("not", TRUE) else ("or", condition, more)
+            condition = _either(condition, ("lt", 0, ("i", k)))
         return condition
 
     def result_at(self, row: Expr, column: Expr) -> IndexMap:
@@ -851,6 +869,10 @@ def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Value])
         return known
 
     return visit(nest.value)
+
+
+def _either(a: Expr, b: Expr) -> Expr:
+    return b if a == FALSE else ("or", a, b)
 
 
 def _room(row: Cut | Flat, extents: Sequence[int]) -> int:
