@@ -49,8 +49,8 @@ def last(counter: Any, chunks: int) -> bool:
 
 
 def scratch(dtype: Any, elements: int) -> Any:
-    """An array of this thread, undefined at first: filled with what a wrong use would show."""
-    return np.frombuffer(b"\xa5" * (elements * np.dtype(dtype).itemsize), dtype).copy()
+    """An array of this thread, undefined at first: NaN, where floats."""
+    return np.frombuffer(b"\xff" * (elements * np.dtype(dtype).itemsize), dtype).copy()
 
 
 def check(value: Any, low: int, high: int, number: int, guard: bool) -> Any:

@@ -682,7 +682,7 @@ class Builder:
         if self.blocked:
             body.append(self.each(both, Store("partial", place, result)))
             if self.chains > 1:
-                ends = _pieces(self.depth, self.chain_length)
+                ends = ("max", 1, _pieces(self.depth, self.chain_length))  # sums of nothing are 0
                 body = [For(self.chain, 0, ends, "serial", body)]
         else:
             guard = ("and", ("lt", row, self.rows), ("lt", column, self.columns))

@@ -87,7 +87,7 @@ def run_machine(
     call = ctypes.CFUNCTYPE(
         ctypes.c_int32, *[ctypes.c_void_p] * 4, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
     )(compiled.address)
-    own = np.empty(max(kernel.scratch_bytes(integers), 64), np.uint8)
+    own = np.full(max(kernel.scratch_bytes(integers), 64), 0xFF, np.uint8)  # NaN, until written
     status, scratch = np.zeros(8, np.int64), np.zeros(16, np.int64)
     table = np.array([status.ctypes.data, *(b.ctypes.data for b in buffers)], np.int64)
     arguments = np.array([*range(1, len(buffers) + 1), *integers], np.int64)

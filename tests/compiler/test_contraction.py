@@ -53,6 +53,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "KEPT", 18)
+    monkeypatch.setattr(build, "LONGEST_CHAIN", 11)
     monkeypatch.setattr(blocks, "KEPT_DOTS", (20,))
     monkeypatch.setattr(blocks, "MOST_ROWS", (4, 8))
     monkeypatch.setattr(blocks, "MOST_DOT", (5,))
@@ -249,6 +250,7 @@ CONVOLUTIONS = [
     (1, 6, 7, 4, 3, 2, 1, 1, 2),
     (3, 5, 5, 7, 1, 1, 0, 1, 1),
     (2, 4, 7, 9, 1, 2, 0, 1, 1),
+    (2, 5, 8, 40, 1, 2, 0, 1, 1),
     (1, 2, 13, 3, 7, 2, 3, 1, 1),
     (1, 3, 4, 2, 4, 1, 3, 1, 1),
 ]

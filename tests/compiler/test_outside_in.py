@@ -51,7 +51,11 @@ def test_a_loop_of_several_vectors_is_inside():
 
 
 def test_numbers_are_taken_into_brackets():
-    assert ordered(("mul", ("add", ("mul", J, 3), I), 2))[0] == ("add", ("mul", I, 2), ("mul", J, 6))
+    assert ordered(("mul", ("add", ("mul", J, 3), I), 2))[0] == (
+        "add",
+        ("mul", I, 2),
+        ("mul", J, 6),
+    )
 
 
 def test_conjunctions_too():
