@@ -10,8 +10,8 @@ from metaop.compiler.loops import Const, For, Load, Store, indices_of, statement
 from metaop.compiler.outside_in import outside_in
 from metaop.index import TRUE, conjuncts, evaluate
 
-I, J, LANE = ("i", 0), ("i", 1), ("i", 2)
-leaves = st.sampled_from([I, J, LANE, 0, 1, 3, -2])
+ROW, COLUMN, LANE = ("i", 0), ("i", 1), ("i", 2)
+leaves = st.sampled_from([ROW, COLUMN, LANE, 0, 1, 3, -2])
 sums = st.recursive(
     leaves,
     lambda e: st.one_of(
@@ -42,29 +42,33 @@ def test_values_stay(e, at):
 
 
 def test_inner_loops_come_last():
-    inner = ("sub", ("add", ("mul", J, 4), ("add", ("mul", I, 640), LANE)), 5)
-    assert ordered(inner)[0] == ("add", ("add", ("add", LANE, -5), ("mul", I, 640)), ("mul", J, 4))
+    inner = ("sub", ("add", ("mul", COLUMN, 4), ("add", ("mul", ROW, 640), LANE)), 5)
+    assert ordered(inner)[0] == (
+        "add",
+        ("add", ("add", LANE, -5), ("mul", ROW, 640)),
+        ("mul", COLUMN, 4),
+    )
 
 
 def test_a_loop_of_several_vectors_is_inside():
-    assert ordered(("add", LANE, J), lanes=32)[0] == ("add", J, LANE)
+    assert ordered(("add", LANE, COLUMN), lanes=32)[0] == ("add", COLUMN, LANE)
 
 
 def test_numbers_are_taken_into_brackets():
-    assert ordered(("mul", ("add", ("mul", J, 3), I), 2))[0] == (
+    assert ordered(("mul", ("add", ("mul", COLUMN, 3), ROW), 2))[0] == (
         "add",
-        ("mul", I, 2),
-        ("mul", J, 6),
+        ("mul", ROW, 2),
+        ("mul", COLUMN, 6),
     )
 
 
 def test_conjunctions_too():
-    a, b, c = ("lt", J, 3), ("lt", LANE, 4), ("lt", I, 2)
+    a, b, c = ("lt", COLUMN, 3), ("lt", LANE, 4), ("lt", ROW, 2)
     guard = ordered(0, ("and", ("and", a, b), c))[1]
     assert conjuncts(guard) == [b, c, a]
 
 
 def test_what_has_no_parts_stays():
-    one = Store("out", I, Const(1.0, dt.float32))
+    one = Store("out", ROW, Const(1.0, dt.float32))
     (stmt,) = outside_in([one])
     assert indices_of(stmt) == indices_of(one)
