@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from metaop.index import (
     FALSE,
     TRUE,
     Expr,
+    Terms,
     conjunction,
     fit_32_bits,
     loops_of,
@@ -154,14 +156,20 @@ class Builder:
         columns = self.extents[self.n_tile] * self.width
         self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
 
-    def runs_across(self) -> bool:
-        """True if results that lie next to each other in memory are of different rows."""
+    @functools.cached_property
+    def steps(self) -> Terms:
+        """How far apart in memory neighbours along each loop are: results, or what is stored of
+        them."""
         nest = self.c.nest
         offsets = [] if nest.target.role == "local" else [nest.offset]
         for other in self.after:
             if other.target.role != "local":
                 offsets.append(substitute(other.offset, nest.carried[: len(other.extents)]))
-        steps = terms_of(simplify(offsets[0], nest.extents), nest.extents)
+        return terms_of(simplify(offsets[0], nest.extents), nest.extents)
+
+    def runs_across(self) -> bool:
+        """True if results that lie next to each other in memory are of different rows."""
+        steps = self.steps
         last_of_n = steps.get(("i", self.blocks.n.loops[-1]))
         return last_of_n != 1 and steps.get(("i", self.blocks.m.loops[-1])) == 1
 
@@ -560,8 +568,12 @@ class Builder:
         return Plan([*self.packing, launch], temporaries, self.blocks, self.c.nest, self.tree)
 
     def grid_loops(self) -> list[int]:
-        """The loops whose iterations are shared out."""
-        loops = [*self.c.batch, self.m_block, *self.blocks.grid_n, self.n_block]
+        """The loops whose iterations are shared out; those of the batch whose results lie between
+        each other's, as residue classes' do, come last."""
+        inside = abs(hint(self.steps.get(("i", self.blocks.n.loops[0]), 0)))
+        between = [k for k in self.c.batch if abs(hint(self.steps.get(("i", k), 0))) < inside]
+        apart = [k for k in self.c.batch if k not in between]
+        loops = [*apart, self.m_block, *self.blocks.grid_n, self.n_block, *between]
         return [k for k in loops if several(self.extents[k])]
 
     def launchable(
@@ -750,8 +762,7 @@ class Builder:
         side = self.blocks.n
         if isinstance(side, Flat):
             return 0
-        terms = terms_of(self.c.nest.offset, self.extents)
-        steps = [terms.get(("i", k), 0) for k in side.loops]
+        steps = [self.steps.get(("i", k), 0) for k in side.loops]
         for position in range(len(steps) - 1, 0, -1):
             length = self.extents[side.loops[position]]
             if steps[position - 1] != steps[position] * length:
