@@ -6,12 +6,11 @@ left to share out, or each of them would read again what no outer loop moves thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from metaop.index import Expr, loops_of
+from metaop.index import Expr, integers_of, loops_of
 
-from .loops import integers_of
 from .nest import Buffer, Nest
 
 
@@ -57,7 +56,9 @@ def megabytes(nbytes: int) -> str:
     return f"{nbytes} bytes"
 
 
-def read_again(nests: Iterable[Nest], axes: Sequence[Mapping[Nest, int]]) -> int:
+def read_again(
+    nests: Iterable[Nest], axes: Sequence[Mapping[Nest, int]], size: Callable[[int], int] = int
+) -> int:
     """Bytes that nests read more than once if each iteration of common root loops `axes` reads its
     part of every buffer anew: a buffer is read once per iteration of the loops that it is not
     indexed by.  Halos of windows are left out."""
@@ -67,12 +68,16 @@ def read_again(nests: Iterable[Nest], axes: Sequence[Mapping[Nest, int]]) -> int
     for nest in nests:
         for name, at in nest.reads_at:
             buffer = nest.buffers[name]
-            most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, axes))
+            most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, axes, size))
     return sum(n * buffer.dtype.itemsize for buffer, n in most.items() if buffer not in made)
 
 
 def _repeated(
-    nest: Nest, buffer: Buffer, at: Iterable[Expr], axes: Sequence[Mapping[Nest, int]]
+    nest: Nest,
+    buffer: Buffer,
+    at: Iterable[Expr],
+    axes: Sequence[Mapping[Nest, int]],
+    size: Callable[[int], int],
 ) -> int:
     """Elements that a read takes more than once, because root loops do not move it."""
     if any(integers_of(e) for e in at):
@@ -80,8 +85,8 @@ def _repeated(
     loops = set().union(*map(loops_of, at))
     elements, repeats = 1, 1
     for loop in loops:
-        elements *= int(nest.extents[loop])
+        elements *= size(nest.extents[loop])
     for axis in axes:
         if axis[nest] not in loops:
-            repeats *= int(nest.extents[axis[nest]])
-    return (repeats - 1) * min(elements, int(buffer.size))
+            repeats *= size(nest.extents[axis[nest]])
+    return (repeats - 1) * min(elements, size(buffer.size))

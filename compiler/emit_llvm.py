@@ -17,7 +17,16 @@ from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.graph import identity_of
-from metaop.index import TRUE, Expr, children, interval, is_condition, loops_of, terms_of
+from metaop.index import (
+    TRUE,
+    Expr,
+    children,
+    integers_of,
+    interval,
+    is_condition,
+    loops_of,
+    terms_of,
+)
 
 from . import llvm_ops, machine
 from .llvm_ops import BOOL, I8, I32, I64, LANES, Builder, constant, is_vector, memory_type
@@ -43,7 +52,6 @@ from .loops import (
     Value,
     accesses_of,
     indices_of,
-    integers_of,
     statements,
 )
 from .outside_in import is_one_vector, outside_in

@@ -14,13 +14,14 @@ tree's last part.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from metaop.errors import CompilerBug
 from metaop.graph import Escape
-from metaop.index import Expr, flatten, simplify
+from metaop.index import Expr, flatten, remembered, simplify
 
 from .boundary import Boundary, read_again
 from .fuse import Fused, is_barrier, memory_cost
@@ -61,13 +62,38 @@ UNDECIDED = "what they were before others joined them did not fit"
 class Grouped:
     """Trees and escapes in an order in which they can run."""
 
-    def __init__(self, trees: list[Tree | Escape], grouping: _Grouping):
-        self.trees, self._grouping = trees, grouping
+    def __init__(self, grouping: _Grouping):
+        self._grouping = grouping
 
-    @property
-    def boundaries(self) -> list[Boundary]:
-        """A reason for every buffer that one kernel writes and another reads."""
-        return self._grouping.boundaries()
+    @cached_property
+    def trees(self) -> list[Tree | Escape]:
+        """All are made when they are first asked for: then intermediates become local."""
+        return [self._grouping.finished(one) for one in self._grouping.ordered()]
+
+    def is_local(self, buffer: Buffer) -> bool:
+        """True if a value needs no memory, as only the tree that makes it reads it."""
+        for writer in self._grouping.writer[buffer]:
+            self._grouping.finished(self._grouping.group_of[writer])
+        return buffer.role == "local"
+
+    @cached_property
+    def outlines(self) -> dict[Buffer, list[Tree]]:
+        """What reads a buffer: trees as they will be, with the loops of their nests not yet in
+        order."""
+        found: dict[Buffer, list[Tree]] = {}
+        for made in dict.fromkeys(self._grouping.group_of.values()):
+            if made.nests:
+                tree = self._grouping.outline(made)
+                for buffer in dict.fromkeys(b for nest in tree.all_nests for b in nest.reads):
+                    found.setdefault(buffer, []).append(tree)
+        return found
+
+    def boundaries(self, size: Callable[[int], int] = int) -> list[Boundary]:
+        """A reason for every buffer that one kernel writes and another reads.
+
+        size: the number that an extent is to be printed as.
+        """
+        return self._grouping.boundaries(size)
 
 
 def group(fused: Fused, separate: bool = False, forced: Iterable[tuple[str, str]] = ()) -> Grouped:
@@ -84,10 +110,7 @@ def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
 
     What reads it at one depth of one tree shares a loop, and computes it once.
     """
-    times = 0.0
-    for tree in grouped.trees:
-        if isinstance(tree, Tree) and any(buffer in n.reads for n in tree.all_nests):
-            times += _evaluations(tree, buffer)
+    times = sum(_evaluations(tree, buffer) for tree in grouped.outlines.get(buffer, []))
     return cost * (times - 1) <= memory_cost(buffer.nbytes, times)
 
 
@@ -131,6 +154,13 @@ class _Group:
         return [nest.extents[axis[nest]] for axis in self.axes]
 
 
+@remembered
+def _vector_loop(nest: Nest) -> int | None:
+    """The loop of the result that a nest by itself runs 16 lanes wide."""
+    best = VectorCost(nest).best(range(nest.rank))
+    return None if best is None else best[1]
+
+
 class _Grouping:
     def __init__(self, fused: Fused, separate: bool):
         self.fused, self.separate = fused, separate
@@ -145,6 +175,8 @@ class _Grouping:
         self.several: dict[_Group, None] = {}  # the groups of more than one nest
         self.noted: dict[tuple[Buffer, Buffer], str] = {}
         self.costs: dict[tuple[_Group, _Group], tuple[Any, ...]] = {}
+        self.made: dict[_Group, Tree] = {}
+        self.size: Callable[[int], int] = int
 
     def run(self, forced: Iterable[tuple[str, str]] = ()) -> Grouped:
         self.find_dependencies()
@@ -164,7 +196,7 @@ class _Grouping:
                     self.append_last(item)
         for source, target in forced:
             self.force(source, target)
-        return Grouped([self.finished(g) for g in self.ordered()], self)
+        return Grouped(self)
 
     # -- dependencies -------------------------------------------------------------------------
 
@@ -195,7 +227,7 @@ class _Grouping:
 
     def reads(self, item: Nest | Escape) -> list[Buffer]:
         if isinstance(item, Nest):
-            return item.reads
+            return list(item.reads)
         return [self.fused.place[i] for i in item.inputs]
 
     def target(self, item: Nest | Escape) -> Buffer:
@@ -344,10 +376,8 @@ class _Grouping:
         """The common loop along which a reduction adds up whole vectors, None for any other."""
         if nest.op is None or nest.lanes:
             return None
-        best = VectorCost(nest).best(range(nest.rank))
-        if best is None:
-            return None
-        return next((a for a, axis in enumerate(axes) if axis[nest] == best[1]), None)
+        vector = _vector_loop(nest)
+        return next((a for a, axis in enumerate(axes) if axis[nest] == vector), None)
 
     def measure(self, group: _Group) -> None:
         """Notes which items are a group's, and which depend on it."""
@@ -357,11 +387,12 @@ class _Grouping:
         if len(group.all_nests) > 1:
             self.several[group] = None
 
-    def stands_between(self, source: _Group, group: _Group) -> bool:
-        """True if something outside of two groups depends on one and is needed by one."""
+    def between(self, source: _Group, group: _Group) -> Buffer | None:
+        """What something outside makes that depends on one of the groups and is needed by one."""
         inside = source.members | group.members
-        reached = 0
-        for nest in (*source.all_nests, *group.all_nests):
+        members = [*source.all_nests, *group.all_nests]
+        reached = 0  # what lies outside and depends on one of them, with all that depends on that
+        for nest in members:
             for item in self.after[nest]:
                 if not inside >> self.position[item] & 1:
                     reached |= self.reached[item]
@@ -372,25 +403,9 @@ class _Grouping:
                 if other.members & reached and other.reached & ~reached:
                     reached |= other.reached  # what depends on one of them depends on all
                     grows = True
-        return bool(reached & inside)
-
-    def between(self, source: _Group, group: _Group) -> Buffer | None:
-        """What something outside makes that depends on one of the groups and is needed by one."""
-        if not self.stands_between(source, group):
-            return None
-        inside = {*source.all_nests, *group.all_nests}
-        stack = [(n, n) for nest in inside for n in self.after[nest] if n not in inside]
-        seen: set[Nest | Escape] = set()
-        while stack:
-            item, last = stack.pop()
-            if item in inside:
-                return self.target(last)
-            if item not in seen:
-                seen.add(item)
-                for mate in [item, *self.group_of[item].all_nests]:
-                    seen.add(mate)
-                    stack.extend((n, mate) for n in self.after[mate])
-        return None
+        needed = {item for nest in members for item in self.before[nest]}
+        between = [p for p in map(self.position.__getitem__, needed) if ~inside & reached & 1 << p]
+        return self.target(self.items[max(between)]) if reached & inside else None
 
     def join(self, source: _Group, group: _Group, axes: list[dict[Nest, int]]) -> None:
         nests = sorted([*source.nests, *group.nests], key=self.position.__getitem__)
@@ -502,8 +517,10 @@ class _Grouping:
 
     # -- results ------------------------------------------------------------------------------
 
-    def boundaries(self) -> list[Boundary]:
+    def boundaries(self, size: Callable[[int], int]) -> list[Boundary]:
         """Why the kernels that there are at last are not fewer: each buffer and reader once."""
+        self.size = size
+        self.costs.clear()
         found: dict[tuple[Buffer, Buffer], Boundary] = {}
         for item in self.items:
             for buffer in self.reads(item):
@@ -543,10 +560,10 @@ class _Grouping:
             return (rule,)
         iterations = 1
         for axis in axes:
-            iterations *= int(nests[0].extents[axis[nests[0]]])
-        loops = list(map(int, one.extents())), list(map(int, other.extents()))
+            iterations *= self.size(nests[0].extents[axis[nests[0]]])
+        loops = list(map(self.size, one.extents())), list(map(self.size, other.extents()))
         few = iterations if iterations < MOST_CHUNKS else None
-        return COSTS[rule], loops, few, read_again(nests, axes)
+        return COSTS[rule], loops, few, read_again(nests, axes, self.size)
 
     def force(self, source: str, target: str) -> None:
         """Makes the groups of a boundary one."""
@@ -586,6 +603,11 @@ class _Grouping:
         """The tree of a group: root loops first in every nest, intermediates made local."""
         if isinstance(made, Escape):
             return made
+        if made not in self.made:
+            self.made[made] = self.tree(made)
+        return self.made[made]
+
+    def tree(self, made: _Group) -> Tree:
         if len(made.all_nests) == 1:
             return tree_of(made.nests[0])
         nests = [self.rooted(nest, made) for nest in made.nests]
@@ -594,10 +616,18 @@ class _Grouping:
         return tree
 
     @staticmethod
+    def outline(made: _Group) -> Tree:
+        """The tree of a group, but for the order of its nests' loops."""
+        alone = made.nests[0] if len(made.all_nests) == 1 else None
+        if alone is not None:
+            return Tree(len(alone.parallel) if alone.scatter else alone.rank, [alone])
+        return Tree(len(made.axes), made.nests, made.last)
+
+    @staticmethod
     def rooted(nest: Nest, made: _Group) -> Nest:
         first = [axis[nest] for axis in made.axes]
-        rest = [k for k in range(len(nest.extents)) if k not in first]
-        return permuted(nest, [*first, *rest])
+        order = [*first, *(k for k in range(len(nest.extents)) if k not in first)]
+        return nest if order == sorted(order) else permuted(nest, order)
 
     def readers_outside(self, made: _Group) -> set[Buffer]:
         """The buffers of the group that something else reads, its last part included."""

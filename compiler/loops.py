@@ -28,7 +28,17 @@ from typing import Any, NoReturn
 from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
-from metaop.index import TRUE, Expr, children, contains, evaluate, loops_of, show, transform
+from metaop.index import (
+    TRUE,
+    Expr,
+    children,
+    contains,
+    evaluate,
+    integers_of,
+    loops_of,
+    show,
+    transform,
+)
 
 LANES = 16
 MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
@@ -567,15 +577,6 @@ class _Verifier:
             self.require(plain, f"index {show(e)} uses {name}, which is not one integer")
         if _divides_by_variable(e):
             self.fail(f"index {show(e)} divides by something other than a constant")
-
-
-def integers_of(e: Expr) -> set[str]:
-    """The named integers in an index expression."""
-    if isinstance(e, int):
-        return set()
-    if e[0] == "val":
-        return {e[1]}
-    return set().union(*map(integers_of, children(e)))
 
 
 def _divides_by_variable(e: Expr) -> bool:

@@ -58,7 +58,7 @@ def merge_copies(fused: Fused) -> Fused:
 
 def _inputs(nest: Nest | Escape, fused: Fused) -> list[Buffer]:
     if isinstance(nest, Nest):
-        return nest.reads
+        return list(nest.reads)
     return [fused.place[i] for i in nest.inputs]
 
 

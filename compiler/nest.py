@@ -9,14 +9,14 @@ There are three kinds:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import ValuesView
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.graph import Node
-from metaop.index import TRUE, Expr, loops_of, show
+from metaop.index import TRUE, Expr, integers_of, loops_of, remembered, show
 
 from .loops import (
     Check,
@@ -26,7 +26,6 @@ from .loops import (
     Load,
     Op,
     Value,
-    integers_of,
     show_value,
 )
 
@@ -155,9 +154,9 @@ class Nest:
     carried: tuple[Expr, ...] = ()  # what the loops it was made with are in the loops it has now
 
     @property
-    def reads(self) -> list[Buffer]:
+    def reads(self) -> ValuesView[Buffer]:
         """The buffers that the nest loads from."""
-        return list(self.buffers.values())
+        return self.buffers.values()
 
     @property
     def iterations(self) -> int:
@@ -241,30 +240,32 @@ class Values:
         return ("val", name, bounds) if bounds else ("val", name)
 
 
-def dependencies(nest: Nest) -> Iterator[tuple[Value, frozenset[int]]]:
+@remembered
+def dependencies(nest: Nest) -> list[tuple[Value, frozenset[int]]]:
     """Every value of the nest with the loops that it depends on, arguments first."""
+    found: list[tuple[Value, frozenset[int]]] = []
     known: dict[int, frozenset[int]] = {}
     by_name: dict[str, frozenset[int]] = {}
 
-    def visit(value: Value) -> Iterator[tuple[Value, frozenset[int]]]:
+    def visit(value: Value) -> None:
         if id(value) in known:
             return
-        for arg in value.args:
-            yield from visit(arg)
         loops: frozenset[int] = frozenset()
         for arg in value.args:
+            visit(arg)
             loops |= known[id(arg)]
         for e in value.indices:
-            loops |= frozenset(loops_of(e))
+            loops |= loops_of(e)
             for name in integers_of(e):
                 loops |= by_name.get(name, frozenset())
         known[id(value)] = loops
-        yield value, loops
+        found.append((value, loops))
 
     for name, value in nest.named.items():
-        yield from visit(value)
+        visit(value)
         by_name[name] = known[id(value)]
-    yield from visit(nest.value)
+    visit(nest.value)
+    return found
 
 
 def verify(nest: Nest) -> None:

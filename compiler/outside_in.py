@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from metaop.index import Expr, children, conjuncts, loops_of, rebuild
+from metaop.index import Expr, children, conjuncts, integers_of, loops_of, rebuild
 
-from .loops import LANES, For, Grid, Last, Let, Stmt, integers_of, map_indices
+from .loops import LANES, For, Grid, Last, Let, Stmt, map_indices
 
 OUTSIDE, INSIDE = 0, 1 << 20
 

@@ -6,7 +6,8 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from metaop.config import config
@@ -19,6 +20,7 @@ from metaop.show import show_graph
 from . import nest as nests_module
 from . import rewrite
 from .assemble import assemble, schedule_nest
+from .collector import collecting_seldom
 from .fuse import Fused, fuse, reshape_base
 from .group import Grouped, group, is_cheaper_again
 from .kernels import machine_code, statistics
@@ -57,6 +59,13 @@ MOST_ROUNDS = 5  # of choosing what is stored
 
 
 # ------------------------------------------------------------------------------------- stages
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around stages of one program: nothing is worked out twice, and Python's collector waits."""
+    with collecting_seldom(), remembering():
+        yield
 
 
 def numbers(e: Any) -> Any:
@@ -166,11 +175,12 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
             if (buffer := fused.place.get(node)) is not None
             and (buffer.role == "tmp" or node in kept)
             and is_cheaper_again(grouped, buffer, cost)
+            and not grouped.is_local(buffer)
         }
         if not config.fuse or cheap <= inlined:
             break
         inlined |= cheap
-    if config.check:
+    if grouped.trees and config.check:
         verify_grouped(fused, grouped)
     return fused, grouped
 
@@ -193,7 +203,7 @@ def compile_program(
         with remembering():
             graph = run_passes(import_graph(nodes, asked, extents))
             fused, grouped = group_graph(graph)
-        program = assemble(nodes, graph, fused, grouped)
+            program = assemble(nodes, graph, fused, grouped)
     if config.check:
         verify_program(program)
     program.guards = simplified(guards)

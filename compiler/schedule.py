@@ -32,6 +32,7 @@ from metaop.index import (
     Terms,
     fit_32_bits,
     from_terms,
+    integers_of,
     is_condition,
     loops_of,
     simplify,
@@ -64,7 +65,6 @@ from .loops import (
     Store,
     Update,
     Value,
-    integers_of,
     rewrite,
     statements,
     values_of,
@@ -243,7 +243,7 @@ def _opaque_terms(forms: list[Terms]) -> set[int]:
 
 def opaque_loops(nest: Nest, forms: list[Terms]) -> set[int]:
     """Loops that occur anywhere but as a plain term of an offset."""
-    opaque = loops_of(nest.guard) | _opaque_terms(forms)
+    opaque = _opaque_terms(forms) | loops_of(nest.guard)
     for value, _ in dependencies(nest):
         for e in value.indices:
             if is_condition(e):
@@ -351,7 +351,7 @@ class VectorCost:
 
     def __init__(self, nest: Nest):
         self.nest = nest
-        self.value_loops = list(dependencies(nest))
+        self.value_loops = dependencies(nest)
         order = nest.order or tuple(accesses(nest)[1:])
         self.loads = [terms_of(e, nest.extents) for e in order]
         self.store = terms_of(nest.offset, nest.extents)
@@ -1155,7 +1155,7 @@ class _Placement:
                 break
         return count + kept
 
-    def kept_loops(self) -> set[int]:
+    def kept_loops(self) -> frozenset[int]:
         """The loops of the stage that are the result's own."""
         return loops_of(self.nest.offset)
 

@@ -22,11 +22,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 from .errors import IndexExpressionError
 from .extent import Extent, at_least, common_factor, exact_quotient, hint, keep_origin
 
+A = TypeVar("A")
+R = TypeVar("R")
 Expr = Any  # int or a tuple of the grammar above
 Range = tuple[int, int]  # inclusive bounds
 Extents = Sequence[int]
@@ -132,16 +135,30 @@ def substitute(e: Expr, indices: Sequence[Expr]) -> Expr:
     return rebuild(e, [substitute(p, indices) for p in parts])
 
 
-def loops_of(e: Expr) -> set[int]:
+@lru_cache(maxsize=1 << 14)
+def loops_of(e: Expr) -> frozenset[int]:
     """The loop indices that occur in e."""
-    if isinstance(e, int):
-        return set()
-    if e[0] == "i":
-        return {e[1]}
-    found: set[int] = set()
-    for part in children(e):
-        found |= loops_of(part)
-    return found
+    return _leaves("i", e)
+
+
+@lru_cache(maxsize=1 << 14)
+def integers_of(e: Expr) -> frozenset[str]:
+    """The names of the values in e."""
+    return _leaves("val", e)
+
+
+def _leaves(kind: str, e: Expr) -> frozenset[Any]:
+    """What the leaves of a kind stand for."""
+    found = set()
+    parts = [e]
+    while parts:
+        part = parts.pop()
+        if type(part) is tuple and part:
+            if part[0] == kind:
+                found.add(part[1])
+            else:
+                parts.extend(part)  # a read's indices are one part; names and numbers are skipped
+    return frozenset(found)
 
 
 def contains(e: Expr, kinds: tuple[str, ...]) -> bool:
@@ -184,10 +201,21 @@ def evaluate(e: Expr, indices: Sequence[int], read: Callable[..., int] | None = 
 # ----------------------------------------------------------------------------------- intervals
 
 
-def interval(e: Expr, extents: Extents) -> Range:
-    """Inclusive bounds of e when loop index k runs over range(extents[k])."""
+def interval(e: Expr, extents: Extents, known: dict[Expr, Range] | None = None) -> Range:
+    """Inclusive bounds of e when loop index k runs over range(extents[k]).
+
+    known: of expressions over the same loops; those of all parts are added.
+    """
     if isinstance(e, int):
         return (e, e)
+    if known is None:
+        return _interval(e, extents, known)
+    if e not in known:
+        known[e] = _interval(e, extents, known)
+    return known[e]
+
+
+def _interval(e: Expr, extents: Extents, known: dict[Expr, Range] | None) -> Range:
     kind = e[0]
     if kind == "i":
         last = extents[e[1]] - 1
@@ -198,22 +226,23 @@ def interval(e: Expr, extents: Extents) -> Range:
     if kind in CONDITIONS:
         return (0, 1)
     if kind == "where":
-        a, b = interval(e[2], extents), interval(e[3], extents)
+        a, b = interval(e[2], extents, known), interval(e[3], extents, known)
         return (_least((a[0], b[0])), _greatest((a[1], b[1])))
-    a, b = interval(e[1], extents), interval(e[2], extents)
+    a, b = interval(e[1], extents, known), interval(e[2], extents, known)
     return _INTERVAL[kind](a, b)
 
 
 def fit_32_bits(found: Iterable[Expr], extents: Extents) -> bool:
     """True if no part of some expressions can leave 32 bits."""
     seen: set[Expr] = set()
+    known: dict[Expr, Range] = {}
 
     def fits(e: Expr) -> bool:
         if e in seen:
             return True
         seen.add(e)
         if not is_condition(e):
-            low, high = interval(e, extents)
+            low, high = interval(e, extents, known)
             if low < -(1 << 31) or high >= 1 << 31:
                 return False
         return all(map(fits, children(e)))
@@ -239,6 +268,14 @@ def _greatest(values: Sequence[int]) -> int:
 def _corners(op: Callable[[int, int], int], a: Range, b: Range) -> Range:
     values = [op(x, y) for x in a for y in b]
     return (_least(values), _greatest(values))
+
+
+def _interval_mul(a: Range, b: Range) -> Range:
+    for (low, high), factor in ((a, b), (b, a)):
+        if factor[0] == factor[1] and type(factor[0]) is int:  # by a number
+            ends = low * factor[0], high * factor[0]
+            return ends if factor[0] >= 0 else ends[::-1]
+    return _corners(FOLD["mul"], a, b)
 
 
 def _interval_div(op: Callable[[int, int], int]) -> Callable[[Range, Range], Range]:
@@ -271,7 +308,7 @@ def _interval_rem(a: Range, b: Range) -> Range:
 _INTERVAL: dict[str, Callable[[Range, Range], Range]] = {
     "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
-    "mul": lambda a, b: _corners(FOLD["mul"], a, b),
+    "mul": _interval_mul,
     "floordiv": _interval_div(FOLD["floordiv"]),
     "div": _interval_div(FOLD["div"]),
     "mod": _interval_mod,
@@ -603,7 +640,7 @@ def _atom_order(atom: Expr) -> tuple[int, int, str]:
 
 
 class _Remembered(threading.local):
-    normal_forms: dict[tuple[Expr, tuple[int, ...]], Expr] | None = None
+    results: dict[tuple[Any, ...], Any] | None = None
 
 
 _remembered = _Remembered()
@@ -611,22 +648,42 @@ _remembered = _Remembered()
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Every expression is simplified once while the body runs.
+    """Every expression is simplified once while the body runs, and so is what `remembered` marks.
 
-    Not where integers of equal value are told apart, be it by origin or as arguments of a kernel.
+    Not where integers in expressions are told apart though they are equal, as by their origin.
     """
-    outer, _remembered.normal_forms = _remembered.normal_forms, {}
+    outer, _remembered.results = _remembered.results, {}
     try:
         yield
     finally:
-        _remembered.normal_forms = outer
+        _remembered.results = outer
+
+
+def recalled(key: tuple[Any, ...], make: Callable[[], R]) -> R:
+    """make(), once for each key while `remembering`."""
+    known = _remembered.results
+    if known is None:
+        return make()
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
+def remembered(rule: Callable[[A], R]) -> Callable[[A], R]:
+    """A function of what does not change, computed once for each argument while `remembering`."""
+
+    @wraps(rule)
+    def once(argument: A) -> R:
+        return recalled((rule, argument), lambda: rule(argument))
+
+    return once
 
 
 def simplify(e: Expr, extents: Extents) -> Expr:
     """e in normal form, given the extent of every loop index."""
     if isinstance(e, int) or e is TRUE:
         return e
-    known = _remembered.normal_forms
+    known = _remembered.results
     if known is None:
         return _normal_form(e, extents)
     key = (e, tuple(extents))

@@ -121,11 +121,13 @@ class Stages:
     @cached_property
     def canonical(self) -> Graph:
         """The graph after the passes."""
-        return pipeline.run_passes(self._imported)
+        with pipeline.compiling():
+            return pipeline.run_passes(self._imported)
 
     @cached_property
     def _grouped(self) -> tuple[Fused, Grouped]:
-        return pipeline.group_graph(self.canonical)
+        with pipeline.compiling():
+            return pipeline.group_graph(self.canonical)
 
     @property
     def fused(self) -> Fused:
@@ -146,13 +148,14 @@ class Stages:
             for step in self.steps
             if step.packs
         ]
-        return self._grouped[1].boundaries + packed
+        return self._grouped[1].boundaries(self.size) + packed
 
     @cached_property
     def _assembled(self) -> tuple[Assembler, Program]:
         fused, grouped = self._grouped
         assembler = Assembler(self.nodes, self.canonical, fused, grouped, lambda key, kernel: None)
-        return assembler, assembler.program()
+        with pipeline.compiling():
+            return assembler, assembler.program()
 
     @cached_property
     def phases(self) -> list[list[KernelLaunch] | HostCall]:

@@ -80,7 +80,7 @@ def test_what_others_disturbed_is_told_and_not_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("share", "disturbed"), [(1.0, False), (0.5, True)])
 def test_it_is_disturbed_if_every_run_had_too_little_of_the_cpus(monkeypatch, share, disturbed):
     measured = roofline._Measured()
-    program = measured.copying("copy", measured.nbytes, 1, 8)
+    program = measured.copying("copy", 1, measured.nbytes, 1, 8)
     clock = itertools.count()
     monkeypatch.setattr(measured, "seconds", lambda *_: 1.0)
     fake = types.SimpleNamespace(process_time=lambda: share * next(clock))
@@ -106,6 +106,6 @@ def test_instruction_sets_are_told_by_features(monkeypatch, features, name, bits
 def test_the_kernels_compile_for_every_width(lanes, fma):
     import llvmlite.binding as llvm
 
-    for text in (roofline._peak(lanes, fma), roofline._copy(lanes, False),
-                 roofline._copy(lanes, True), roofline.EMPTY):  # fmt: skip
+    for text in (roofline._peak(lanes, fma), roofline._copy(lanes, 1, False),
+                 roofline._copy(lanes, 4, True), roofline.EMPTY):  # fmt: skip
         llvm.parse_assembly(text).verify()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.extent import Extent, hint
-from metaop.index import TRUE, Expr, loops_of, simplify, substitute
+from metaop.index import TRUE, Expr, loops_of, recalled, simplify, substitute
 
 from ..loops import LANES, rewrite, walk
 from .classify import Contraction, Factor, result_steps
@@ -46,7 +49,7 @@ class Cut:
         """Pieces of the loop."""
         return -(-self.extent // self.size)
 
-    @property
+    @cached_property
     def loops(self) -> list[int]:
         """The loops inside a block, the one in pieces first."""
         return [self.loop, *self.inner]
@@ -114,8 +117,7 @@ def odd_lines(elements: int) -> int:
     return (-(-elements // LANES) | 1) * LANES
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A tile of results in registers: rows x vectors of columns (dot: rows x columns)."""
 
     rows: int
@@ -286,25 +288,59 @@ def choose(c: Contraction) -> tuple[Contraction, Blocks] | None:
     What decides the order in which products are added, the form and the blocks of *dot*, depends on
     extents and on where the operands would lie in memory, not on what happens to be stored.
     """
-    found = _cheapest(c, [*_dot_options(c), *_outer_options(c)])
-    turned = c.turned()
-    across = _cheapest(turned, list(_outer_options(turned)))
-    if found is None or (across is not None and across[0] < found[0]):
-        found, c = across, turned
+    found = recalled((choose, *_decisive(c)), lambda: _search(c))
     if found is None:
         return None
-    if found[1].form == "outer":
-        windows = _cheapest(c, list(_window_options(c)))
-        found = windows if windows is not None and windows[0] < found[0] else found
-    return c, found[1].blocks(c)
+    c = c.turned() if found.turned else c
+    return c, next(islice(_options(c, found), found.position, None)).blocks(c)
 
 
-def _cheapest(c: Contraction, options: Sequence[Option]) -> tuple[float, Option] | None:
+def _decisive(c: Contraction) -> Iterator[Any]:
+    """All that the choice depends on: equal layers of a network are looked at once."""
+    yield from (c.nest.value.dtype, tuple(c.nest.extents), tuple(result_steps(c.nest).items()))
+    yield from map(tuple, (c.batch, c.m, c.n, c.k))
+    for factor in (c.a, c.b):
+        yield from (factor.guard, tuple(factor.access.items()))
+        yield tuple([part.indices for part in walk(factor.value)])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option by its place among those of a contraction, or of it turned."""
+
+    turned: bool
+    windows: bool = False
+    position: int = 0
+
+
+def _options(c: Contraction, choice: Choice) -> Iterator[Option]:
+    """The options of a contraction, turned already if it is to be."""
+    if choice.windows:
+        return _window_options(c)
+    return _outer_options(c) if choice.turned else chain(_dot_options(c), _outer_options(c))
+
+
+def _search(c: Contraction) -> Choice | None:
+    plain, across = _cheapest(c, Choice(False)), _cheapest(c.turned(), Choice(True))
+    if plain is None or (across is not None and across[0] < plain[0]):
+        plain, c = across, c.turned()
+    if plain is None or plain[1].form != "outer":
+        return None if plain is None else plain[2]
+    windows = _cheapest(c, Choice(plain[2].turned, True))
+    return windows[2] if windows is not None and windows[0] < plain[0] else plain[2]
+
+
+def _cheapest(c: Contraction, choice: Choice) -> tuple[float, Option, Choice] | None:
+    """The cheapest of some options: what it costs, itself, its place."""
     costs = Costs(c)
-    return min(((costs.of(o), o) for o in options), key=lambda pair: pair[0], default=None)
+    found = min(
+        ((costs.of(option), k, option) for k, option in enumerate(_options(c, choice))),
+        key=lambda one: one[0], default=None,
+    )  # fmt: skip
+    return found and (found[0], found[2], replace(choice, position=found[1]))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Option:
     """Blocks that may be chosen: the limits that they are cut by."""
 

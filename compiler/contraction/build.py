@@ -16,6 +16,7 @@ from metaop.index import (
     Terms,
     conjunction,
     fit_32_bits,
+    integers_of,
     loops_of,
     simplify,
     substitute,
@@ -45,7 +46,6 @@ from ..loops import (
     Update,
     Value,
     indices_of,
-    integers_of,
     rewrite,
     statements,
     values_of,
@@ -524,7 +524,7 @@ class Builder:
 
     def packs_once(self, panel: Panel, factor: Factor, block: int, elements: int) -> bool:
         """Makes a packing kernel if many items would pack the same blocks and memory allows it."""
-        used = loops_of(factor.guard).union(*(loops_of(end) for end in self.ends.values()))
+        used = set(loops_of(factor.guard)).union(*map(loops_of, self.ends.values()))
         used.update(*(loops_of(e) for v in walk(factor.value) for e in v.indices))
         loops = [k for k in (*self.c.batch, *self.blocks.grid_n) if k in used]
         loops += [*self.blocks.k.outer, self.k_block, block]

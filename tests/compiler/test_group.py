@@ -12,6 +12,7 @@ import metaop as mo
 from metaop import life, nn
 from metaop.compiler import group, programs
 from metaop.compiler.executor import executor
+from metaop.compiler.nest import Buffer
 from metaop.compiler.program import Bound
 from metaop.config import config
 from metaop.extent import evaluate
@@ -290,13 +291,16 @@ def test_what_stands_between_two_groups_is_found_by_sets_as_by_search(
 ):
     answers: list[bool] = []
 
-    def compared(grouping: group._Grouping, one: group._Group, other: group._Group) -> bool:
-        answers.append(by_sets(grouping, one, other))
+    def compared(
+        grouping: group._Grouping, one: group._Group, other: group._Group
+    ) -> Buffer | None:
+        found = by_sets(grouping, one, other)
+        answers.append(found is not None)
         assert answers[-1] == searched(grouping, one, other)
-        return answers[-1]
+        return found
 
-    by_sets = group._Grouping.stands_between
-    monkeypatch.setattr(group._Grouping, "stands_between", compared)
+    by_sets = group._Grouping.between
+    monkeypatch.setattr(group._Grouping, "between", compared)
     monkeypatch.setattr(config, "cache", "off")
     programs.forget()
     net = nn.models.LeNetBN()
