@@ -9,6 +9,7 @@
              | Update(name, dims, op, value, guard)   accumulator op= value if guard
                                                  (op fma: value is (a, b))
              | Store(buffer, offset, value, op)   buffer[offset] = value, or op= value
+             | Fetch(buffer, offset)              asks for memory that is read soon
              | Last(counter, body)                once, after the grid, when all chunks are done
     value  ::= Load(buffer, offset, guard, fill)  buffer[offset] if guard else fill
              | Const(value) | Op(name, args) | IndexValue(e) | Condition(c) | Ref(name, dims)

@@ -22,9 +22,12 @@ Two forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: v
 panels as rows of k; for factors that lie contiguous along K, which to turn around would cost more.
 
 A contraction may be turned: M and N in each other's place, vectors across the rows of the result.
+A panel whose memory runs along the other of its axes, and results that do, are turned in squares of
+16 x 16 in registers.
 
 The order of additions depends on extents, index maps and the target's registers: k in order (dot:
-16 sums side by side, added up in a fixed tree at the end) within a block, then block after block.
+16 sums side by side, added up in a fixed tree at the end) within a chain of at most LONGEST_CHAIN
+products, then chain after chain, block after block.
 """
 
 from __future__ import annotations
