@@ -13,7 +13,6 @@ tree's last part.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -173,6 +172,7 @@ class _Grouping:
         self.readers: dict[Buffer, list[Nest | Escape]] = {}
         self.group_of: dict[Nest | Escape, _Group] = {}
         self.several: dict[_Group, None] = {}  # the groups of more than one nest
+        self.taker: _Group | None = None  # of single numbers, see `with_room`
         self.noted: dict[tuple[Buffer, Buffer], str] = {}
         self.costs: dict[tuple[_Group, _Group], tuple[Any, ...]] = {}
         self.made: dict[_Group, Tree] = {}
@@ -482,15 +482,12 @@ class _Grouping:
         sources -= {mine}
         alone = len(nests) == 1 and nest.iterations == 1
         if not sources and alone:
-            others = (
-                g
-                for g in self.group_of.values()
-                if g.nests and g is not mine and not any(n.contraction for n in g.nests)
-            )
-            sources = set(itertools.islice(others, 1))
+            sources = self.with_room(mine)
         if not sources:
             return
         source = max(sources, key=lambda g: g.number)
+        if len(source.all_nests) + len(nests) > LARGEST_TREE:
+            return
         finishing = alone or any(n.op is not None for n in nests)
         few = all(int(n.iterations) <= FEW_NUMBERS for n in nests)
         following = few and any(m.target in n.reads for n in nests for m in source.last)
@@ -510,6 +507,22 @@ class _Grouping:
         source.number = max(source.number, mine.number)
         self.several.pop(mine, None)
         self.measure(source)
+
+    def with_room(self, mine: _Group) -> set[_Group]:
+        """A group that takes single numbers: the first that is no contraction, until it is full."""
+        taker = self.taker
+        if taker is None or not self.has_room(taker):
+            groups = (g for g in self.group_of.values() if g.nests and g is not mine)
+            taker = self.taker = next(filter(self.has_room, groups), None)
+        return set() if taker is None or taker is mine else {taker}
+
+    def has_room(self, group: _Group) -> bool:
+        """True if a group that is still one has room for a nest."""
+        return (
+            self.group_of[group.nests[0]] is group
+            and len(group.all_nests) < LARGEST_TREE
+            and not any(n.contraction for n in group.nests)
+        )
 
     def is_small(self, nest: Nest) -> bool:
         plain = not nest.scatter and not nest.contraction and len(self.writer[nest.target]) == 1

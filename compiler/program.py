@@ -161,8 +161,36 @@ class Bound:
         self._counters[:] = 0
         for position, slot in enumerate(program.counters):
             self.table[slot] = start + ALIGNMENT * position
-        self._numbers, self.numbers_address = aligned_bytes(8 * max(len(self.inputs), 1))
+        self.table[0] = _STATUS_ADDRESS
+        self.arrays = [k for k, (_, _, number) in enumerate(self.inputs) if not number]
+        self._place_numbers()
+        places = [self.inputs[k][0] for k in self.arrays] + [slot for slot, _ in self.outputs]
+        self.places = np.array(places, np.int64)
         self.arena_address = -1
+
+    def _place_numbers(self) -> None:
+        """Gives the inputs that are Python numbers a memory of their own, eight bytes each."""
+        self.numbers = [k for k, (_, _, number) in enumerate(self.inputs) if number]
+        self._dtypes = [self.inputs[k][1] for k in self.numbers]
+        size = 8 * max(len(self.numbers), 1)
+        self._owner, self.numbers_address = aligned_bytes(size)
+        self._memory = (ctypes.c_char * size).from_address(self.numbers_address)
+        self._format = _format(self._dtypes)
+        for position, k in enumerate(self.numbers):
+            self.table[self.inputs[k][0]] = self.numbers_address + 8 * position
+
+    def fill(self, slots: np.ndarray, addresses: list[int], numbers: Sequence[Any]) -> None:
+        """Makes the table ready: where the arrays and the results lie, and what the numbers are."""
+        self.table[slots] = addresses
+        try:
+            if self._format is not None:
+                self._format.pack_into(self._memory, 0, *numbers)
+                return
+        except (struct.error, OverflowError):  # beyond the range of its dtype
+            pass
+        for position, (value, dtype) in enumerate(zip(numbers, self._dtypes)):
+            content = number_bytes(value, dtype)
+            ctypes.memmove(self.numbers_address + 8 * position, content, len(content))
 
     @property
     def segments(self) -> list[Segment]:
@@ -255,7 +283,11 @@ def run(program: Bound, leaves: list[Node], nodes: Sequence[Node] = ()) -> list[
     runner = executor()
     with runner.lock:
         storages = [Storage(nbytes) for _, nbytes in program.outputs]
-        _fill_table(program, leaves, storages)
+        held: list[Any] = [leaves[k].storage for k in program.arrays] + storages
+        numbers: list[Any] = [leaves[k] for k in program.numbers]
+        program.fill(
+            program.places, [s.address for s in held], [number.value for number in numbers]
+        )
         launch(program, nodes)
     return storages
 
@@ -285,20 +317,12 @@ def launch(program: Bound, nodes: Sequence[Node] = ()) -> None:
             raise KernelError(program.checks[code - 1], value)
 
 
-def _fill_table(program: Bound, leaves: list[Node], storages: list[Storage]) -> None:
-    table = program.table
-    table[0] = _STATUS_ADDRESS
-    for position, ((slot, dtype, is_number), leaf) in enumerate(zip(program.inputs, leaves)):
-        if is_number:
-            assert isinstance(leaf, Scalar)
-            content = number_bytes(leaf.value, dtype)
-            ctypes.memmove(program.numbers_address + 8 * position, content, len(content))
-            table[slot] = program.numbers_address + 8 * position
-        else:
-            assert leaf.storage is not None
-            table[slot] = leaf.storage.address
-    for (slot, _), storage in zip(program.outputs, storages):
-        table[slot] = storage.address
+def _format(dtypes: list[DType]) -> struct.Struct | None:
+    """The layout of numbers that have eight bytes each; None if struct does not know a dtype."""
+    if any(dtype.name not in _CODES for dtype in dtypes):
+        return None
+    parts = [f"{_CODES[dtype.name][1:]}{8 - dtype.itemsize}x" for dtype in dtypes]
+    return struct.Struct("<" + "".join(parts))
 
 
 def number_bytes(value: Any, dtype: DType) -> bytes:

@@ -32,10 +32,10 @@ class uninterrupted:  # noqa: N801 - a context manager, read as a word in a with
         self._noted: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> None:
-        if threading.get_ident() != threading.main_thread().ident:
-            return
         handler = _signal.getsignal(_SIGINT)
-        if callable(handler) and type(getattr(handler, "__self__", None)) is not uninterrupted:
+        if type(getattr(handler, "__self__", None)) is uninterrupted or not callable(handler):
+            return
+        if threading.get_ident() == threading.main_thread().ident:
             self._handler = handler
             _signal.signal(_SIGINT, self._note)
 

@@ -157,6 +157,7 @@ from .errors import (
 from .function import Function, FunctionContext
 from .fusion import compare, no_fuse, stop_fuse
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .hints import hint_for as _hint_for
 from .indexing import one_hot, take, take_along_axis
 from .interchange import (
     __array_namespace_info__,
@@ -408,7 +409,9 @@ def __getattr__(name: str) -> Any:
     for module, names in _LATER.items():
         if name in names:
             return getattr(_import_module(f".{module}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(_hint_for(f"module {__name__!r}", name, __dir__()))
 
 
 def __dir__() -> list[str]:

@@ -40,9 +40,12 @@ class Config:
     cache: str = os.environ.get("METAOP_CACHE", "")
     dump: str = os.environ.get("METAOP_DUMP", "")
     # Recorded work that nobody asked for yet is bounded: a chain deeper than this, or an
-    # in-place update of a value that has this many pending operations below it, is computed.
+    # in-place update of a value that has this many pending operations below it, is computed;
+    # past so many nodes, or so many bytes of values that they read, the oldest part is.
     pending_depth: int = 4096
     pending_update_depth: int = 16
+    pending_nodes: int = 65_536
+    pending_bytes: int = 1 << 30
 
     @property
     def fuse(self) -> bool:

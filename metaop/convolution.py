@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import build
-from .errors import DTypeError, ShapeError, describe
+from .errors import DTypeError, ShapeError, describe, describe_all
 from .graph import Piece, Reindex, ReindexReduce, size_of
 from .index import Expr
 from .var import Var
@@ -24,8 +23,7 @@ from .var import Var
 Sizes = int | Sequence[int]
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """How a window slides along one axis: `out` positions of `size` taps each."""
 
     size: int
@@ -124,15 +122,16 @@ def _windows(
 def _check_operands(name: str, x: Var, w: Var, groups: int, space: str) -> None:
     _check_rank(f"{name}(x, w)", "x", x, f"batch,channels,{space}")
     _check_rank(f"{name}(x, w)", "w", w, f"out,in,{space}")
-    both = f"x is {describe(x)}, w is {describe(w)}"
     if x.dtype is not w.dtype:
         raise DTypeError(
-            f"{name}(x, w): dtypes must agree, {both}; write x.astype({w.dtype.name!r})"
+            f"{name}(x, w): dtypes must agree, {describe_all(x=x, w=w)}; "
+            f"write x.astype({w.dtype.name!r})"
         )
     if x.shape[1] != w.shape[1] * groups:
         times = f" * {groups} groups" if groups > 1 else ""
         raise ShapeError(
-            f"{name}(x, w): channels must agree, {both} ({x.shape[1]} != {w.shape[1]}{times})"
+            f"{name}(x, w): channels must agree, {describe_all(x=x, w=w)} "
+            f"({x.shape[1]} != {w.shape[1]}{times})"
         )
     if w.shape[0] % groups:
         raise ShapeError(f"{name}(x, w): {groups} groups do not divide w's {w.shape[0]} outputs")
@@ -268,13 +267,15 @@ def _transposed(
     (groups,) = _sizes(name, "groups", groups, 1, 1)
     _check_rank(f"{name}(x, w)", "x", x, f"batch,channels,{space}")
     _check_rank(f"{name}(x, w)", "w", w, f"in,out,{space}")
-    both = f"x is {describe(x)}, w is {describe(w)}"
     if x.dtype is not w.dtype:
         raise DTypeError(
-            f"{name}(x, w): dtypes must agree, {both}; write x.astype({w.dtype.name!r})"
+            f"{name}(x, w): dtypes must agree, {describe_all(x=x, w=w)}; "
+            f"write x.astype({w.dtype.name!r})"
         )
     if x.shape[1] != w.shape[0] or x.shape[1] % groups:
-        raise ShapeError(f"{name}(x, w): channels must agree and groups divide them, {both}")
+        raise ShapeError(
+            f"{name}(x, w): channels must agree and groups divide them, {describe_all(x=x, w=w)}"
+        )
     rank = x.ndim - 2
     steps = _sizes(name, "stride", stride, rank, 1)
     gaps = _sizes(name, "dilation", dilation, rank, 1)
@@ -287,7 +288,9 @@ def _transposed(
         for n, s, p, d, k, e in zip(x.shape[2:], steps, pads, gaps, w.shape[2:], extra, strict=True)
     )
     if min(out) < 1:
-        raise ShapeError(f"{name}(x, w): nothing is left of the output {out}, {both}")
+        raise ShapeError(
+            f"{name}(x, w): nothing is left of the output {out}, {describe_all(x=x, w=w)}"
+        )
     windows = [
         Window(k, s, d, p, n)
         for k, s, d, p, n in zip(w.shape[2:], steps, gaps, pads, x.shape[2:], strict=True)

@@ -21,15 +21,20 @@ class DType:
     name: as in NumPy ("float32"); short: as printed in graphs ("f32"); kind: "f", "i", "u" or "b";
     itemsize in bytes; storage: the NumPy dtype of the bytes in memory (bfloat16 is stored as
     uint16); compute: the DType in which arithmetic on it is done; is_float, is_integer: which
-    kinds it is of, bool being neither.
+    kinds it is of, bool being neither; operations: the signatures of elementwise operators that
+    return it.
     """
 
-    __slots__ = ("name", "short", "kind", "itemsize", "storage", "rank", "is_float", "is_integer")
+    __slots__ = (
+        "name", "short", "kind", "itemsize", "storage", "rank", "is_float", "is_integer",
+        "operations",
+    )  # fmt: skip
 
     def __init__(self, name: str, short: str, kind: str, itemsize: int, storage: str, rank: int):
         self.name, self.short, self.kind = name, short, kind
         self.itemsize, self.storage, self.rank = itemsize, np.dtype(storage), rank
         self.is_float, self.is_integer = kind == "f", kind in "iu"
+        self.operations: dict[str, int] = {}
 
     @property
     def compute(self) -> DType:

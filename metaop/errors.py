@@ -165,3 +165,8 @@ def _layer_site() -> Site:
 def describe(node_or_var: Any) -> str:
     """`f32[64,32]`: how dtype and shape are written in every message and dump."""
     return f"{node_or_var.dtype.short}[{','.join(map(str, node_or_var.shape))}]"
+
+
+def describe_all(**operands: Any) -> str:
+    """`x is f32[2,3], w is f32[4]`: the operands of an operation in a message."""
+    return ", ".join(f"{name} is {describe(value)}" for name, value in operands.items())

@@ -21,7 +21,7 @@ import itertools
 import math
 import operator
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -288,7 +288,6 @@ def _table() -> dict[str, Operator]:
 OPERATORS = _table()
 _PREDICATES = frozenset(name for name, own in OPERATORS.items() if own.result is _bool)
 CONVERSIONS = ("cast", "bitcast")
-_OPERATIONS: dict[tuple[str, DType], int] = {}  # the signatures of elementwise operations
 
 
 class Elementwise(Node):
@@ -301,9 +300,9 @@ class Elementwise(Node):
         self.op = op
         if dtype is None:
             dtype = dt.bool_ if op in _PREDICATES else inputs[-1].dtype
-        number = _OPERATIONS.get((op, dtype))
+        number = dtype.operations.get(op)
         if number is None:
-            number = _OPERATIONS.setdefault((op, dtype), numbered())
+            number = dtype.operations.setdefault(op, numbered())
         self._record(inputs[0].shape, dtype, inputs, number)
 
     def definition(self) -> tuple[Any, ...]:
@@ -490,6 +489,23 @@ def toposort(
 _by_sequence = operator.attrgetter("sequence")
 
 
+def history(root: Node, ends: Container[Node]) -> list[Node]:
+    """The nodes through which a gradient of the root passes, inputs first.
+
+    It passes on from what requires one, but not below `ends`.
+    """
+    seen = {root}
+    found = [root]
+    for node in found:  # which grows meanwhile
+        if node.requires_grad and not node.stop and node not in ends:
+            for source in node.inputs if type(node) is not Custom else history_inputs(node):
+                if source not in seen:
+                    seen.add(source)
+                    found.append(source)
+    found.sort(key=_by_sequence)
+    return found
+
+
 def pending(roots: Iterable[Node]) -> list[Node]:
     """What has to be known to compute the roots, inputs first; computed nodes are leaves.
 
@@ -498,19 +514,25 @@ def pending(roots: Iterable[Node]) -> list[Node]:
     """
     wanted = set(roots)
     seen = {node for node in wanted if node.storage is None}
-    stack = list(seen)
-    while stack:
-        for source in stack.pop().inputs:
-            if source not in seen and source.storage is None:
-                seen.add(source)
-                stack.append(source)
+    found = list(seen)
+    readers: set[Node] = set()
+    for node in found:  # which grows meanwhile
+        for source in node.inputs:
+            if source not in seen:
+                if source.storage is None:
+                    seen.add(source)
+                    found.append(source)
+                else:
+                    readers.add(node)
+    found.sort(key=_by_sequence)
     placed: set[Node] = set()
     ordered: list[Node] = []
-    for node in sorted(seen, key=_by_sequence):
-        for source in node.inputs:
-            if source.storage is not None and source not in placed:
-                placed.add(source)
-                ordered.append(source)
+    for node in found:
+        if node in readers:
+            for source in node.inputs:
+                if source.storage is not None and source not in placed:
+                    placed.add(source)
+                    ordered.append(source)
         ordered.append(node)
     if not wanted <= seen:  # computed roots
         ordered += sorted(wanted - seen - placed, key=_by_sequence)

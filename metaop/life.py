@@ -40,11 +40,7 @@ if TYPE_CHECKING:
     from .nans import Find
     from .var import Var
 
-# Recorded work that nobody asked for is bounded: past so many nodes, or so many bytes of values
-# that it reads, the oldest part is computed, in programs of at most so many nodes.
-PENDING_NODES = 65_536
-PENDING_BYTES = 1 << 30
-PART_NODES = 2048
+PART_NODES = 2048  # of a program that computes a part of what is pending
 LONG_HISTORY = 1000
 
 
@@ -158,7 +154,7 @@ def rebind(
     log, group = _transactions.log, object()
     since = None if log is None else _transactions.since
     records = [Write(var, var._node, node, group, since) for var, node in bound]
-    if records:  # a value that is there cannot fail
+    if undone is not None and records:  # a value that is there cannot fail
         pending_first = sorted(records, key=lambda record: record.new.storage is not None)
         pending_first[0].undone = undone
     with uninterrupted():
@@ -197,12 +193,13 @@ def _own(node: Node, var: Var) -> Node:
 
 def constant_copy(node: Node) -> Node:
     """A node of the same value through which no gradient passes."""
-    saved = recording.grad
+    if not recording.grad:
+        return Elementwise("copy", node)
     recording.grad = False
     try:
         return Elementwise("copy", node)
     finally:
-        recording.grad = saved
+        recording.grad = True
 
 
 def mark_leaf(node: Node, var: Var) -> None:
@@ -554,7 +551,7 @@ def _forget_history(nodes: list[Node]) -> None:
     Nor can it where the history of all inputs was dropped: `total += loss` and running statistics
     do not hold on to the steps that they come from.
     """
-    if not any(node.requires_grad and not node.stop for node in nodes):
+    if all(node.stop for node in nodes if node.requires_grad):
         for node in nodes:
             if node.storage is not None and node.inputs:
                 _become_value(node)
@@ -684,8 +681,8 @@ def _error_for(node: Node, fault: KernelError) -> BaseException:
 class _Horizon:
     """When to look again at how much is pending: a creation number, and a count of bytes lent."""
 
-    sequence = PENDING_NODES
-    lent_bytes = PENDING_BYTES
+    sequence = config.pending_nodes
+    lent_bytes = config.pending_bytes
 
 
 horizon = _Horizon()
@@ -709,14 +706,14 @@ def _bound_all(now: int) -> None:
     wanted = {var._node for var in live_pending()}
     graph = pending(wanted)
     read = sum(n.nbytes for n in graph if n.storage is not None and n.owner is None)
-    if len(graph) >= PENDING_NODES or read >= PENDING_BYTES:
+    if len(graph) >= config.pending_nodes or read >= config.pending_bytes:
         parts = _cut(graph, wanted)
         for part in parts[: max(len(parts) - 1, 1)]:
             nodes = [n for n in part if n.storage is None and n.error is None]
             if nodes:
                 compute(nodes)
-    horizon.sequence = now + PENDING_NODES // 2
-    horizon.lent_bytes = pool.lent_bytes + PENDING_BYTES // 2
+    horizon.sequence = now + config.pending_nodes // 2
+    horizon.lent_bytes = pool.lent_bytes + config.pending_bytes // 2
 
 
 def bound_update(old: Node) -> None:
@@ -737,7 +734,8 @@ def _parts(wanted: list[Node], graph: list[Node]) -> list[list[Node]]:
     if not wanted:
         return []
     deep = any(node.depth >= config.pending_depth for node in wanted)
-    if len(graph) < 4 * PENDING_NODES and not (deep and _depth(graph) >= config.pending_depth):
+    is_deep = deep and _depth(graph) >= config.pending_depth
+    if len(graph) < 4 * config.pending_nodes and not is_deep:
         return [wanted]
     return _cut(graph, set(wanted))
 

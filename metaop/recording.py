@@ -32,8 +32,7 @@ class Scope:
 
     def within(self, phase: str) -> Scope:
         """The scope of the same module in another phase."""
-        found = self._phases.get(phase)
-        return Scope(self.path, phase, self._phases) if found is None else found
+        return self._phases.get(phase) or Scope(self.path, phase, self._phases)
 
 
 OUTSIDE = Scope("", "forward", {})

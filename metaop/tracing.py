@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from . import life
 from .errors import JitError, describe, is_library, user_site
 from .graph import LITERALS, Buffer, Node, _sequence
@@ -432,9 +434,11 @@ class Trace:
 
     def guard_arrays(self) -> None:
         """Guards on the content of the arrays that somebody else still holds and may change."""
-        for array, content in self.arrays.values():
-            # 3: by the tuple, the variable, the argument; a view's memory is that of another array
-            if sys.getrefcount(array) > 3 or array.base is not None:
+        alone = 0  # references to an array that nobody else holds, as the interpreter counts them
+        for array, content in [(np.empty(0), b""), *self.arrays.values()]:
+            alone = alone or sys.getrefcount(array)
+            # a view's memory is that of another array
+            if sys.getrefcount(array) > alone or array.base is not None:
                 name, copy = self.name_for(array), self.name_for(content)
                 kind = f"{array.dtype}{list(array.shape)}"
                 self.require(f"{name}.tobytes() == {copy}", f"ndarray {kind} holds what it held")

@@ -26,6 +26,7 @@ from .graph import (
     Node,
     Scalar,
     Shape,
+    history,
     history_inputs,
     size_of,
     toposort,
@@ -555,10 +556,7 @@ def history_of(loss: Var, targets: set[Node], operation: str) -> list[Node]:
     Raises StaleValueError if the history of one was dropped: its share would be missing.
     """
 
-    def is_end(node: Node) -> bool:
-        return node.stop or not node.requires_grad or node in targets
-
-    graph = toposort([loss._node], is_end, history_inputs)
+    graph = history(loss._node, targets)
     in_trace = recording.trace is not None
     for node in graph:
         if in_trace and _leads_outside(node, targets):

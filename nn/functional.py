@@ -163,17 +163,17 @@ def linear(input: Var, weight: Var, bias: Var | None = None) -> Var:
     input: [..., in]; weight: [out, in]; bias: [out].  Returns [..., out].
     Raises: ShapeError where the inner sizes differ, DTypeError where the dtypes do.
     """
-    describe = mo.errors.describe
-    both = f"input is {describe(input)}, weight is {describe(weight)}"
+    describe_all = mo.errors.describe_all
     if input.dtype is not weight.dtype:
         raise mo.errors.DTypeError(
-            f"linear(input, weight): dtypes must agree, {both}; "
-            f"write input.astype({weight.dtype.name!r})"
+            f"linear(input, weight): dtypes must agree, "
+            f"{describe_all(input=input, weight=weight)}; write input.astype({weight.dtype.name!r})"
         )
     if input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
         size = input.shape[-1] if input.ndim else "no axis"
         raise mo.errors.ShapeError(
-            f"linear(input, weight): inner sizes must agree, {both} ({size} != {weight.shape[-1]})"
+            f"linear(input, weight): inner sizes must agree, "
+            f"{describe_all(input=input, weight=weight)} ({size} != {weight.shape[-1]})"
         )
     product = mo.matmul(input, weight.T)
     return product if bias is None else product + bias
@@ -625,13 +625,16 @@ def nll_loss(
 
 
 def _check_labels(name: str, input: Var, target: Var) -> None:
-    both = f"input is {mo.errors.describe(input)}, target is {mo.errors.describe(target)}"
+    describe_all = mo.errors.describe_all
     if not target.dtype.is_integer:
-        raise mo.errors.DTypeError(f"{name}(input, target): labels must be integers, {both}")
+        raise mo.errors.DTypeError(
+            f"{name}(input, target): labels must be integers, "
+            f"{describe_all(input=input, target=target)}"
+        )
     if input.ndim == 0 or input.shape[:1] * (input.ndim > 1) + input.shape[2:] != target.shape:
         raise mo.errors.ShapeError(
             f"{name}(input, target): target must have the shape of input without its class axis, "
-            f"{both}"
+            f"{describe_all(input=input, target=target)}"
         )
 
 

@@ -21,8 +21,10 @@ from .parameter import Parameter
 TABLES = ("_parameters", "_buffers", "_modules")
 
 # What to write for a name that torch or Jittor has.
+HOOK = "write a Module around it that does so in its forward"
+STATE_HOOK = "change the dict that state_dict() returns, or that load_state_dict(state) is given"
 ELSEWHERE = {
-    "cuda": "leave it out, the only device is the CPU",
+    **dict.fromkeys(("cuda", "ipu", "xpu", "mtia"), "leave it out, the only device is the CPU"),
     "half": "write .to(mo.float16)",
     "float16": "write .to(mo.float16)",
     "bfloat16": "write .to(mo.bfloat16)",
@@ -33,7 +35,29 @@ ELSEWHERE = {
     "save": "write mo.save(net.state_dict(), path)",
     "load": "write net.load_state_dict(mo.load(path))",
     "load_parameters": "write net.load_state_dict(state)",
-}
+    "dfs": "write for module in net.modules()",
+    "type": "write .to(dtype)",
+    "to_empty": "leave it out",
+    "share_memory": "leave it out",
+    "compile": "write mo.jit(net)",
+    "get_submodule": "write dict(net.named_modules())[name]",
+    "get_parameter": "write dict(net.named_parameters())[name]",
+    "get_buffer": "write dict(net.named_buffers())[name]",
+    "set_submodule": "write net.part = module",
+    **dict.fromkeys(("register_forward_hook", "register_forward_pre_hook"), HOOK),
+    **dict.fromkeys(
+        ("register_backward_hook", "register_full_backward_hook",
+         "register_full_backward_pre_hook"),
+        "write x.register_hook(function) in forward",
+    ),
+    **dict.fromkeys(
+        ("register_state_dict_pre_hook", "register_state_dict_post_hook",
+         "register_load_state_dict_pre_hook", "register_load_state_dict_post_hook"),
+        STATE_HOOK,
+    ),
+    **dict.fromkeys(("get_extra_state", "set_extra_state"), "write register_buffer(name, var)"),
+    **dict.fromkeys(("T_destination", "call_super_init", "dump_patches"), "leave it out"),
+}  # fmt: skip
 
 
 class StateDictError(mo.errors.MetaopError, ValueError):

@@ -321,12 +321,37 @@ def test_counting_the_correct_ones_over_an_epoch_keeps_memory_flat_and_compiles_
     assert found[0] == found[1]
 
 
+def test_an_accumulator_that_nobody_reads_launches_no_more_than_one_that_is_read() -> None:
+    """Kernels and the bytes that they write are counted: no clock is asked."""
+    net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 10)).eval()
+    generator = np.random.default_rng(0)
+    work = [
+        (generator.random((8, 20), np.float32), generator.integers(0, 10, 8)) for _ in range(99)
+    ]
+
+    def count(read: bool) -> tuple[int, int, int]:
+        before, lent = mo.stats(), pool.lent_bytes
+        correct = mo.array(0)
+        for x, y in work:
+            correct += (net(mo.array(x)).argmax(1) == mo.array(y)).sum()
+            if read:
+                correct.item()
+        total = correct.item()
+        return total, mo.stats().launched - before.launched, pool.lent_bytes - lent
+
+    right, kernels, nbytes = count(read=True)
+    total, without, nbytes_without = count(read=False)
+    assert total == right
+    assert without <= 1.1 * kernels
+    assert nbytes_without <= 1.1 * nbytes
+
+
 def test_what_nobody_asks_for_is_computed_when_it_has_become_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`total = total + f(batch)` makes no update in place, and its chain is only one deeper for
     every batch: what is bounded are the nodes and the bytes that they read."""
-    monkeypatch.setattr(life, "PENDING_NODES", 600)
+    monkeypatch.setattr(config, "pending_nodes", 600)
     monkeypatch.setattr(life, "PART_NODES", 128)
     monkeypatch.setattr(life.horizon, "sequence", 0)
     w = mo.array(np.ones((4, 4), np.float32))
@@ -344,7 +369,7 @@ def test_what_nobody_asks_for_is_computed_when_it_has_become_too_much(
 
 
 def test_pending_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(life, "PENDING_BYTES", 1 << 20)
+    monkeypatch.setattr(config, "pending_bytes", 1 << 20)
     monkeypatch.setattr(life.horizon, "lent_bytes", 0)
     total, alive = mo.array(0.0), []
     for _ in range(40):
@@ -388,6 +413,25 @@ def test_a_chain_of_30_000_nodes_records_differentiates_and_frees(wants_grad: bo
     if wants_grad:
         y.sum().backward()
         np.testing.assert_allclose(x.grad.numpy(), 0.999**5000, rtol=1e-3)
+    last = weakref.ref(y._node)
+    del y
+    assert last() is None
+
+
+def test_a_graph_of_100_000_nodes_is_computed_differentiated_and_freed() -> None:
+    """Recorded without Vars, so that no part of it is computed while it is recorded."""
+    x = mo.array([0.5, 2.0], requires_grad=True)
+    node, programs = x._node, mo.stats().programs
+    for _ in range(33_333):
+        node = mul(node, full(0.9999, node.shape, node.dtype))
+    assert len(toposort([node])) == 1 + 3 * 33_333
+    y = mo.Var._of(node)
+    del node
+    np.testing.assert_allclose(y.numpy(), np.array([0.5, 2.0]) * 0.9999**33_333, rtol=1e-2)
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), 0.9999**33_333, rtol=1e-2)
+    assert mo.stats().programs - programs <= 12  # equal parts are one program
     last = weakref.ref(y._node)
     del y
     assert last() is None

@@ -438,3 +438,21 @@ def test_an_unknown_attribute_says_what_to_write(name: str, advice: str) -> None
     assert name in str(caught.value)
     assert advice in str(caught.value)
     assert not hasattr(mo.array([1.0]), name)
+
+
+def test_every_attribute_of_a_torch_tensor_exists_or_says_what_to_write() -> None:
+    torch = pytest.importorskip("torch")
+    x = mo.ones((2, 2))
+    for name in dir(torch.Tensor):
+        if not name.startswith("_") and not hasattr(x, name):
+            with pytest.raises(AttributeError, match=rf"no attribute '{name}'(; write |: )"):
+                getattr(x, name)
+
+
+def test_a_name_that_the_package_does_not_have_says_what_to_write() -> None:
+    for name, advice in (
+        ("relu", r"write mo\.nn\.functional\.relu"), ("Tensor", r"write mo\.Var"),
+        ("arrray", "did you mean array"), ("gcd", "with NumPy"),
+    ):  # fmt: skip
+        with pytest.raises(AttributeError, match=advice):
+            getattr(mo, name)

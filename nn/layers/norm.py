@@ -89,9 +89,10 @@ class _BatchNorm(Module):
 
     def _count_batch(self) -> float | mo.Var:
         """Count one more batch; the weight of its statistics: momentum, or 1/count if None."""
-        if self.num_batches_tracked is not None:
+        count = self.num_batches_tracked
+        if count is not None:
             with mo.uninterrupted(), mo.no_grad():
-                self.num_batches_tracked.assign(self.num_batches_tracked + 1)
+                count.assign(count + 1)
         if self.momentum is not None:
             return self.momentum
         return 1.0 / self.num_batches_tracked.astype(self.running_mean.dtype)

@@ -286,6 +286,14 @@ def searched(grouping: group._Grouping, one: group._Group, other: group._Group) 
     return False
 
 
+def test_many_single_numbers_are_several_kernels() -> None:
+    """600 of them were one kernel, and four times as long to compile as 300."""
+    numbers = [(f32(3, seed=k) * (k + 3.25)).sum() for k in range(100)]
+    program = program_of([sum(numbers[1:], numbers[0])])
+    assert len(program.launches) > 4
+    assert max(len(n.tree.all_nests) for n in program.launches) <= group.LARGEST_TREE
+
+
 def test_what_stands_between_two_groups_is_found_by_sets_as_by_search(
     monkeypatch: pytest.MonkeyPatch,
 ):

@@ -10,7 +10,6 @@ from metaop import nn
 from metaop.compiler import pipeline
 from metaop.compiler.loops import LANES, For, Grid, Kernel, Let, show_kernel, statements, verify
 from metaop.compiler.schedule import (
-    LITERAL_EXTENT,
     MOST_ACCUMULATORS,
     MOST_CHUNKS,
     SMALL_WORK,
@@ -260,11 +259,11 @@ def test_long_extents_and_offsets_are_arguments():
     assert set(second.integers.values()) >= {7, 993}
 
 
-def test_short_extents_are_constants():
-    first = kernel_of(f32(LITERAL_EXTENT, 3).sum(axis=1))
-    second = kernel_of(f32(LITERAL_EXTENT - 1, 3).sum(axis=1))
+def test_extents_up_to_32_are_constants():
+    first, second, third = (kernel_of(f32(n, 3).sum(axis=1)) for n in (32, 31, 33))
     assert first.integers == second.integers == {}
     assert pipeline.kernel_key(first.kernel) != pipeline.kernel_key(second.kernel)
+    assert set(third.integers.values()) == {33}
 
 
 def test_the_length_of_a_plain_map_is_an_argument_however_short():

@@ -147,6 +147,16 @@ def test_an_unknown_attribute_names_close_matches():
     assert not hasattr(Net(), "zzzzzz")
 
 
+def test_every_attribute_of_a_torch_module_exists_or_says_what_to_write():
+    torch = pytest.importorskip("torch")
+    for name in dir(torch.nn.Module):
+        if not name.startswith("_") and not hasattr(Net(), name):
+            with pytest.raises(
+                AttributeError, match=f"no attribute '{name}'; (write|leave|change)"
+            ):
+                getattr(Net(), name)
+
+
 def test_parameters_require_gradients_and_operations_on_them_are_plain_vars():
     weight = nn.Parameter([1.0, 2.0])
     assert weight.requires_grad
