@@ -362,7 +362,7 @@ class Stages:
 
     def difference(self, pass_name: str) -> str:
         """The graph before and after a pass, as a unified diff; one for each time that it runs."""
-        known = list(dict.fromkeys(name for name, _ in pipeline.PASSES))
+        known = list(dict.fromkeys(name for name, _ in pipeline.passes()))
         if pass_name not in known:
             raise ValueError(f"dump: no pass {pass_name!r}; there are {', '.join(known)}")
         before = self.graph_text(self._imported)
