@@ -151,11 +151,23 @@ def _of_layers(graph: Graph) -> set[Node]:
             users.setdefault(source, []).append(node)
     found: set[Node] = set()
     for node in graph.nodes:
-        if isinstance(node, Elementwise) and any(
-            _are_layers(i, node.size) or (i in found and len(users[i]) == 1) for i in node.inputs
-        ):
+        if isinstance(node, Elementwise) and any(_are_layers(i, node.size) for i in node.inputs):
+            last: Node | None = node
+            while last is not None:
+                node, last = last, _all_through(last, users)
             found.add(node)
-    return {n for n in found if len(users.get(n, [])) != 1 or users[n][0] not in found}
+    return found
+
+
+def _all_through(node: Node, users: dict[Node, list[Node]]) -> Node | None:
+    """The operator through which all goes that is made of a value, None if there is none."""
+    waiting = list(users.get(node, []))
+    while len(set(waiting)) > 1:
+        first = min(waiting, key=lambda n: n.sequence)
+        waiting = [n for n in waiting if n is not first] + users.get(first, [])
+        if not isinstance(first, Elementwise) or first not in users:
+            return None
+    return waiting[0] if waiting and isinstance(waiting[0], Elementwise) else None
 
 
 def _are_layers(node: Node, size: int) -> bool:

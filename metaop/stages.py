@@ -218,7 +218,7 @@ class Stages:
     def comment(self, step: Step) -> str:
         """What a kernel is made of."""
         if step.packs:
-            return f"packs {step.reads[0].name} for {step.packs}"
+            return f"packs {' '.join(b.name for b in step.reads) or 'numbers'} for {step.packs}"
         sites = dict.fromkeys(str(n.site) for n in step.nodes)
         return f"fuses {' '.join(self.names_of(step))}; from {', '.join(sites)}"
 

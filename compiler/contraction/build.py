@@ -363,7 +363,7 @@ class Builder:
                 return [stmt]
             if not isinstance(stmt, Store):
                 return []  # what it asks for is of one layer
-            value = rewrite(stmt.value, self.mapping(at), {})
+            value = rewrite(stmt.value, lambda e: substitute(e, at), {})  # also behind a row's end
             name = Ref("layer", tuple(loops), value.dtype)
             store = Store(panel.array, substitute(stmt.offset, at), name)
             return [self.each(loops, one) for one in (Let(name.name, name.dims, value), store)]
@@ -863,9 +863,7 @@ class Builder:
             how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
 
-    def finish(
-        self, sums: Sums, index: IndexMap, guard: Expr, dims: tuple[int, ...]
-    ) -> list[Stmt]:
+    def finish(self, sums: Sums, index: IndexMap, guard: Expr, dims: tuple[int, ...]) -> list[Stmt]:
         """What is done with finished sums where the guard holds: they are stored, and so is what is
         made of them."""
         nest = self.c.nest

@@ -12,14 +12,14 @@
         | 0  1 -1  0 |        | 1/2 -1/2 1/2 |        | 0  1  1 -1 |
         | 0  1  0 -1 |        | 0    0    1  |
 
-Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015, F(2x2, 3x3); row 2
-of B and column 2 of A have the other sign there.
+Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015, F(2x2, 3x3); row
+2 of B and column 2 of A have the other sign there.
 
 A window is a reduced loop r of extent 3 and a loop i of the result, of which one factor, the image,
-knows only i + r or i - r, and the other one only r.  So convolutions of stride 1, gradients of their
-images and transposed convolutions are rewritten, whatever their borders; of more than two windows the
-last two.  Leaves alone: strides, dilation, gradients of filters, 16-bit floats, and sums where the
-transforms cost more than they save.
+knows only i + r or i - r, and the other one, the filter, only r.  So convolutions of stride 1, the
+gradients of their images and transposed convolutions are rewritten, whatever their borders; of more
+than two windows the last two.  Leaves alone: strides, dilation, gradients of filters, 16-bit
+floats, and sums of or for so few channels that the transforms cost more than they save.
 
 Results differ in rounding.  An infinity or a NaN reaches all four results of its tiles.
 """
@@ -239,8 +239,7 @@ class Product:
         result = self.untransformed(sums, whole)
         if whole == self.node.shape:
             return result
-        stored = Elementwise("barrier", result)  # rows of whole tiles: no index is divided later
-        return Reindex(self.node.shape, (Piece(0, identity_indices(len(whole))),), stored)
+        return Reindex(self.node.shape, (Piece(0, identity_indices(len(whole))),), result)
 
     def transformed_image(self) -> Node:
         """B x B^T: [4, 4, loops of the image, tiles in the place of positions]."""
