@@ -43,8 +43,9 @@ class winograd(ContextDecorator):  # noqa: N801 - read as a word in a with state
 
     `F(2x2, 3x3)`: Y = A [(G w G^T) * (B x B^T)] A^T for every tile of 2 x 2 results, with 16
     multiplications instead of 36.  It is used for convolutions and the gradients of their images
-    where there are channels enough, on float32 and float64.  Results differ in rounding: about 2.5
-    times the error of the sum itself.  An infinity or a NaN reaches all results of its tile.
+    where there are channels enough, on float32 and float64.  Results differ in rounding: with 256
+    channels of float32 their relative root mean square error is 5e-7, of the sums themselves 3e-7.
+    An infinity or a NaN reaches all results of its tile.
 
     It holds for the Python thread that says so.  Off by default, METAOP_WINOGRAD=1 turns it on.
     Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015.
