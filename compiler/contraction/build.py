@@ -873,9 +873,11 @@ class Builder:
             value, kind = sums(layer), nest.target.dtype
             return value if value.dtype is kind else Op("cast", (value,), kind)
 
-        made: dict[str, Sums] = {nest.target.name: result}
+        made: dict[str, Sums] = {}
         body: list[Stmt] = []
-        if not self.c.layers:
+        if self.c.layers:
+            made[nest.target.name] = result
+        else:
             body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
         for other in self.after:
             at, spread = self.carried(other), [k for k in self.spread[other] if k is not None]
