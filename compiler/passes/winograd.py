@@ -59,6 +59,7 @@ from ..rewrite import Graph, map_graph
 
 TAPS, TILE, STEP = 3, 4, 2  # of a window; of the image, and of the result, for one tile
 LEAST_CHANNELS = 32  # that are summed, and that are made: fewer do not pay for the transforms
+LEAST_TILES = 64  # of all images together: fewer do not pay for the transform of the filter
 MOST_PRODUCTS = 0.75  # of those without the rewrite, with what tiles compute beyond odd edges
 
 
@@ -221,13 +222,15 @@ class Product:
         return hint(size_of(self.shape[k] for k in loops))
 
     def pays(self) -> bool:
-        """True if there are channels enough for what the transforms of tiles cost, and positions
-        enough for whole tiles."""
+        """True if there are channels enough for what the transforms of tiles cost, tiles enough for
+        that of the filter, and tiles that are whole enough."""
         made = [k for k in self.kept if k not in self.image.loops]
-        direct = TAPS**2 * self.size(self.positions)
+        images = [k for k in self.kept if k in self.image.loops and k not in self.positions]
+        images = [k for k in images if k not in self.kernel.loops]
         tiles = size_of(_tiles(hint(self.shape[k])) for k in self.positions)
         few = min(self.size(made), self.size(self.summed)) < LEAST_CHANNELS
-        return not few and TILE**2 * tiles <= MOST_PRODUCTS * direct
+        few = few or tiles * self.size(images) < LEAST_TILES
+        return not few and TILE**2 * tiles <= MOST_PRODUCTS * TAPS**2 * self.size(self.positions)
 
     def result(self) -> Node:
         """The sums by tiles."""

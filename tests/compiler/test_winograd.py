@@ -48,8 +48,12 @@ PASSES = (share, invert, winograd, compose, share)
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rewrites what pays and what does not."""
-    monkeypatch.setattr(MODULE, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(MODULE, "MOST_PRODUCTS", 9.0)
+    everything(monkeypatch)
+
+
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, least in (("LEAST_CHANNELS", 1), ("LEAST_TILES", 1), ("MOST_PRODUCTS", 9.0)):
+        monkeypatch.setattr(MODULE, name, least)
 
 
 def values(*shape: int, dtype: str = "float32") -> mo.Var:
@@ -140,24 +144,25 @@ def test_a_rewritten_sum_is_the_definition(kind: Callable, case: tuple[int, ...]
 
 def gradient_of_the_filter() -> mo.Var:
     w = values(32, 32, 3, 3)
-    return mo.grad(F.conv2d(values(2, 32, 8, 8), w, None, 1, 1).sum(), [w])[0]
+    return mo.grad(F.conv2d(values(4, 32, 8, 8), w, None, 1, 1).sum(), [w])[0]
 
 
 LEFT_ALONE = {
-    "stride 2": lambda: F.conv2d(values(2, 32, 8, 8), values(32, 32, 3, 3), None, 2, 1),
-    "dilation 2": lambda: F.conv2d(values(2, 32, 8, 8), values(32, 32, 3, 3), None, 1, 1, 2),
-    "5 x 5 taps": lambda: F.conv2d(values(2, 32, 8, 8), values(32, 32, 5, 5), None, 1, 2),
-    "3 x 1 taps": lambda: F.conv2d(values(2, 32, 8, 8), values(32, 32, 3, 1), None, 1, 0),
+    "stride 2": lambda: F.conv2d(values(4, 32, 8, 8), values(32, 32, 3, 3), None, 2, 1),
+    "dilation 2": lambda: F.conv2d(values(4, 32, 8, 8), values(32, 32, 3, 3), None, 1, 1, 2),
+    "5 x 5 taps": lambda: F.conv2d(values(4, 32, 8, 8), values(32, 32, 5, 5), None, 1, 2),
+    "3 x 1 taps": lambda: F.conv2d(values(4, 32, 8, 8), values(32, 32, 3, 1), None, 1, 0),
     "the gradient of a filter": gradient_of_the_filter,
-    "few channels": lambda: F.conv2d(values(2, 3, 8, 8), values(64, 3, 3, 3), None, 1, 1),
-    "few results": lambda: F.conv2d(values(2, 64, 8, 8), values(8, 64, 3, 3), None, 1, 1),
-    "depthwise": lambda: F.conv2d(values(2, 32, 8, 8), values(32, 1, 3, 3), None, 1, 1, groups=32),
+    "few channels": lambda: F.conv2d(values(4, 3, 8, 8), values(64, 3, 3, 3), None, 1, 1),
+    "few tiles": lambda: F.conv2d(values(1, 32, 8, 8), values(32, 32, 3, 3), None, 1, 1),
+    "few results": lambda: F.conv2d(values(4, 64, 8, 8), values(8, 64, 3, 3), None, 1, 1),
+    "depthwise": lambda: F.conv2d(values(4, 32, 8, 8), values(32, 1, 3, 3), None, 1, 1, groups=32),
     "one position": lambda: F.conv2d(values(9, 32, 3, 3), values(32, 32, 3, 3), None, 1, 0),
     "16-bit floats": lambda: F.conv2d(
-        values(2, 32, 8, 8).astype("float16"), values(32, 32, 3, 3).astype("float16"), None, 1, 1
+        values(4, 32, 8, 8).astype("float16"), values(32, 32, 3, 3).astype("float16"), None, 1, 1
     ),
     "a matrix product": lambda: values(32, 32) @ values(32, 32),
-    "pooling": lambda: F.max_pool2d(values(2, 32, 8, 8), 3, 1),
+    "pooling": lambda: F.max_pool2d(values(4, 32, 8, 8), 3, 1),
 }
 
 
@@ -214,10 +219,10 @@ def test_transforms_and_products_are_one_kernel_beside_that_of_the_filter():
 
 
 def test_a_filter_is_transformed_once_for_a_step():
-    x, w = values(2, 64, 8, 8), values(64, 64, 3, 3)
+    x, w = values(4, 64, 8, 8), values(64, 64, 3, 3)
     with mo.winograd():
         y = F.conv2d(x, w, None, 1, 1)
-        (g,) = mo.grad(y, [x], grad_outputs=values(2, 64, 8, 8))
+        (g,) = mo.grad(y, [x], grad_outputs=values(4, 64, 8, 8))
         assert len(kernels(y, g)) == 3
 
 
@@ -237,8 +242,7 @@ def test_convolutions_and_gradients_are_those_of_numpy(
     x = values(n, channels, height, width, dtype=dtype)
     w = values(outputs, channels, 3, 3, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch, mo.winograd():
-        patch.setattr(MODULE, "LEAST_CHANNELS", 1)
-        patch.setattr(MODULE, "MOST_PRODUCTS", 9.0)
+        everything(patch)
         mo.compiler.programs.forget()
         y = F.conv2d(x, w, None, 1, pad)
         g = values(*map(int, y.shape), dtype=dtype)
@@ -274,7 +278,7 @@ def result_of(x: mo.Var, w: mo.Var) -> mo.Var:
 
 
 def test_it_is_off_unless_asked_for():
-    x, w = values(2, 64, 8, 8), values(64, 64, 3, 3)
+    x, w = values(4, 64, 8, 8), values(64, 64, 3, 3)
     assert not config.winograd
     assert winograd not in ALL_PASSES
     usual = result_of(x, w).numpy()
@@ -316,7 +320,7 @@ def test_it_concerns_its_own_thread():
 
 
 def test_switching_it_replays_no_other_trace():
-    x, w = values(2, 64, 8, 8), values(64, 64, 3, 3)
+    x, w = values(4, 64, 8, 8), values(64, 64, 3, 3)
     traced = mo.jit(lambda x, w: mo.grad((result_of(x, w) ** 2).sum(), [x])[0])
     found = {}
     for round_ in range(2):
