@@ -477,10 +477,11 @@ class Builder:
         return _times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
 
     def panel(self, array: str, factor: Factor, side: Cut | Flat, block: int) -> Panel:
-        """The layout that packing walks along as memory does, where the form leaves a choice."""
+        """The layout that packing walks along as memory does, where the form leaves a choice; that
+        which tiles walk along for layers, whose panels are many."""
         along_k = self.blocks.form == "dot"
         if self.blocks.form == "outer" and isinstance(side, Flat):
-            along_k = not rows_along(self.c, side.loops)
+            along_k = bool(self.c.layers) or not rows_along(self.c, side.loops)
         tile = self.blocks.tile.rows if side is self.blocks.m else self.width
         own = -(-side.capacity // tile) * tile
         k = self.blocks.k
