@@ -74,7 +74,7 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
 
 
 def _layered(c: Contraction, nest: Nest, tree: Tree) -> bool:
-    """Notes the layers of a contraction, its loops inside the root loops; False if they are none."""
+    """Notes which loops are layers, those inside the root loops; False if some cannot be."""
     inner = [e for e in nest.carried[tree.root :] if e != 0]
     c.layers = [e[1] for e in inner if e[0] == "i" and e[1] in c.batch]
     conditions = (c.exists, c.whole, *(end for end, _ in c.ends.values()))
