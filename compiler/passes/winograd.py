@@ -86,7 +86,7 @@ class Access:
     condition: Expr
 
     @property
-    def loops(self) -> set[int]:
+    def loops(self) -> frozenset[int]:
         """The loops that it varies with."""
         return loops_of(self.condition).union(*map(loops_of, self.indices))
 
