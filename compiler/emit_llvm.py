@@ -506,12 +506,20 @@ class _Emitter:
         addresses."""
         return 2 <= place.step <= LONGEST_STEP
 
-    def wide_mask(self, mask: Any, step: int) -> Any:
-        """The lanes of a mask, `step` apart; no lane between them."""
-        kind = ir.VectorType(BOOL, LANES)
-        mask = constant(kind, 1) if mask is None else mask
+    def wide_mask(self, mask: Any, step: int, dtype: DType) -> Any:
+        """The lanes of a mask, `step` apart; no lane between them.
+
+        They are moved as integers as wide as the elements: few processors have masks of bits.
+        """
         lanes = [k // step if k % step == 0 else LANES for k in range(LANES * step)]
-        return self.raw.shuffle_vector(mask, constant(kind, 0), _lane_numbers(lanes))
+        if mask is None:
+            bits = [int(lane != LANES) for lane in lanes]
+            return llvm_ops.lane_constants(BOOL, bits)
+        kind = ir.VectorType(ir.IntType(8 * dtype.itemsize), LANES)
+        wide = self.raw.shuffle_vector(
+            self.raw.sext(mask, kind), constant(kind, 0), _lane_numbers(lanes)
+        )
+        return self.raw.icmp_signed("<", wide, constant(wide.type, 0))
 
     def load_apart(self, value: Load, start: Place, mask: Any) -> Any:
         """16 elements that lie 2 to 4 apart, cut out of as many whole vectors."""
@@ -520,7 +528,7 @@ class _Emitter:
         place = self.raw.bitcast(start.pointer, wide.as_pointer())
         nothing = constant(wide, 0)
         size = value.dtype.itemsize
-        loaded = self.b.masked_load(place, size, self.wide_mask(mask, step), nothing)
+        loaded = self.b.masked_load(place, size, self.wide_mask(mask, step, value.dtype), nothing)
         lanes = [k * step for k in range(LANES)]
         return self.raw.shuffle_vector(loaded, nothing, _lane_numbers(lanes))
 
@@ -531,8 +539,9 @@ class _Emitter:
         place = self.raw.bitcast(start.pointer, wide.as_pointer())
         lanes = [k // step for k in range(LANES * step)]
         spread = self.raw.shuffle_vector(value, constant(value.type, 0), _lane_numbers(lanes))
-        size = self.dtypes[stmt.buffer].itemsize
-        self.b.masked_store(spread, place, size, self.wide_mask(mask, step))
+        dtype = self.dtypes[stmt.buffer]
+        mask = self.wide_mask(mask, step, dtype)
+        self.b.masked_store(spread, place, dtype.itemsize, mask)
 
     def addresses(self, buffer: str, offset: Expr, place: Place | None) -> Any:
         """The 16 addresses of an access with a stride or through an index."""

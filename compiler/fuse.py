@@ -51,6 +51,8 @@ from .schedule import adds_in_lanes
 
 LOAD_COST = 2
 RANDOM_COST = 16  # 75 integer operations, several of which run side by side
+FEW_LAYERS = 2  # results of a contraction for an element of what is made of them
+MOST_BASES = 8  # values told apart of those that another is made from
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
 MOST_SPLITS = 4  # loops of a result that are cut in two
 
@@ -122,6 +124,7 @@ def choose_stores(
     stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
     stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
+    stored |= _of_layers(graph)
     cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     dear: dict[Node, float] = {}
@@ -139,6 +142,43 @@ def choose_stores(
     return stored, dear
 
 
+def _of_layers(graph: Graph) -> set[Node]:
+    """What makes each of its elements of many results of a contraction, with the operators that
+    follow: it is stored, so that the contraction's results need no memory (see `group`)."""
+    users: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        for source in set(node.inputs):
+            users.setdefault(source, []).append(node)
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if isinstance(node, Elementwise) and any(_are_layers(i, node.size) for i in node.inputs):
+            last: Node | None = node
+            while last is not None:
+                node, last = last, _all_through(last, users)
+            found.add(node)
+    return found
+
+
+def _all_through(node: Node, users: dict[Node, list[Node]]) -> Node | None:
+    """The operator through which all goes that is made of a value, None if there is none."""
+    waiting = list(users.get(node, []))
+    while len(set(waiting)) > 1:
+        first = min(waiting, key=lambda n: n.sequence)
+        waiting = [n for n in waiting if n is not first] + users.get(first, [])
+        if not isinstance(first, Elementwise) or first not in users:
+            return None
+    return waiting[0] if waiting and isinstance(waiting[0], Elementwise) else None
+
+
+def _are_layers(node: Node, size: int) -> bool:
+    """True for results of a contraction with many for each of `size` elements."""
+    if not isinstance(node, Reindex) or not isinstance(node.inputs[0], ReindexReduce):
+        return False
+    made = node.inputs[0]
+    product = made.inputs[0]
+    return _is_contraction(product, product.size) and hint(made.size) > FEW_LAYERS * hint(size)
+
+
 def memory_cost(nbytes: int, reads: float) -> float:
     """What it costs to write an element to memory (twice what a read does) and to read it so many
     times, in simple instructions."""
@@ -148,7 +188,8 @@ def memory_cost(nbytes: int, reads: float) -> float:
 
 
 def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Node, float]]:
-    """Per node the cost of evaluating one element inline, and its footprint.
+    """Per node the cost of evaluating one element inline, and its footprint: the elements that it
+    is made from, less than its size if it only spreads them out.
 
     A chain of inlined operators that reaches the bound is cut by storing its last node; but what is
     larger than all that it is made from, as a product that is summed at once, is not stored for
@@ -157,6 +198,7 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
     cost: dict[Node, float] = {}
     chain: dict[Node, int] = {}
     footprint: dict[Node, float] = {}
+    made_from: dict[Node, dict[Node, int]] = {}
     for node in graph.nodes:
         inputs = [(0.0, 0) if i in stored else (cost[i], chain[i]) for i in node.inputs]
         inputs = [(LOAD_COST, 0) if i in stored else p for i, p in zip(node.inputs, inputs)]
@@ -171,24 +213,33 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
         )
-        footprint[node] = _footprint(node, footprint, stored)
+        made_from[node] = _made_from(node, made_from, stored)
+        footprint[node] = sum(made_from[node].values())
         if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
             spread = hint(node.size) > footprint[node]
             if not spread or chain[node] > 2 * LONGEST_CHAIN:
                 stored.add(node)
                 chain[node] = 0
                 footprint[node] = hint(node.size)
+                made_from[node] = {node: hint(node.size)}
     return cost, footprint
 
 
-def _footprint(node: Node, footprint: dict[Node, float], stored: set[Node]) -> float:
-    """The elements that a value is made from: less than its size if it only spreads them out."""
+def _made_from(
+    node: Node, made_from: dict[Node, dict[Node, int]], stored: set[Node]
+) -> dict[Node, int]:
+    """What a value is made from, with how many elements of it; itself if that is much."""
     if isinstance(node, Input | RandomBits) or node in stored:
-        return hint(node.size)
+        return {node: hint(node.size)}
+    found: dict[Node, int] = {}
     if isinstance(node, Reindex):
-        sources = {node.inputs[piece.source] for piece in node.pieces}
-        return sum(min(hint(s.size), footprint[s]) for s in sources)
-    return min(sum(footprint[i] for i in set(node.inputs)), 1e15)
+        for source in dict.fromkeys(node.inputs[piece.source] for piece in node.pieces):
+            bases, most = made_from[source], hint(source.size)
+            found |= bases if sum(bases.values()) <= most else {source: most}
+    else:
+        for source in dict.fromkeys(node.inputs):
+            found |= made_from[source]
+    return found if len(found) <= MOST_BASES else {node: sum(found.values())}
 
 
 def _too_dear(node: Node, evaluations: float, cost: float) -> bool:

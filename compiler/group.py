@@ -13,6 +13,7 @@ tree's last part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ from metaop.index import Expr, flatten, remembered, simplify
 from .boundary import Boundary, read_again
 from .fuse import Fused, is_barrier, memory_cost
 from .loops import Load, Value
-from .nest import Buffer, Nest, Tree, dependencies
+from .nest import Buffer, Nest, Tree, dependencies, loops_of_both
 from .schedule import (
     MOST_CHUNKS,
     SMALL_WORK,
@@ -42,6 +43,7 @@ FEW_ITEMS = 4  # that suffice where there is little work
 LITTLE_WORK = 1 << 21
 LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
 LARGEST_TREE = 24  # nests
+MOST_LAYERS = 16  # results of a contraction at one place that what follows it combines
 SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
 WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
@@ -333,22 +335,38 @@ class _Grouping:
         if len(nests) > LARGEST_TREE:
             return f"the kernel would have more than {LARGEST_TREE} nests"
         contractions = [n for n in nests if n.contraction]
-        if contractions and any(self.loops_inside(nest, axes) for nest in nests):
-            return TILES
         if len(contractions) > 1:
             return "a contraction has a kernel of its own"
+        if contractions and not self.keeps_tiles(contractions[0], nests, axes):
+            return TILES
         between = self.between(source, group)
         if between is not None:
             return BETWEEN.format(between.name)
         return None
 
+    def keeps_tiles(
+        self, contraction: Nest, nests: list[Nest], axes: list[dict[Nest, int]]
+    ) -> bool:
+        """True if all runs along the results of a contraction; or if these come in a few layers,
+        loops of both factors, which nothing else reads, and of which few results are made at once.
+        """
+        layers = self.loops_inside(contraction, axes)
+        inside = [[n.extents[k] for k in self.loops_inside(n, axes)] for n in nests]
+        if not layers:
+            return not any(inside)
+        readers = set(self.readers.get(contraction.target, []))
+        alone = contraction.target.role == "tmp" and readers <= set(nests)
+        maps = all(n.op is None for n in nests if n is not contraction)
+        few = all(_are_few(extents) for extents in inside)
+        return alone and maps and few and set(layers) <= loops_of_both(contraction)
+
     @staticmethod
-    def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
-        """True if a nest has loops inside the root loops, other than those that it reduces if it is
-        a contraction."""
+    def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> list[int]:
+        """The loops of a nest inside the root loops, other than those that it reduces if it is a
+        contraction."""
         root = {axis[nest] for axis in axes}
         last = nest.rank if nest.contraction else len(nest.extents)
-        return any(k not in root and nest.extents[k] != 1 for k in range(last))
+        return [k for k in range(last) if k not in root and nest.extents[k] != 1]
 
     def cost_objection(
         self, source: _Group, group: _Group, axes: list[dict[Nest, int]], nests: list[Nest]
@@ -649,9 +667,16 @@ class _Grouping:
         return {b for b in written if not inside.issuperset(self.readers.get(b, []))}
 
 
+def _are_few(extents: list[int]) -> bool:
+    """True for loops of a known number of iterations, MOST_LAYERS at most."""
+    return all(type(n) is int for n in extents) and math.prod(extents) <= MOST_LAYERS
+
+
 def _make_local(tree: Tree, read_outside: set[Buffer]) -> None:
     """Intermediates that only this tree reads live within one iteration of the root loops."""
-    tree.across = runs_across(tree)
+    first = tree.nests[0]
+    layered = first.contraction and any(n != 1 for n in first.extents[tree.root : first.rank])
+    tree.across = not layered and runs_across(tree)
     for position, nest in enumerate(tree.nests):
         buffer = nest.target
         if buffer.role != "tmp" or buffer in read_outside or nest.parts is None:

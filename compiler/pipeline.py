@@ -32,6 +32,7 @@ from .passes.compose import compose
 from .passes.invert import invert
 from .passes.share import share
 from .passes.split import split
+from .passes.winograd import winograd
 from .program import Program
 from .programs import forget, program_for
 from .rewrite import Graph, Input
@@ -40,7 +41,7 @@ from .verify import verify_grouped, verify_program
 __all__ = [
     "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "group_graph",
     "import_graph", "is_leaf", "kernel_key", "machine_code", "merge_copies", "numbers",
-    "program_for", "run_passes", "schedule_nest", "statistics", "structure_of",
+    "passes", "program_for", "run_passes", "schedule_nest", "statistics", "structure_of",
 ]  # fmt: skip
 
 GraphPass = Callable[[Graph], Graph]
@@ -49,6 +50,7 @@ PASSES: list[tuple[str, GraphPass]] = [
     ("share", share),
     ("algebra", algebra),
     ("invert", invert),
+    ("winograd", winograd),
     ("split", split),
     ("compose", compose),
     ("share", share),
@@ -114,9 +116,14 @@ def _needed_by_gradients(nodes: list[Node]) -> set[Node]:
     return needed
 
 
+def passes() -> list[tuple[str, GraphPass]]:
+    """The passes that run for this Python thread: `winograd` only where it is asked for."""
+    return [one for one in PASSES if one[0] != "winograd" or config.winograd]
+
+
 def run_passes(graph: Graph, after: Callable[[str, Graph], None] | None = None) -> Graph:
-    """The graph after every pass; `after(name, graph)` sees each stage."""
-    for name, graph_pass in PASSES:
+    """The graph after every pass that runs; `after(name, graph)` sees each stage."""
+    for name, graph_pass in passes():
         try:
             graph = graph_pass(graph)
             if config.check:

@@ -21,6 +21,9 @@ classes are matters of packing alone.
 Two forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: vectors along K, both
 panels as rows of k; for factors that lie contiguous along K, which to turn around would cost more.
 
+A few loops of the batch may be *layers*: where what follows makes its results of those of several
+batches, a block is computed for all of them before that is done.
+
 A contraction may be turned: M and N in each other's place, vectors across the rows of the result.
 A panel whose memory runs along the other of its axes, and results that do, are turned in squares of
 16 x 16 in registers.
@@ -35,12 +38,13 @@ from __future__ import annotations
 import dataclasses
 
 from metaop.extent import recording_guards
+from metaop.index import loops_of
 
 from ..nest import Nest, Tree
 from ..schedule import distinct_names
 from .blocks import choose
 from .build import Builder, Plan
-from .classify import classify, pays, prepared
+from .classify import Contraction, classify, pays, prepared
 
 __all__ = ["Plan", "plan"]
 
@@ -58,7 +62,7 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
     ready, exists = prepared(nest)
     divided = len(ready.extents) > sum(n != 1 for n in nest.extents)
     found = classify(ready, exists)
-    if found is None:
+    if found is None or not _layered(found, ready, tree):
         return None
     with recording_guards():  # what only costs are decided by restricts no sizes
         if not pays(found, divided):
@@ -67,3 +71,13 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
     if chosen is None:
         return None
     return Builder(*chosen, name, tree, after).plan()
+
+
+def _layered(c: Contraction, nest: Nest, tree: Tree) -> bool:
+    """Notes which loops are layers, those inside the root loops; False if some cannot be."""
+    inner = [e for e in nest.carried[tree.root :] if e != 0]
+    c.layers = [e[1] for e in inner if e[0] == "i" and e[1] in c.batch]
+    conditions = (c.exists, c.whole, *(end for end, _ in c.ends.values()))
+    varying = set().union(*map(loops_of, conditions))
+    plain = len(c.layers) == len(inner) and not varying & set(c.layers)
+    return plain and (not inner or nest.target.role == "local")

@@ -67,6 +67,7 @@ from .blocks import (
 from .classify import Contraction, Factor
 
 IndexMap = Callable[[Expr], Expr]
+Sums = Callable[[Expr], Value]  # the finished sum of a layer
 Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
 LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
 MOST_PADDING = 1.25  # of what is packed once, against the operand
@@ -110,6 +111,7 @@ class Panel:
     along_k: bool
     stride: int
     start: Expr = 0
+    layered: bool = False  # all layers are packed at once
 
     def place(self, own: Expr, k: Expr) -> Expr:
         """Where element `own` of M or N and `k` of K lies."""
@@ -132,6 +134,7 @@ class Builder:
         for other in after:
             self.buffers.update(other.buffers)
         self.packing: list[Scheduled] = []
+        self.spread = {other: self.inner_loops(other) for other in after}
         m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
         self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
         self.k_block = self.loop(k.count)
@@ -145,9 +148,9 @@ class Builder:
         self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
         self.chain_length = -(-k.capacity // self.chains)
         self.chain = self.loop(self.chains)
-        self.turned = blocks.form == "outer" and self.runs_across()
+        self.turned = blocks.form == "outer" and not c.layers and self.runs_across()
         self.blocked = self.blocked or blocks.windows is not None or self.turned
-        self.blocked = self.blocked or self.chains > 1
+        self.blocked = self.blocked or self.chains > 1 or bool(c.layers)
         self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.loops}
         for loop, (_, part) in c.ends.items():
             if loop not in self.ends:
@@ -155,6 +158,7 @@ class Builder:
                     factor.guard = conjunction(factor.guard, part)
         columns = self.extents[self.n_tile] * self.width
         self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
+        self.layer_size = self.extents[self.m_tile] * tile.rows * self.partial_stride
 
     @functools.cached_property
     def steps(self) -> Terms:
@@ -164,8 +168,8 @@ class Builder:
         offsets = [] if nest.target.role == "local" else [nest.offset]
         for other in self.after:
             if other.target.role != "local":
-                offsets.append(substitute(other.offset, nest.carried[: len(other.extents)]))
-        return terms_of(simplify(offsets[0], nest.extents), nest.extents)
+                offsets.append(substitute(other.offset, self.carried(other)))
+        return terms_of(simplify(offsets[0], self.extents), self.extents)
 
     def runs_across(self) -> bool:
         """True if results that lie next to each other in memory are of different rows."""
@@ -299,6 +303,11 @@ class Builder:
 
     def pack(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
         """A block of a factor: serial over its rows, vectors along them."""
+        body = self.pack_one(panel, factor, side, block)
+        return self.of_all_layers(panel, body) if panel.layered else body
+
+    def pack_one(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
+        """The same of one layer."""
         k, k_block = self.blocks.k, self.k_block
         if not panel.along_k and turns(factor, side.loops, k.loops, self.extents):
             assert isinstance(side, Cut)
@@ -341,6 +350,25 @@ class Builder:
             stop = self.pieces(side, block) if loop == piece else self.end(loop)
             body = [For(loop, 0, stop, "serial", body)]
         return body
+
+    def of_all_layers(self, panel: Panel, body: list[Stmt]) -> list[Stmt]:
+        """Statements that pack one layer as those for all of them at once: all that is read for an
+        element is before the first is written, so what they have in common is read once."""
+        loops = [self.unroll(self.extents[k]) for k in self.c.layers]
+        at = self.at(*(([k], ("i", loop)) for k, loop in zip(self.c.layers, loops)))
+
+        def of_all(stmt: Stmt) -> list[Stmt]:
+            if isinstance(stmt, For):
+                stmt.body = [new for inner in stmt.body for new in of_all(inner)]
+                return [stmt]
+            if not isinstance(stmt, Store):
+                return []  # what it asks for is of one layer
+            value = rewrite(stmt.value, lambda e: substitute(e, at), {})  # also behind a row's end
+            name = Ref("layer", tuple(loops), value.dtype)
+            store = Store(panel.array, substitute(stmt.offset, at), name)
+            return [self.each(loops, one) for one in (Let(name.name, name.dims, value), store)]
+
+        return [new for stmt in body for new in of_all(stmt)]
 
     def row_end(self, panel: Panel, row: Expr) -> list[Stmt]:
         """Zeros behind a row that tiles read in whole vectors."""
@@ -449,10 +477,11 @@ class Builder:
         return _times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
 
     def panel(self, array: str, factor: Factor, side: Cut | Flat, block: int) -> Panel:
-        """The layout that packing walks along as memory does, where the form leaves a choice."""
+        """The layout that packing walks along as memory does, where the form leaves a choice; that
+        which tiles walk along for layers, whose panels are many."""
         along_k = self.blocks.form == "dot"
         if self.blocks.form == "outer" and isinstance(side, Flat):
-            along_k = not rows_along(self.c, side.loops)
+            along_k = bool(self.c.layers) or not rows_along(self.c, side.loops)
         tile = self.blocks.tile.rows if side is self.blocks.m else self.width
         own = -(-side.capacity // tile) * tile
         k = self.blocks.k
@@ -461,7 +490,11 @@ class Builder:
         stride = odd_lines(max(room, 0 if along_k else own))
         panel = Panel(array, along_k, stride)
         if not self.packs_once(panel, factor, block, rows * stride):
-            self.scratch.append(Scratch(array, self.dtype, rows * stride))
+            size = rows * stride
+            if self.c.layers and factor is self.c.b:
+                panel.layered, panel.start = True, _times(self.c.nest.offset, size)
+                size *= self.c.size(self.c.layers)
+            self.scratch.append(Scratch(array, self.dtype, size))
         return panel
 
     def window_panel(self, array: str, w: Windows) -> Panel:
@@ -571,8 +604,9 @@ class Builder:
         """The loops whose iterations are shared out; those of the batch whose results lie between
         each other's, as residue classes' do, come last."""
         inside = abs(hint(self.steps.get(("i", self.blocks.n.loops[0]), 0)))
-        between = [k for k in self.c.batch if abs(hint(self.steps.get(("i", k), 0))) < inside]
-        apart = [k for k in self.c.batch if k not in between]
+        batch = [k for k in self.c.batch if k not in self.c.layers]
+        between = [k for k in batch if abs(hint(self.steps.get(("i", k), 0))) < inside]
+        apart = [k for k in batch if k not in between]
         loops = [*apart, self.m_block, *self.blocks.grid_n, self.n_block, *between]
         return [k for k in loops if several(self.extents[k])]
 
@@ -624,19 +658,21 @@ class Builder:
         filled = filled if c.whole == TRUE else ("where", c.whole, filled, 0)
         depth, self.depth = self.let("depth", filled, blocks.k.capacity)
         inside: list[Stmt] = []
+        of_layers: list[Stmt] = []
         if panel_a.array in scratch:
             inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
         if blocks.windows:
             inside += self.pack_windows(panel_b, blocks.windows)
         elif panel_b.array in scratch:
-            inside += self.pack(panel_b, c.b, blocks.n, self.n_block)
+            packing = of_layers if panel_b.layered else inside
+            packing += self.pack(panel_b, c.b, blocks.n, self.n_block)
         if c.whole != TRUE and inside:
             inside = [For(self.loop(2), 0, ("where", c.whole, 1, 0), "serial", inside)]
-        inside.insert(0, depth)
         inside += self.tiles(panel_a, panel_b)
+        inside = [depth, *of_layers, *self.over(c.layers, inside)]
         if not self.blocked:
             return [*self.named_ends(), rows, columns, *inside]
-        size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
+        size = self.layer_size * c.size(c.layers)
         finished = self.finish_across() if self.turned else self.finish_block()
         if self.turned:  # rows are read 16 at a time
             size += LANES * self.partial_stride
@@ -684,7 +720,7 @@ class Builder:
                       _times(("i", self.column), LANES), ("i", lane))  # fmt: skip
         sums = self.products(a, b, row, column, ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
-        place = _add(_times(row, self.partial_stride), column)
+        place = self.place_of_sum(self.c.nest.offset if self.c.layers else 0, row, column)
         start, stop, later = self.chain_bounds()
         body.append(For(step, start, stop, "serial", sums))
         if self.blocked:
@@ -698,7 +734,8 @@ class Builder:
                 body = [For(self.chain, 0, ends, "serial", body)]
         else:
             guard = ("and", ("lt", row, self.rows), ("lt", column, self.columns))
-            for stmt in self.finish(result, self.result_at(row, column), guard, both):
+            index = self.result_at(row, column)
+            for stmt in self.finish(lambda layer: result, index, guard, both):
                 body.append(self.each(both, stmt))
         return [For(lane, 0, LANES, "vector", body)]
 
@@ -741,6 +778,11 @@ class Builder:
         ]
         body = [For(column, 0, self.columns, "serial", body)]
         return [For(row, 0, self.rows, "serial", body)]
+
+    def place_of_sum(self, layer: Expr, row: Expr, column: Expr) -> Expr:
+        """Where the sum of a result of this block is kept."""
+        place = _add(_times(row, self.partial_stride), column)
+        return _add(_times(layer, self.layer_size), place)
 
     def later(self) -> Expr:
         """The condition that a block of k is not the first."""
@@ -796,7 +838,7 @@ class Builder:
         order, column, places = self.result_columns(len(self.blocks.n.loops) - 1)
         value = Load("turned", _add(_times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
         places.append((m.loops, self.number(m, self.m_block, _add(first, ("i", lane)))))
-        body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
+        body = self.finish(lambda layer: value, self.mapping(self.at(*places)), TRUE, ())
         left = ("min", ("sub", self.rows, first), LANES)
         body = [For(lane, 0, left, "vector", body)]
         for loop, stop in reversed(order):
@@ -808,9 +850,12 @@ class Builder:
         m = self.blocks.m
         row = self.loop(m.capacity)
         order, column, places = self.result_columns(self.merged())
-        place = _add(_times(("i", row), self.partial_stride), column)
         sums = "totals" if self.blocks.form == "dot" else "partial"
-        value = Load(sums, place, TRUE, 0.0, self.dtype)
+
+        def value(layer: Expr) -> Value:
+            place = self.place_of_sum(layer, ("i", row), column)
+            return Load(sums, place, TRUE, 0.0, self.dtype)
+
         places.append((m.loops, self.number(m, self.m_block, ("i", row))))
         body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
         how = "vector"
@@ -819,28 +864,39 @@ class Builder:
             how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
 
-    def finish(
-        self, value: Value, index: IndexMap, guard: Expr, dims: tuple[int, ...]
-    ) -> list[Stmt]:
-        """What is done with a finished sum where the guard holds: it is stored, and so is what is
-        made of it."""
+    def finish(self, sums: Sums, index: IndexMap, guard: Expr, dims: tuple[int, ...]) -> list[Stmt]:
+        """What is done with finished sums where the guard holds: they are stored, and so is what is
+        made of them."""
         nest = self.c.nest
         exists = conjunction(guard, index(self.c.exists))
-        if value.dtype is not nest.target.dtype:
-            value = Op("cast", (value,), nest.target.dtype)
-        made: dict[str, Value] = {}
-        body = self.keep(nest.target, value, index(nest.offset), exists, dims, made)
+
+        def result(layer: Expr) -> Value:
+            value, kind = sums(layer), nest.target.dtype
+            return value if value.dtype is kind else Op("cast", (value,), kind)
+
+        made: dict[str, Sums] = {}
+        body: list[Stmt] = []
+        if self.c.layers:
+            made[nest.target.name] = result
+        else:
+            body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
         for other in self.after:
-            at = [*nest.carried[: len(other.extents)]]
-            body += self.keep(
-                other.target,
-                _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made),  # type: ignore[misc]
-                index(substitute(other.offset, at)),
-                exists,
-                dims,
-                made,
-            )
+            at, spread = self.carried(other), [k for k in self.spread[other] if k is not None]
+            value = _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made)  # type: ignore[misc]
+            offset, inner = index(substitute(other.offset, at)), (*dims, *spread)
+            kept = self.keep(other.target, value, offset, exists, inner, made, bool(spread))
+            body += [self.each(spread, stmt) for stmt in kept]
         return body
+
+    def inner_loops(self, other: Nest) -> list[int | None]:
+        """Unrolled loops for those that a nest that follows has inside the root loops; None for one
+        of a single iteration."""
+        return [self.unroll(n) if n != 1 else None for n in other.extents[self.tree.root :]]
+
+    def carried(self, other: Nest) -> list[Expr]:
+        """The loops of a nest that follows in those of the contraction and of the kernel."""
+        inner = [0 if k is None else ("i", k) for k in self.spread[other]]
+        return [*self.c.nest.carried[: self.tree.root], *inner]
 
     def keep(
         self,
@@ -849,20 +905,23 @@ class Builder:
         offset: Expr,
         exists: Expr,
         dims: tuple[int, ...],
-        made: dict[str, Value],
+        made: dict[str, Sums],
+        spread: bool = False,
     ) -> list[Stmt]:
-        """A name for a result that is read later, and a store for one that has memory."""
+        """A name for a result that is read later, and a store for one that has memory; spread: of
+        several made of the same sums all are there before one is stored."""
         body: list[Stmt] = []
-        if any(target in other.reads for other in self.after):
-            name = f"r{len(made)}"
-            body.append(Let(name, dims, value))
-            value = made[target.name] = Ref(name, dims, value.dtype)
+        if spread or any(target in other.reads for other in self.after):
+            known = Ref(f"r{len(made)}", dims, value.dtype)
+            body.append(Let(known.name, dims, value))
+            made[target.name] = lambda layer: known
+            value = known
         if target.role != "local":
             body.append(Store(target.name, offset, value, None, exists))
         return body
 
 
-def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Value]) -> Value:
+def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Sums]) -> Value:
     """The value of a nest in the loops of the kernel, what was made before taken as it is."""
     memo: dict[int, Value] = {}
 
@@ -870,7 +929,7 @@ def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Value])
         known = memo.get(id(value))
         if known is None:
             if isinstance(value, Load) and value.buffer in made:
-                known = made[value.buffer]
+                known = made[value.buffer](index(value.offset))
             else:
                 known = value.rebuild(tuple(visit(a) for a in value.args), index)
                 if isinstance(known, Load):

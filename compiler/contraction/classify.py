@@ -42,6 +42,11 @@ class Factor:
         """True if something is not read everywhere."""
         return any(v.guard != TRUE for v in walk(self.value) if isinstance(v, Load))
 
+    @functools.cached_property
+    def loads(self) -> int:
+        """How much is read for an element."""
+        return sum(isinstance(v, Load) for v in walk(self.value))
+
     def span(self, extents: Sequence[int]) -> int:
         """The elements between the first and the last that are read, were it stored."""
         distance = 1
@@ -76,6 +81,8 @@ class Contraction:
     whole: Expr = TRUE  # the part of the guard that whole blocks have in common
     ends: dict[int, tuple[Expr, Expr]] = field(default_factory=dict)
     # loops of k that end earlier for some of the batch: (end, the part of the guard that says so)
+    layers: list[int] = field(default_factory=list)
+    # loops of the batch whose results stay with the thread: what is made of them needs all of them
 
     def turned(self) -> Contraction:
         """The same with M and N in each other's place: vectors across the rows of the result."""
