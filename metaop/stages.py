@@ -218,7 +218,8 @@ class Stages:
     def comment(self, step: Step) -> str:
         """What a kernel is made of."""
         if step.packs:
-            return f"packs {step.reads[0].name} for {step.packs}"
+            packed = step.reads[0].name if step.reads else "numbers"  # an operand all of one number
+            return f"packs {packed} for {step.packs}"
         sites = dict.fromkeys(str(n.site) for n in step.nodes)
         return f"fuses {' '.join(self.names_of(step))}; from {', '.join(sites)}"
 
