@@ -84,12 +84,18 @@ class Plan:
 
     launches: list[Scheduled]
     temporaries: list[Buffer]
-    blocks: Blocks
+    blocks: Blocks | None  # None for the direct form
     nest: Nest
     tree: Tree
 
+    @property
+    def form(self) -> str:
+        """outer, dot or direct."""
+        return "direct" if self.blocks is None else self.blocks.form
 
-def _add(*parts: Expr) -> Expr:
+
+def add(*parts: Expr) -> Expr:
+    """The sum of index expressions, without zeros."""
     total: Expr = 0
     for part in parts:
         if part != 0:
@@ -97,7 +103,8 @@ def _add(*parts: Expr) -> Expr:
     return total
 
 
-def _times(e: Expr, factor: int) -> Expr:
+def times(e: Expr, factor: int) -> Expr:
+    """e * factor."""
     if isinstance(e, int):
         return e * factor
     return e if factor == 1 else ("mul", e, factor)
@@ -116,15 +123,14 @@ class Panel:
     def place(self, own: Expr, k: Expr) -> Expr:
         """Where element `own` of M or N and `k` of K lies."""
         row, column = (own, k) if self.along_k else (k, own)
-        return _add(self.start, _times(row, self.stride), column)
+        return add(self.start, times(row, self.stride), column)
 
 
-class Builder:
-    """Writes the kernels of one contraction."""
+class Writer:
+    """Writes kernels of one contraction: what its forms have in common."""
 
-    def __init__(self, c: Contraction, blocks: Blocks, name: str, tree: Tree, after: list[Nest]):
-        self.c, self.blocks, self.name, self.tree = c, blocks, name, tree
-        self.after = after
+    def __init__(self, c: Contraction, name: str, tree: Tree, after: list[Nest]):
+        self.c, self.name, self.tree, self.after = c, name, tree, after
         self.dtype = c.nest.value.dtype
         self.extents = list(c.nest.extents)  # of the nest's loops, then of the kernel's own
         self.integers: dict[str, int] = {}
@@ -133,49 +139,7 @@ class Builder:
         self.buffers = dict(c.nest.buffers)
         for other in after:
             self.buffers.update(other.buffers)
-        self.packing: list[Scheduled] = []
         self.spread = {other: self.inner_loops(other) for other in after}
-        m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
-        self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
-        self.k_block = self.loop(k.count)
-        self.width = tile.columns * (LANES if blocks.form == "outer" else 1)
-        self.m_tile = self.loop(-(-m.capacity // tile.rows))
-        self.n_tile = self.loop(-(-blocks.columns // self.width))
-        self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
-        self.blocked = (
-            several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
-        )
-        self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
-        self.chain_length = -(-k.capacity // self.chains)
-        self.chain = self.loop(self.chains)
-        self.turned = blocks.form == "outer" and not c.layers and self.runs_across()
-        self.blocked = self.blocked or blocks.windows is not None or self.turned
-        self.blocked = self.blocked or self.chains > 1 or bool(c.layers)
-        self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.loops}
-        for loop, (_, part) in c.ends.items():
-            if loop not in self.ends:
-                for factor in (c.a, c.b):
-                    factor.guard = conjunction(factor.guard, part)
-        columns = self.extents[self.n_tile] * self.width
-        self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
-        self.layer_size = self.extents[self.m_tile] * tile.rows * self.partial_stride
-
-    @functools.cached_property
-    def steps(self) -> Terms:
-        """How far apart in memory neighbours along each loop are: results, or what is stored of
-        them."""
-        nest = self.c.nest
-        offsets = [] if nest.target.role == "local" else [nest.offset]
-        for other in self.after:
-            if other.target.role != "local":
-                offsets.append(substitute(other.offset, self.carried(other)))
-        return terms_of(simplify(offsets[0], self.extents), self.extents)
-
-    def runs_across(self) -> bool:
-        """True if results that lie next to each other in memory are of different rows."""
-        steps = self.steps
-        last_of_n = steps.get(("i", self.blocks.n.loops[-1]))
-        return last_of_n != 1 and steps.get(("i", self.blocks.m.loops[-1])) == 1
 
     # -- loops, names and integers ------------------------------------------------------------
 
@@ -201,6 +165,184 @@ class Builder:
         """A named integer, and the name."""
         return Let(name, (), IndexValue(e)), ("val", name, (0, most + 1))
 
+    def i(self, loop: int) -> Expr:
+        """The index of a loop around blocks: there is no loop for a single block."""
+        return ("i", loop) if several(self.extents[loop]) else 0
+
+    def each(self, loops: Sequence[int], stmt: Stmt) -> Stmt:
+        """stmt for every element of a tile."""
+        for loop in reversed(loops):
+            stmt = For(loop, 0, self.unrolled[loop], "unroll", [stmt])
+        return stmt
+
+    # -- where results are --------------------------------------------------------------------
+
+    def at(self, *places: Place) -> list[Expr]:
+        """The nest's loops in terms of the kernel's, some groups of them numbered by one index."""
+        result: list[Expr] = [("i", k) for k in range(len(self.extents))]
+        for loops, number in places:
+            parts = unflatten(number, [self.extents[k] for k in loops])
+            for loop, part in zip(loops, parts):
+                result[loop] = part
+        return result
+
+    def mapping(self, at: list[Expr]) -> IndexMap:
+        return lambda e: simplify(substitute(e, at), self.extents)
+
+    def packed(self, factor: Factor, index: IndexMap, exists: Expr = TRUE) -> Value:
+        """An element of a panel; anything where it does not exist, but nothing is read there."""
+        value = rewrite(factor.value, index, {})
+        guard = index(factor.guard)
+        if isinstance(value, Load) and value.fill == 0:
+            guard = conjunction(conjunction(value.guard, guard), exists)
+            return Load(value.buffer, value.offset, guard, value.fill, value.dtype)
+        needed = conjunction(guard, exists)
+        if needed != TRUE:
+            value = _guarded(value, needed, {})
+        if guard == TRUE:
+            return value
+        zero = Const(0.0, value.dtype)
+        return Op("where", (Condition(guard), value, zero), value.dtype)
+
+    # -- what is done with them -----------------------------------------------------------------
+
+    def finish(self, sums: Sums, index: IndexMap, guard: Expr, dims: tuple[int, ...]) -> list[Stmt]:
+        """What is done with finished sums where the guard holds: they are stored, and so is what is
+        made of them."""
+        nest = self.c.nest
+        exists = conjunction(guard, index(self.c.exists))
+
+        def result(layer: Expr) -> Value:
+            value, kind = sums(layer), nest.target.dtype
+            return value if value.dtype is kind else Op("cast", (value,), kind)
+
+        made: dict[str, Sums] = {}
+        body: list[Stmt] = []
+        if self.c.layers:
+            made[nest.target.name] = result
+        else:
+            body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
+        for other in self.after:
+            at, spread = self.carried(other), [k for k in self.spread[other] if k is not None]
+            value = _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made)  # type: ignore[misc]
+            offset, inner = index(substitute(other.offset, at)), (*dims, *spread)
+            kept = self.keep(other.target, value, offset, exists, inner, made, bool(spread))
+            body += [self.each(spread, stmt) for stmt in kept]
+        return body
+
+    def inner_loops(self, other: Nest) -> list[int | None]:
+        """Unrolled loops for those that a nest that follows has inside the root loops; None for one
+        of a single iteration."""
+        return [self.unroll(n) if n != 1 else None for n in other.extents[self.tree.root :]]
+
+    def carried(self, other: Nest) -> list[Expr]:
+        """The loops of a nest that follows in those of the contraction and of the kernel."""
+        inner = [0 if k is None else ("i", k) for k in self.spread[other]]
+        return [*self.c.nest.carried[: self.tree.root], *inner]
+
+    def keep(
+        self,
+        target: Buffer,
+        value: Value,
+        offset: Expr,
+        exists: Expr,
+        dims: tuple[int, ...],
+        made: dict[str, Sums],
+        spread: bool = False,
+    ) -> list[Stmt]:
+        """A name for a result that is read later, and a store for one that has memory; spread: of
+        several made of the same sums all are there before one is stored."""
+        body: list[Stmt] = []
+        if spread or any(target in other.reads for other in self.after):
+            known = Ref(f"r{len(made)}", dims, value.dtype)
+            body.append(Let(known.name, dims, value))
+            made[target.name] = lambda layer: known
+            value = known
+        if target.role != "local":
+            body.append(Store(target.name, offset, value, None, exists))
+        return body
+
+    def launchable(
+        self, name: str, body: list[Stmt], targets: list[Buffer], items: int, scratch: list[Scratch]
+    ) -> Scheduled:
+        """A kernel of these statements that writes the targets."""
+        indices = _indices(body)
+        own = {array.name for array in scratch}
+        read = {
+            part.buffer
+            for stmt in statements(body)
+            for value in values_of(stmt)
+            for part in walk(value)
+            if isinstance(part, Load) and part.buffer not in own
+        }
+        buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
+        buffers += targets
+        parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
+        narrow = fit_32_bits(indices, self.extents)
+        kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
+        integers = dict(self.integers)
+        name_extents(kernel, integers)
+        used = set().union(*map(integers_of, _indices(body)))
+        used.update(*(integers_of(array.elements) for array in scratch))
+        integers = {n: v for n, v in integers.items() if n in used}
+        kernel.integers = list(integers)
+        chunks = minimum(items, MOST_CHUNKS)
+        return Scheduled(kernel, buffers, integers, chunks, self.tree)
+
+
+class Builder(Writer):
+    """Writes the kernels of a contraction in tiles over packed panels."""
+
+    def __init__(self, c: Contraction, blocks: Blocks, name: str, tree: Tree, after: list[Nest]):
+        super().__init__(c, name, tree, after)
+        self.blocks = blocks
+        self.packing: list[Scheduled] = []
+        m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
+        self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
+        self.k_block = self.loop(k.count)
+        self.width = tile.columns * (LANES if blocks.form == "outer" else 1)
+        self.m_tile = self.loop(-(-m.capacity // tile.rows))
+        self.n_tile = self.loop(-(-blocks.columns // self.width))
+        self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
+        self.blocked = (
+            several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
+        )
+        self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
+        self.chain_length = -(-k.capacity // self.chains)
+        self.chain = self.loop(self.chains)
+        self.turned = blocks.form == "outer" and not c.layers and self.runs_across()
+        self.blocked = self.blocked or blocks.windows is not None or self.turned
+        self.blocked = self.blocked or self.chains > 1 or bool(c.layers)
+        self.ends = {}
+        for loop, (end, part) in c.ends.items():
+            if loop not in blocks.k.loops:  # at least once: the first block makes the sums
+                end = ("max", 1, end)
+                for factor in (c.a, c.b):
+                    factor.guard = conjunction(factor.guard, part)
+            self.ends[loop] = end
+        columns = self.extents[self.n_tile] * self.width
+        self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
+        self.layer_size = self.extents[self.m_tile] * tile.rows * self.partial_stride
+
+    @functools.cached_property
+    def steps(self) -> Terms:
+        """How far apart in memory neighbours along each loop are: results, or what is stored of
+        them."""
+        nest = self.c.nest
+        offsets = [] if nest.target.role == "local" else [nest.offset]
+        for other in self.after:
+            if other.target.role != "local":
+                offsets.append(substitute(other.offset, self.carried(other)))
+        return terms_of(simplify(offsets[0], self.extents), self.extents)
+
+    def runs_across(self) -> bool:
+        """True if results that lie next to each other in memory are of different rows."""
+        steps = self.steps
+        last_of_n = steps.get(("i", self.blocks.n.loops[-1]))
+        return last_of_n != 1 and steps.get(("i", self.blocks.m.loops[-1])) == 1
+
+    # -- loops, names and integers ------------------------------------------------------------
+
     def over(self, loops: Sequence[int], body: list[Stmt]) -> list[Stmt]:
         """body inside serial loops over their whole extents."""
         for loop in reversed(loops):
@@ -218,33 +360,11 @@ class Builder:
         """The names of the ends that depend on the batch."""
         return [Let(f"end{loop}", (), IndexValue(end)) for loop, end in self.ends.items()]
 
-    def i(self, loop: int) -> Expr:
-        """The index of a loop around blocks: there is no loop for a single block."""
-        return ("i", loop) if several(self.extents[loop]) else 0
-
-    def each(self, loops: Sequence[int], stmt: Stmt) -> Stmt:
-        """stmt for every element of a tile."""
-        for loop in reversed(loops):
-            stmt = For(loop, 0, self.unrolled[loop], "unroll", [stmt])
-        return stmt
-
     # -- where an element of a block is ---------------------------------------------------------
-
-    def at(self, *places: Place) -> list[Expr]:
-        """The nest's loops in terms of the kernel's, some groups of them numbered by one index."""
-        result: list[Expr] = [("i", k) for k in range(len(self.extents))]
-        for loops, number in places:
-            parts = unflatten(number, [self.extents[k] for k in loops])
-            for loop, part in zip(loops, parts):
-                result[loop] = part
-        return result
-
-    def mapping(self, at: list[Expr]) -> IndexMap:
-        return lambda e: simplify(substitute(e, at), self.extents)
 
     def number(self, side: Cut | Flat, block: int, inside: Expr) -> Expr:
         """The number among all elements of one that is `inside` a block."""
-        return _add(self.start(side, block), inside)
+        return add(self.start(side, block), inside)
 
     def start(self, side: Cut | Flat, block: int) -> Expr:
         """The number of a block's first element."""
@@ -259,9 +379,9 @@ class Builder:
         if side.count == 1:
             return self.end(side.loop) if side.loop in self.ends else self.integer(side.extent)
         if side.loop in self.ends:
-            left = ("sub", self.end(side.loop), _times(self.i(block), side.size))
+            left = ("sub", self.end(side.loop), times(self.i(block), side.size))
             return ("max", ("min", left, side.size), 0)
-        left = ("sub", self.integer(side.extent), _times(self.i(block), side.size))
+        left = ("sub", self.integer(side.extent), times(self.i(block), side.size))
         return ("min", left, side.size)
 
     def filled(self, side: Cut | Flat, block: int) -> Expr:
@@ -279,21 +399,6 @@ class Builder:
         return ("min", left, self.elements(side))
 
     # -- packing --------------------------------------------------------------------------------
-
-    def packed(self, factor: Factor, index: IndexMap, exists: Expr = TRUE) -> Value:
-        """An element of a panel; anything where it does not exist, but nothing is read there."""
-        value = rewrite(factor.value, index, {})
-        guard = index(factor.guard)
-        if isinstance(value, Load) and value.fill == 0:
-            guard = conjunction(conjunction(value.guard, guard), exists)
-            return Load(value.buffer, value.offset, guard, value.fill, value.dtype)
-        needed = conjunction(guard, exists)
-        if needed != TRUE:
-            value = _guarded(value, needed, {})
-        if guard == TRUE:
-            return value
-        zero = Const(0.0, value.dtype)
-        return Op("where", (Condition(guard), value, zero), value.dtype)
 
     def runs_as_one(self, factor: Factor, index: IndexMap, loop: int) -> bool:
         """True if a group of loops numbered by one needs no division to be told apart."""
@@ -329,7 +434,7 @@ class Builder:
 
         def rows(own: Expr, each: Callable[[Stmt], Stmt]) -> list[Stmt]:
             first = own if last == piece else ("i", piece)
-            places: list[Place] = [([side.loop], _add(_times(self.i(block), side.size), first))]
+            places: list[Place] = [([side.loop], add(times(self.i(block), side.size), first))]
             if last != piece:
                 places.append(([last], own))
             number = self.inside(side, piece, {last: own})
@@ -340,12 +445,12 @@ class Builder:
 
         groups, single = self.loop(-(-self.extents[last] // LANES)), self.loop(self.extents[last])
         whole = end // LANES if isinstance(end, int) else ("floordiv", end, LANES)
-        square = rows(_add(_times(("i", groups), LANES), ("i", row)),
+        square = rows(add(times(("i", groups), LANES), ("i", row)),
                       lambda store: For(row, 0, LANES, "unroll", [store]))  # fmt: skip
         body: list[Stmt] = [For(groups, 0, whole, "serial", square)]
         if not isinstance(end, int) or end % LANES:
             left = rows(("i", single), lambda store: store)
-            body.append(For(single, _times(whole, LANES), end, "serial", left))
+            body.append(For(single, times(whole, LANES), end, "serial", left))
         for loop in reversed(between):
             stop = self.pieces(side, block) if loop == piece else self.end(loop)
             body = [For(loop, 0, stop, "serial", body)]
@@ -375,7 +480,7 @@ class Builder:
         if self.blocks.form != "dot":
             return []
         lane = self.loop(LANES)
-        behind = _add(self.filled(self.blocks.k, self.k_block), ("i", lane))
+        behind = add(self.filled(self.blocks.k, self.k_block), ("i", lane))
         zero = Store(panel.array, panel.place(row, behind), Const(0.0, self.dtype))
         return [For(lane, 0, LANES, "vector", [zero])]
 
@@ -392,7 +497,7 @@ class Builder:
             inside = body(("i", row), [(side.loops, self.number(side, block, ("i", row)))])
             return [For(row, 0, self.filled(side, block), "serial", inside)]
         piece = self.loop(side.size)
-        place: Place = ([side.loop], _add(_times(self.i(block), side.size), ("i", piece)))
+        place: Place = ([side.loop], add(times(self.i(block), side.size), ("i", piece)))
         inside = self.over(side.inner, body(self.inside(side, piece), [place]))
         return [For(piece, 0, self.pieces(side, block), "serial", inside)]
 
@@ -400,7 +505,7 @@ class Builder:
         """The number in its block of an element that the loops of the class tell."""
         number = known.get(piece, ("i", piece))
         for loop in side.inner:
-            number = _add(_scaled(number, self.stride(loop)), known.get(loop, ("i", loop)))
+            number = add(_scaled(number, self.stride(loop)), known.get(loop, ("i", loop)))
         return number
 
     def stride(self, loop: int) -> Expr:
@@ -438,8 +543,8 @@ class Builder:
         step = factor.stride(row[-1][0][-1])
         if not isinstance(factor.value, Load) or not isinstance(step, int) or step < FAR_APART:
             return []
-        further = _times(self.integer(step) if step > LITERAL_EXTENT else step, ROWS_AHEAD)
-        return [Fetch(factor.value.buffer, _add(index(factor.value.offset), further))]
+        further = times(self.integer(step) if step > LITERAL_EXTENT else step, ROWS_AHEAD)
+        return [Fetch(factor.value.buffer, add(index(factor.value.offset), further))]
 
     def row_loops(
         self, side: Cut | Flat, block: int, merged: int
@@ -455,13 +560,13 @@ class Builder:
         between = side.loops[1:merged]
         number: Expr = ("i", piece)
         for loop in between:
-            number = _add(_scaled(number, self.stride(loop)), ("i", loop))
+            number = add(_scaled(number, self.stride(loop)), ("i", loop))
         last = self.stride(loops[0]) if len(loops) == 1 else self.extents[one]
-        number = _add(_scaled(number, last), ("i", one))
+        number = add(_scaled(number, last), ("i", one))
         order = [(piece, self.pieces(side, block))]
         order += [(k, self.end(k)) for k in between]
         order.append((one, self.end(loops[0] if len(loops) == 1 else one)))
-        start = _add(_times(self.i(block), side.size), ("i", piece))
+        start = add(times(self.i(block), side.size), ("i", piece))
         return order, number, [([side.loop], start), (loops, ("i", one))]
 
     def whole_vectors(self, loop: int, stop: Expr, factor: Factor) -> tuple[Expr, Expr]:
@@ -474,7 +579,7 @@ class Builder:
         length = self.extents[loop]
         if (isinstance(stop, int) and stop % LANES == 0) or (length > LONG_ROW and not guarded):
             return stop, TRUE
-        return _times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
+        return times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
 
     def panel(self, array: str, factor: Factor, side: Cut | Flat, block: int) -> Panel:
         """The layout that packing walks along as memory does, where the form leaves a choice; that
@@ -492,7 +597,7 @@ class Builder:
         if not self.packs_once(panel, factor, block, rows * stride):
             size = rows * stride
             if self.c.layers and factor is self.c.b:
-                panel.layered, panel.start = True, _times(self.c.nest.offset, size)
+                panel.layered, panel.start = True, times(self.c.nest.offset, size)
                 size *= self.c.size(self.c.layers)
             self.scratch.append(Scratch(array, self.dtype, size))
         return panel
@@ -515,17 +620,17 @@ class Builder:
         axes = [self.loop(length) for length in w.lengths]
         for loop, axis in zip(n.loops, axes):
             at[loop] = ("i", axis)
-        at[n.loop] = _add(_times(self.i(self.n_block), n.size), ("i", axes[0]))
-        ends = [_add(self.pieces(n, self.n_block), w.reach(n.loop))]
+        at[n.loop] = add(times(self.i(self.n_block), n.size), ("i", axes[0]))
+        ends = [add(self.pieces(n, self.n_block), w.reach(n.loop))]
         ends += [self.integer(length) for length in w.lengths[1:]]
         piece, number = self.loop(k.size), 0
         for loop in w.first:
             one = piece if loop == k.loop else loop
-            number = _add(_times(number, self.extents[one]), ("i", one))
-        at[k.loop] = _add(_times(self.i(self.k_block), k.size), ("i", piece))
-        place = _times(number, w.plane)
+            number = add(times(number, self.extents[one]), ("i", one))
+        at[k.loop] = add(times(self.i(self.k_block), k.size), ("i", piece))
+        place = times(number, w.plane)
         for axis, pitch in zip(axes, w.pitch):
-            place = _add(place, _times(("i", axis), pitch))
+            place = add(place, times(("i", axis), pitch))
         last, stop = axes.pop(), ends.pop()
         stop, exists = self.whole_vectors(last, stop, w.factor)
         value = self.packed(w.factor, self.mapping(at), exists)
@@ -543,15 +648,15 @@ class Builder:
         piece, place = self.loop(k.size), 0
         for loop in w.first:
             one = piece if loop == k.loop else loop
-            place = _add(_times(place, self.extents[one]), ("i", one))
-        place = _times(place, w.plane)
+            place = add(times(place, self.extents[one]), ("i", one))
+        place = times(place, w.plane)
         for axis, pitch in zip(w.axes, w.pitch):
             if axis in w.taps:
                 tap, distance = w.taps[axis]
                 step: Expr = ("i", piece if tap == k.loop else tap)
                 if distance < 0:
                     step = ("sub", self.c.nest.extents[tap] - 1, step)
-                place = _add(place, _times(step, abs(distance) * pitch))
+                place = add(place, times(step, abs(distance) * pitch))
         store = Store("offsets", self.inside(k, piece), IndexValue(place))
         return [For(piece, 0, self.integer(k.size), "serial", self.over(k.inner, [store]))]
 
@@ -572,8 +677,8 @@ class Builder:
             return False
         number: Expr = 0
         for k in loops:
-            number = _add(_scaled(number, self.integer(self.extents[k])), ("i", k))
-        panel.start = _times(number, elements)
+            number = add(_scaled(number, self.integer(self.extents[k])), ("i", k))
+        panel.start = times(number, elements)
         buffer = Buffer(f"{self.c.nest.target.name}_{panel.array}", self.dtype, total)
         panel.array = buffer.name
         side = self.blocks.m if block == self.m_block else self.blocks.n
@@ -609,33 +714,6 @@ class Builder:
         apart = [k for k in batch if k not in between]
         loops = [*apart, self.m_block, *self.blocks.grid_n, self.n_block, *between]
         return [k for k in loops if several(self.extents[k])]
-
-    def launchable(
-        self, name: str, body: list[Stmt], targets: list[Buffer], items: int, scratch: list[Scratch]
-    ) -> Scheduled:
-        """A kernel of these statements that writes the targets."""
-        indices = _indices(body)
-        own = {array.name for array in scratch}
-        read = {
-            part.buffer
-            for stmt in statements(body)
-            for value in values_of(stmt)
-            for part in walk(value)
-            if isinstance(part, Load) and part.buffer not in own
-        }
-        buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
-        buffers += targets
-        parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
-        narrow = fit_32_bits(indices, self.extents)
-        kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
-        integers = dict(self.integers)
-        name_extents(kernel, integers)
-        used = set().union(*map(integers_of, _indices(body)))
-        used.update(*(integers_of(array.elements) for array in scratch))
-        integers = {n: v for n, v in integers.items() if n in used}
-        kernel.integers = list(integers)
-        chunks = minimum(items, MOST_CHUNKS)
-        return Scheduled(kernel, buffers, integers, chunks, self.tree)
 
     def kernel_body(self) -> list[Stmt]:
         blocks, c = self.blocks, self.c
@@ -702,7 +780,7 @@ class Builder:
         offset: list[Stmt] = []
         if self.blocks.windows:
             offset = [Let("offset", (), Load("offsets", step, TRUE, 0, dt.int64))]
-            place = _add(("val", "offset", (0, b.stride)), column)
+            place = add(("val", "offset", (0, b.stride)), column)
             y = Load(b.array, place, TRUE, 0.0, kind)
         return [
             *offset,
@@ -715,9 +793,9 @@ class Builder:
         """One tile of results over one block of k, vectors along columns."""
         both = (self.row, self.column)
         step, lane = self.loop(self.blocks.k.capacity), self.loop(LANES)
-        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
-        column = _add(_times(("i", self.n_tile), self.width),
-                      _times(("i", self.column), LANES), ("i", lane))  # fmt: skip
+        row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        column = add(times(("i", self.n_tile), self.width),
+                      times(("i", self.column), LANES), ("i", lane))  # fmt: skip
         sums = self.products(a, b, row, column, ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
         place = self.place_of_sum(self.c.nest.offset if self.c.layers else 0, row, column)
@@ -744,18 +822,18 @@ class Builder:
         that there are sums already."""
         if self.chains == 1:
             return 0, self.depth, self.later()
-        start = _times(("i", self.chain), self.chain_length)
-        stop = ("min", _add(start, self.chain_length), self.depth)
+        start = times(("i", self.chain), self.chain_length)
+        stop = ("min", add(start, self.chain_length), self.depth)
         return start, stop, _either(self.later(), ("lt", 0, ("i", self.chain)))
 
     def dot_tile(self, a: Panel, b: Panel) -> list[Stmt]:
         """One tile of results over one block of k, vectors along k: 16 sums of every result."""
         both = (self.row, self.column)
         step, lane = self.loop(-(-self.blocks.k.capacity // LANES)), self.loop(LANES)
-        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
-        column = _add(_times(("i", self.n_tile), self.width), ("i", self.column))
-        sums = self.products(a, b, row, column, _add(_times(("i", step), LANES), ("i", lane)))
-        place = _add(_times(_add(_times(row, self.partial_stride), column), LANES), ("i", lane))
+        row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        column = add(times(("i", self.n_tile), self.width), ("i", self.column))
+        sums = self.products(a, b, row, column, add(times(("i", step), LANES), ("i", lane)))
+        place = add(times(add(times(row, self.partial_stride), column), LANES), ("i", lane))
         before = Load("partial", place, self.later(), 0.0, self.dtype)
         body: list[Stmt] = [
             self.each(both, Init("acc", both, "add", self.dtype)),
@@ -769,8 +847,8 @@ class Builder:
         """The 16 sums of every result of a block added up."""
         row, column = self.loop(self.blocks.m.capacity), self.loop(self.blocks.n.capacity)
         lane = self.loop(LANES)
-        place = _add(_times(("i", row), self.partial_stride), ("i", column))
-        one = Load("partial", _add(_times(place, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
+        place = add(times(("i", row), self.partial_stride), ("i", column))
+        one = Load("partial", add(times(place, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
         body: list[Stmt] = [
             Init("total", (), "add", self.dtype, 1),
             For(lane, 0, LANES, "vector", [Update("total", (), "add", (one,))]),
@@ -781,8 +859,8 @@ class Builder:
 
     def place_of_sum(self, layer: Expr, row: Expr, column: Expr) -> Expr:
         """Where the sum of a result of this block is kept."""
-        place = _add(_times(row, self.partial_stride), column)
-        return _add(_times(layer, self.layer_size), place)
+        place = add(times(row, self.partial_stride), column)
+        return add(times(layer, self.layer_size), place)
 
     def later(self) -> Expr:
         """The condition that a block of k is not the first."""
@@ -820,7 +898,7 @@ class Builder:
         if w:
             column = 0
             for (loop, _), pitch in zip(order, w.pitch):
-                column = _add(column, _times(("i", loop), pitch))
+                column = add(column, times(("i", loop), pitch))
         return order, column, places
 
     def finish_across(self) -> list[Stmt]:
@@ -829,15 +907,15 @@ class Builder:
         m = self.blocks.m
         group, row, lane = self.loop(-(-m.capacity // LANES)), self.unroll(LANES), self.loop(LANES)
         one = self.loop(self.blocks.columns)
-        first = _times(("i", group), LANES)
-        place = _add(_times(_add(first, ("i", row)), self.partial_stride), ("i", one))
+        first = times(("i", group), LANES)
+        place = add(times(add(first, ("i", row)), self.partial_stride), ("i", one))
         value = Load("partial", place, TRUE, 0.0, self.dtype)
-        store: Stmt = Store("turned", _add(_times(("i", one), LANES), ("i", row)), value)
+        store: Stmt = Store("turned", add(times(("i", one), LANES), ("i", row)), value)
         turn = For(one, 0, self.columns, "vector", [For(row, 0, LANES, "unroll", [store])])
         self.scratch.append(Scratch("turned", self.dtype, LANES * self.partial_stride))
         order, column, places = self.result_columns(len(self.blocks.n.loops) - 1)
-        value = Load("turned", _add(_times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
-        places.append((m.loops, self.number(m, self.m_block, _add(first, ("i", lane)))))
+        value = Load("turned", add(times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
+        places.append((m.loops, self.number(m, self.m_block, add(first, ("i", lane)))))
         body = self.finish(lambda layer: value, self.mapping(self.at(*places)), TRUE, ())
         left = ("min", ("sub", self.rows, first), LANES)
         body = [For(lane, 0, left, "vector", body)]
@@ -863,62 +941,6 @@ class Builder:
             body = [For(loop, 0, stop, how, body)]
             how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
-
-    def finish(self, sums: Sums, index: IndexMap, guard: Expr, dims: tuple[int, ...]) -> list[Stmt]:
-        """What is done with finished sums where the guard holds: they are stored, and so is what is
-        made of them."""
-        nest = self.c.nest
-        exists = conjunction(guard, index(self.c.exists))
-
-        def result(layer: Expr) -> Value:
-            value, kind = sums(layer), nest.target.dtype
-            return value if value.dtype is kind else Op("cast", (value,), kind)
-
-        made: dict[str, Sums] = {}
-        body: list[Stmt] = []
-        if self.c.layers:
-            made[nest.target.name] = result
-        else:
-            body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
-        for other in self.after:
-            at, spread = self.carried(other), [k for k in self.spread[other] if k is not None]
-            value = _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made)  # type: ignore[misc]
-            offset, inner = index(substitute(other.offset, at)), (*dims, *spread)
-            kept = self.keep(other.target, value, offset, exists, inner, made, bool(spread))
-            body += [self.each(spread, stmt) for stmt in kept]
-        return body
-
-    def inner_loops(self, other: Nest) -> list[int | None]:
-        """Unrolled loops for those that a nest that follows has inside the root loops; None for one
-        of a single iteration."""
-        return [self.unroll(n) if n != 1 else None for n in other.extents[self.tree.root :]]
-
-    def carried(self, other: Nest) -> list[Expr]:
-        """The loops of a nest that follows in those of the contraction and of the kernel."""
-        inner = [0 if k is None else ("i", k) for k in self.spread[other]]
-        return [*self.c.nest.carried[: self.tree.root], *inner]
-
-    def keep(
-        self,
-        target: Buffer,
-        value: Value,
-        offset: Expr,
-        exists: Expr,
-        dims: tuple[int, ...],
-        made: dict[str, Sums],
-        spread: bool = False,
-    ) -> list[Stmt]:
-        """A name for a result that is read later, and a store for one that has memory; spread: of
-        several made of the same sums all are there before one is stored."""
-        body: list[Stmt] = []
-        if spread or any(target in other.reads for other in self.after):
-            known = Ref(f"r{len(made)}", dims, value.dtype)
-            body.append(Let(known.name, dims, value))
-            made[target.name] = lambda layer: known
-            value = known
-        if target.role != "local":
-            body.append(Store(target.name, offset, value, None, exists))
-        return body
 
 
 def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Sums]) -> Value:
@@ -966,7 +988,7 @@ def _guarded(value: Value, guard: Expr, memo: dict[int, Value]) -> Value:
 
 
 def _scaled(e: Expr, factor: Expr) -> Expr:
-    return _times(e, factor) if isinstance(factor, int) else 0 if e == 0 else ("mul", e, factor)
+    return times(e, factor) if isinstance(factor, int) else 0 if e == 0 else ("mul", e, factor)
 
 
 def _pieces(total: Expr, size: int) -> Expr:

@@ -174,7 +174,8 @@ def _divisions(e: Expr) -> list[tuple[Expr, int]]:
 
 
 def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
-    """The classes of a nest's loops, None if it is no contraction with both M and N."""
+    """The classes of a nest's loops, M empty if a factor has no loops of its own; None if it is no
+    contraction."""
     value = nest.value
     if not nest.contraction or nest.scatter or nest.named or nest.checks:
         return None
@@ -192,10 +193,10 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     whole, partly = _whole_parts(nest.guard, batch)
     ends, partly = _earlier_ends(partly, batch, nest)
     guards = _guards(partly, [first | set(batch), second | set(batch)])
-    if guards is None or not sides[0] or not sides[1] or rank == count:
+    if guards is None or not (sides[0] or sides[1]) or rank == count:
         return None
     implied = [part for _, part in ends.values()]
-    nest = replace(nest, value=_without(nest.value, implied, {}))
+    nest = replace(nest, value=without(nest.value, implied, {}))
     assert isinstance(nest.value, Op)
     accesses = [terms_of(e, nest.extents) for e in nest.order]
     factors = [Factor(*found) for found in zip(nest.value.args, guards, accesses)]
@@ -293,10 +294,10 @@ def _relaxed(nest: Nest) -> Nest:
     return replace(nest, value=visit(nest.value)) if known else nest
 
 
-def _without(value: Value, parts: list[Expr], memo: dict[int, Value]) -> Value:
+def without(value: Value, parts: list[Expr], memo: dict[int, Value]) -> Value:
     """value with loads not guarded by these parts."""
     if id(value) not in memo:
-        new = value.rebuild(tuple(_without(a, parts, memo) for a in value.args), lambda e: e)
+        new = value.rebuild(tuple(without(a, parts, memo) for a in value.args), lambda e: e)
         if isinstance(new, Load) and parts:
             guard: Expr = TRUE
             for part in conjuncts(new.guard):
