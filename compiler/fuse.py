@@ -46,7 +46,7 @@ from metaop.index import (
 
 from .loops import Load, Op, Value
 from .nest import Buffer, CheckSite, Nest, Part, Values
-from .rewrite import Graph, Input
+from .rewrite import Graph, Input, is_contraction
 from .schedule import adds_in_lanes
 
 LOAD_COST = 2
@@ -624,7 +624,7 @@ class _Builder:
         nest = self._finish(
             node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
             op=node.op,
-            contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
+            contraction=node.op == "add" and node.dtype.is_float and is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
         factors = inner.inputs if nest.contraction else (inner,)
@@ -731,19 +731,3 @@ def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
         at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
         node = node.inputs[0]
     return simplify(flatten(at, node.shape), extents)
-
-
-def _is_contraction(y: Node, size: int) -> bool:
-    """A product of two factors that are both smaller than the space that is summed over, by half
-    at least: rounding up to whole pieces makes the space larger too."""
-    if not isinstance(y, Elementwise) or y.op != "mul":
-        return False
-    return all(_repeats(factor, size) for factor in y.inputs)
-
-
-def _repeats(factor: Node, size: int) -> bool:
-    while isinstance(factor, Reindex) and len(factor.pieces) == 1:
-        factor = factor.inputs[factor.pieces[0].source]
-        if 2 * hint(factor.size) <= hint(size):
-            return True
-    return 2 * hint(factor.size) <= hint(size)

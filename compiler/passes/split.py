@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from metaop.extent import Extent, hint
 from metaop.graph import (
-    Elementwise,
     Node,
     Piece,
     Reindex,
@@ -22,7 +21,7 @@ from metaop.graph import (
 )
 from metaop.index import TRUE, Expr
 
-from ..rewrite import Graph, map_graph
+from ..rewrite import Graph, is_contraction, map_graph
 
 ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
 SHORT = 8192  # terms of a sum that one thread may add up alone
@@ -65,17 +64,19 @@ def _split(node: Node) -> Node:
     if wanted < 2:
         return node
     if isinstance(extent, Extent):
-        length = -(-hint(extent) // wanted)
+        each = terms // hint(extent)  # terms of one index
+        length = 1 if each >= PIECE else -(-hint(extent) // wanted)
         return _in_pieces(node, kept, axis, -(-extent // length), length)
     pieces = _pieces(extent, wanted)
     return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))
 
 
 def _is_product(y: Node) -> bool:
-    """A product, perhaps behind the gather that a gradient reads it through."""
+    """A contraction's product, perhaps behind the gather that a gradient reads it through."""
+    size = y.size
     while isinstance(y, Reindex) and len(y.pieces) == 1:
         y = y.inputs[y.pieces[0].source]
-    return isinstance(y, Elementwise) and y.op == "mul"
+    return is_contraction(y, size)
 
 
 def _pieces(extent: int, wanted: int) -> int:
