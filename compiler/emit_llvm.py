@@ -31,6 +31,7 @@ from metaop.index import (
 from . import llvm_ops, machine
 from .llvm_ops import BOOL, I8, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
+    LONGEST_STEP,
     SCRATCH_ALIGNMENT,
     Check,
     Condition,
@@ -55,8 +56,6 @@ from .loops import (
     statements,
 )
 from .outside_in import is_one_vector, outside_in
-
-LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 
 
 class Affine(NamedTuple):

@@ -42,6 +42,7 @@ from metaop.index import (
 )
 
 LANES = 16
+LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
 
 

@@ -45,6 +45,7 @@ from metaop.index import (
 from .arguments import name_extents
 from .loops import (
     LANES,
+    LONGEST_STEP,
     MOST_COPIES,
     Check,
     Condition,
@@ -400,7 +401,12 @@ class VectorCost:
 
 
 def _access_cost(stride: int | None) -> float:
-    return BROADCAST_COST if stride == 0 else 1.0 if stride == 1 else GATHER_COST
+    """In whole vectors that are read or written one after the other."""
+    if stride == 0:
+        return BROADCAST_COST
+    if stride is None or not 1 <= stride <= LONGEST_STEP:
+        return GATHER_COST
+    return 1.0 if stride == 1 else stride + 0.5
 
 
 def adds_in_lanes(nest: Nest) -> bool:
