@@ -31,6 +31,7 @@ from metaop.index import (
     Expr,
     Terms,
     fit_32_bits,
+    flatten,
     from_terms,
     integers_of,
     is_condition,
@@ -72,6 +73,8 @@ from .loops import (
     walk,
 )
 from .nest import Buffer, Nest, Tree, dependencies
+from .repeats import name_repeats
+from .staging import in_parts, parts_of
 
 MOST_CHUNKS = 64
 SMALL_WORK = 16_384  # evaluations that are not worth waking a second thread for
@@ -264,6 +267,7 @@ def collapse_tree(tree: Tree) -> Tree:
 
     Root loops are merged in all nests alike.  For a reduction the accesses are those that decide
     its order; another access may then need the parts of the merged loop, i1 // 576 and i1 % 576.
+    A map is made to run in the loops of a reduction of its tree where its store alone allows it.
     """
     each = [_Collapse(nest, tree.root) for nest in tree.nests]
     roots = [k for k in range(tree.root) if tree.nests[0].extents[k] != 1]
@@ -272,6 +276,10 @@ def collapse_tree(tree: Tree) -> Tree:
             for one in each:
                 one.merge(outer, inner)
     last = [_Collapse(nest, 0) for nest in tree.last]
+    reductions = {tuple(one.inside()): None for one in each if one.nest.op is not None}
+    for one in each:
+        if one.nest.op is None and tuple(one.inside()) not in reductions:
+            any(one.adopt(extents) for extents in reductions)
     nests = [one.finished() for one in each]
     root = sum(n != 1 for n in each[0].extents[: tree.root])
     return Tree(root, nests, [one.finished() for one in last], tree.across)
@@ -281,7 +289,7 @@ class _Collapse:
     """The loops of one nest while they are merged."""
 
     def __init__(self, nest: Nest, root: int):
-        self.nest = nest
+        self.nest, self.root = nest, root
         self.extents = list(nest.extents)
         if nest.order:
             self.forms = [terms_of(e, nest.extents) for e in (nest.offset, *nest.order)]
@@ -296,6 +304,37 @@ class _Collapse:
             for outer, second in reversed(list(pairwise(group))):
                 if self.walks_as_one(outer, second):
                     self.merge(outer, second)
+
+    def inside(self) -> list[int]:
+        """The extents of the loops that are left inside the root loops."""
+        return [n for n in self.extents[self.root :] if n != 1]
+
+    def adopt(self, extents: Sequence[int]) -> bool:
+        """Merges loops of a map to those extents, if the store walks each group as one."""
+        live = [k for k in range(self.root, len(self.extents)) if self.extents[k] != 1]
+        pairs: list[tuple[int, int]] = []
+        for wanted in extents:
+            if not live:
+                return False
+            group = [live.pop(0)]
+            total = self.extents[group[0]]
+            while live and total != wanted:
+                total *= self.extents[live[0]]
+                group.append(live.pop(0))
+            if total != wanted:
+                return False
+            pairs += pairwise(group)
+        store = terms_of(self.nest.offset, self.nest.extents)
+        if live or self.nest.scatter or _opaque_terms([store]):
+            return False
+        for outer, inner in pairs:
+            ratio = store.get(("i", outer), 0), store.get(("i", inner), 0) * self.extents[inner]
+            if ratio[0] != ratio[1]:
+                return False
+        self.forms = [store]
+        for outer, inner in reversed(pairs):
+            self.merge(outer, inner)
+        return True
 
     def walks_as_one(self, outer: int, inner: int) -> bool:
         if outer in self.opaque or inner in self.opaque or self.nest.scatter:
@@ -469,6 +508,7 @@ class Stage:
     before: list[Stmt] = field(default_factory=list)
     after: list[Stmt] = field(default_factory=list)
     made: dict[tuple[str, Expr], Value] = field(default_factory=dict)  # in this iteration
+    staged: dict[tuple, Buffer] = field(default_factory=dict)  # see `staging`
 
     def statements(self) -> list[Stmt]:
         """The stage as it runs."""
@@ -508,13 +548,15 @@ class _Scheduler:
                 order = self.inner_order(nest, cost, vector)
             body.add(nest, order, start)
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
-        whole = [*body.top, *_nested(shared, inner), *self.last_statements(body)]
+        whole = [*body.top, *_nested(shared, inner)]
+        name_repeats(whole, body.fresh)
+        whole += self.last_statements(body)
         return self.finish(name, whole, body, items)
 
     def finish(self, name: str, body_of_kernel: list[Stmt], body: _Body, items: int) -> Scheduled:
         """The kernel with its arguments: what is read, what is written, integers."""
         tree = self.tree
-        arrays = [n.target for n in tree.nests if n.target in body.arrays]
+        arrays = [n.target for n in tree.nests if n.target in body.arrays] + body.staged
         read = {
             part.buffer
             for stmt in statements(body_of_kernel)
@@ -748,6 +790,20 @@ class _Scheduler:
         nests = [*self.tree.nests, *self.tree.last]
         return self.root == 1 and all(len(n.extents) == 1 and n.op is None for n in nests)
 
+    def copy(self, loops: Sequence[int], store: Store) -> Stmt:
+        """The loops around a store of a load, the cheapest as the vector loop."""
+        assert isinstance(store.value, Load)
+        forms = [terms_of(e, self.extents) for e in (store.value.offset, store.offset)]
+
+        def cost(loop: int) -> float:
+            steps = sum(_access_cost(terms.get(("i", loop), 0)) for terms in forms)
+            return steps * -(-self.extents[loop] // LANES) / self.extents[loop]
+
+        vector = min(loops, key=cost)
+        order = [*((k, "serial") for k in loops if k != vector), (vector, "vector")]
+        (stmt,) = _nested([self.serial_level(k, how) for k, how in order], [store])
+        return stmt
+
     def serial_level(self, loop: int, how: str) -> Level:
         n = self.extents[loop]
         return Level((loop,), lambda body: For(loop, 0, n, how, body), (how, n))
@@ -776,7 +832,9 @@ class _Scheduler:
             order = [*kept, *reduced, *wide] if nest.lanes else [*kept, *wide, *reduced]
             ending.add(nest, order, [])
         stages = [s for stage in ending.stages for s in stage.statements()]
-        return [Last("counter", [*ending.top, *stages])]
+        last: list[Stmt] = [Last("counter", [*ending.top, *stages])]
+        name_repeats(last, ending.fresh)
+        return last
 
 
 class _Body:
@@ -798,6 +856,8 @@ class _Body:
         self.stage_of: dict[Buffer, int] = {}
         self.registers: dict[str, str] = {}  # buffer -> the name of its value in this iteration
         self.arrays: set[Buffer] = set() if earlier is None else earlier.arrays
+        self.staged: list[Buffer] = [] if earlier is None else earlier.staged
+        self.parts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         self.scheduled: list[Nest] = [] if earlier is None else earlier.scheduled
         self.interned: dict[tuple, tuple[Value, int]] = {}  # and the stage where they are named
         self.count: int = 0 if earlier is None else earlier.count
@@ -894,6 +954,12 @@ class _Body:
         return common
 
     # -- names --------------------------------------------------------------------------------
+
+    def loops_over(self, loop: int, parts: tuple[int, ...]) -> list[int]:
+        """The loops over the parts of a loop, the same for all that are divided alike."""
+        if (loop, parts) not in self.parts:
+            self.parts[loop, parts] = [self.scheduler.new_loop(n) for n in parts]
+        return self.parts[loop, parts]
 
     def fresh(self) -> str:
         self.count += 1
@@ -1003,6 +1069,8 @@ class _Placement:
             if made is not None:
                 return made
         name = self.register(value)
+        if isinstance(value, Load) and name is None:
+            return self.staged(value)
         if name is not None:
             assert isinstance(value, Load)
             dims = self.body.dims(frozenset(self.body.lanes))
@@ -1012,6 +1080,33 @@ class _Placement:
                 found = Op("where", where, value.dtype)
             return found
         return value.rebuild(tuple(self.replaced[id(a)] for a in value.args), lambda e: e)
+
+    def staged(self, load: Load) -> Load:
+        """The load, or one of the same element in an array where the vector loop reads it in
+        order."""
+        scheduler, levels = self.body.scheduler, self.stage.levels
+        if not levels or levels[-1].kind[0] != "vector" or self.written_before(load):
+            return load
+        (loop,) = levels[-1].loops
+        parts = parts_of(load, loop, scheduler.extents)
+        if parts is None:
+            return load
+        loops = self.body.loops_over(loop, parts)
+        place = simplify(flatten([("i", k) for k in loops], parts), scheduler.extents)
+        at: list[Expr] = [("i", k) for k in range(len(scheduler.extents))]
+        at[loop] = place
+        source = in_parts(load, at, loops, scheduler.extents)
+        if source is None:
+            return load
+        key = (source.buffer, source.offset, source.guard, repr(source.fill))
+        if key not in self.stage.staged:
+            kind = self.nest.buffers[load.buffer].dtype
+            target = Buffer(f"s{len(self.body.staged)}", kind, scheduler.extents[loop], "local")
+            self.body.staged.append(target)
+            self.stage.staged[key] = target
+            around = self.before(self.depth(self.loops[id(load)] - {loop}))
+            around.append(scheduler.copy(loops, Store(target.name, place, source)))
+        return Load(self.stage.staged[key].name, ("i", loop), TRUE, 0, load.dtype)
 
     def shared_values(self, order: list[Value]) -> set[int]:
         """Values used twice, or by a value at a deeper level or with more unrolled loops."""
