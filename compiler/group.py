@@ -24,7 +24,7 @@ from metaop.graph import Escape
 from metaop.index import Expr, flatten, remembered, simplify
 
 from .boundary import Boundary, read_again
-from .fuse import Fused, is_barrier, memory_cost
+from .fuse import LOAD_COST, Fused, is_barrier, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Tree, dependencies, loops_of_both
 from .schedule import (
@@ -109,14 +109,19 @@ def group(fused: Fused, separate: bool = False, forced: Iterable[tuple[str, str]
 def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
     """True if computing an element wherever it is read costs less than writing and reading it.
 
-    What reads it at one depth of one tree shares a loop, and computes it once.
+    What reads it at one depth of one tree shares a loop, and computes it once; what reads it there
+    more than once finds it in the nearest cache.
     """
-    times = sum(_evaluations(tree, buffer) for tree in grouped.outlines.get(buffer, []))
-    return cost * (times - 1) <= memory_cost(buffer.nbytes, times)
+    evaluations = [
+        times for tree in grouped.outlines.get(buffer, []) for times in _evaluations(tree, buffer)
+    ]
+    times, reads = sum(evaluations), len(evaluations)
+    return cost * (times - 1) <= memory_cost(buffer.nbytes, reads) + LOAD_COST * (times - reads)
 
 
-def _evaluations(tree: Tree, buffer: Buffer) -> float:
-    """How often an element of the buffer would be computed by a tree that reads it."""
+def _evaluations(tree: Tree, buffer: Buffer) -> list[float]:
+    """How often an element of the buffer would be computed by a tree that reads it, at each depth
+    at which it does."""
     depth: dict[Buffer, int] = {}
     found: dict[int, float] = {}
     for nest in tree.all_nests:
@@ -128,7 +133,7 @@ def _evaluations(tree: Tree, buffer: Buffer) -> float:
         if buffer in nest.reads:
             repeats = max(float(nest.iterations) / max(float(buffer.size), 1.0), 1.0)
             found[level] = max(found.get(level, 0.0), repeats)
-    return sum(found.values())
+    return list(found.values())
 
 
 @dataclass(eq=False)

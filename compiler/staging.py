@@ -1,16 +1,19 @@
-"""staging: what a vector loop would read element by element is first laid out in the order it reads.
+"""staging: what a vector loop would read element by element is first laid out as it is read.
 
-    vector i2 in range(0, 576):                       serial i3 in range(0, 12):
-      s += x[i2] * y[i2 // 48 * 12 + i2 % 24 // 2]      serial i4 in range(0, 2):
-                                                          serial i5 in range(0, 2):
-                                                            vector i6 in range(0, 12):
-                                                  ->          t[i3*48 + i4*24 + i6*2 + i5] = y[i3*12 + i6]
-                                                      vector i2 in range(0, 576):
-                                                        s += x[i2] * t[i2]
+    vector i2 in range(0, 576):
+      s += x[i2] * y[i2 // 48 * 12 + i2 % 24 // 2]
 
-A loop divided by constants is the loops over its parts, in which every access is plain.  Left alone:
-indices that are read, loops whose extent the kernel does not know, and divisors that do not divide
-one another.
+ -> serial i3 in range(0, 12):
+      serial i4 in range(0, 2):
+        serial i5 in range(0, 2):
+          vector i6 in range(0, 12):
+            t[i3*48 + i4*24 + i6*2 + i5] = y[i3*12 + i6]
+    vector i2 in range(0, 576):
+      s += x[i2] * t[i2]
+
+A loop divided by constants is the loops over its parts, in which every access is plain.  Left
+alone: indices that are read, loops whose extent the kernel does not know, and divisors that do not
+divide one another.
 """
 
 from __future__ import annotations
