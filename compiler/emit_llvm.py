@@ -184,9 +184,16 @@ class _Emitter:
                     self.fetch(stmt)
 
     def serial_loop(self, stmt: For) -> None:
+        b = self.raw
         start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
+        last = b.sub(stop, constant(I64, 1)) if stmt.how == "reverse" else None
+
+        def one(i: Any) -> None:
+            index = i if last is None else b.sub(last, b.sub(i, start))
+            self.iteration(stmt.loop, index, stmt.body)
+
         with self.hoisting(stmt):
-            self.counted(start, stop, 1, lambda i: self.iteration(stmt.loop, i, stmt.body))
+            self.counted(start, stop, 1, one)
 
     def iteration(self, loop: int, index: Any, body: list[Stmt]) -> None:
         self.loops[loop] = index

@@ -189,9 +189,9 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
 def _is_cheap(fused: Fused, grouped: Grouped, kept: Set[Node], node: Node, cost: float) -> bool:
     """True for a value that nobody asked for and that is cheaper computed again than stored."""
     buffer = fused.place.get(node)
-    if buffer is None or not (buffer.role == "tmp" or node in kept) or grouped.is_local(buffer):
+    if buffer is None or not (buffer.role == "tmp" or node in kept):
         return False
-    return is_cheaper_again(grouped, buffer, cost)
+    return is_cheaper_again(grouped, buffer, cost) and not grouped.is_local(buffer)
 
 
 # ------------------------------------------------------------------------------------ program

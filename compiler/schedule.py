@@ -495,8 +495,17 @@ class Level:
     loops: tuple[int, ...]
     make: Callable[[list[Stmt]], Stmt]
     kind: tuple = ()  # equal kinds can share a loop
+    reverse: bool = False
     before: list[Stmt] = field(default_factory=list)
     after: list[Stmt] = field(default_factory=list)
+
+    def around(self, body: list[Stmt]) -> Stmt:
+        """The loop with everything in it."""
+        stmt = self.make([*self.before, *body, *self.after])
+        if self.reverse:
+            assert isinstance(stmt, For)
+            stmt.how = "reverse"
+        return stmt
 
 
 @dataclass(eq=False)
@@ -510,6 +519,13 @@ class Stage:
     made: dict[tuple[str, Expr], Value] = field(default_factory=dict)  # in this iteration
     staged: dict[tuple, Buffer] = field(default_factory=dict)  # see `staging`
 
+    def is_free(self) -> bool:
+        """True if its outer loop, around another, may run in any order."""
+        if len(self.levels) < 2 or self.levels[0].kind[0] != "serial":
+            return False
+        (loop,) = self.levels[0].loops
+        return all(nest.op is None or loop in loops_of(nest.offset) for nest in self.nests)
+
     def statements(self) -> list[Stmt]:
         """The stage as it runs."""
         return [*self.before, *_nested(self.levels, []), *self.after]
@@ -517,7 +533,7 @@ class Stage:
 
 def _nested(levels: Sequence[Level], inner: list[Stmt]) -> list[Stmt]:
     for level in reversed(levels):
-        inner = [level.make([*level.before, *inner, *level.after])]
+        inner = [level.around(inner)]
     return inner
 
 
@@ -547,6 +563,7 @@ class _Scheduler:
             else:
                 order = self.inner_order(nest, cost, vector)
             body.add(nest, order, start)
+        body.turn_round()
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
         whole = [*body.top, *_nested(shared, inner)]
         name_repeats(whole, body.fresh)
@@ -952,6 +969,18 @@ class _Body:
             if nest.target in other.reads:
                 return False
         return common
+
+    def turn_round(self) -> None:
+        """Lets every other stage begin where the one before, which reads the same, has ended: what
+        is left of that in a cache is read first."""
+        known: set[Buffer] = set()
+        reverse = True
+        for stage in self.stages:
+            used = {b for nest in stage.nests for b in (*nest.reads, nest.target)}
+            if stage.is_free():
+                reverse = not reverse if known & used else False
+                stage.levels[0].reverse = reverse
+                known = used
 
     # -- names --------------------------------------------------------------------------------
 
