@@ -17,8 +17,9 @@
     e, c   ::= the index expressions of metaop.index over loops ("i", k), integers ("val", name)
 
 The meaning is that of scalar loops; a reverse one begins with its last iteration.  `how` says what
-the machine printer makes of a loop: a vector loop runs 16 iterations at a time; an accumulator initialised outside a vector loop and updated
-inside it has one lane per iteration, which are combined in a fixed tree when it is read.
+the machine printer makes of a loop: a vector loop runs 16 iterations at a time; an accumulator
+initialised outside a vector loop and updated inside it has one lane per iteration, which are
+combined in a fixed tree when it is read.
 """
 
 from __future__ import annotations
