@@ -814,7 +814,7 @@ class _Scheduler:
 
         def cost(loop: int) -> float:
             steps = sum(_access_cost(terms.get(("i", loop), 0)) for terms in forms)
-            return steps * -(-self.extents[loop] // LANES) / self.extents[loop]
+            return (steps + 2) * -(-self.extents[loop] // LANES) / self.extents[loop]
 
         vector = min(loops, key=cost)
         order = [*((k, "serial") for k in loops if k != vector), (vector, "vector")]

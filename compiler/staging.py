@@ -26,14 +26,16 @@ from metaop.index import TRUE, Expr, children, from_terms, loops_of, simplify, s
 
 from .loops import Load, integers_of
 
-LONGEST = 4096  # elements that are laid out at a time
+SHORTEST, LONGEST = 32, 4096  # elements that are laid out at a time
 
 
 def parts_of(load: Load, loop: int, extents: Sequence[int]) -> tuple[int, ...] | None:
     """The extents of the parts by which an access divides a loop; None if it does not, or not by
     numbers that divide one another."""
     n = extents[loop]
-    if isinstance(n, Extent) or n > LONGEST or integers_of(load.offset) or integers_of(load.guard):
+    if isinstance(n, Extent) or not SHORTEST <= n <= LONGEST:
+        return None
+    if integers_of(load.offset) or integers_of(load.guard):
         return None
     divisors = sorted({*_divisors(load.offset, loop), *_divisors(load.guard, loop)})
     chain = [1, *divisors, n]

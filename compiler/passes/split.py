@@ -30,6 +30,7 @@ ENOUGH_BLOCKS = 32  # blocks of a matrix product that threads can share
 BLOCK = 4096  # its results
 FIXED_AXIS = 16  # iterations of an axis of one size that is cut rather than a dynamic one
 LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
+ROW = 48  # terms of one index of a dynamic axis that are a piece
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
 
@@ -65,7 +66,7 @@ def _split(node: Node) -> Node:
         return node
     if isinstance(extent, Extent):
         each = terms // hint(extent)  # terms of one index
-        length = 1 if each >= PIECE else -(-hint(extent) // wanted)
+        length = 1 if each >= ROW else -(-hint(extent) // wanted)
         return _in_pieces(node, kept, axis, -(-extent // length), length)
     pieces = _pieces(extent, wanted)
     return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))
