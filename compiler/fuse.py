@@ -233,12 +233,6 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
     return cost, footprint
 
 
-def _made_from(
-    node: Node, made_from: dict[Node, dict[Node, int]], stored: set[Node]
-) -> dict[Node, int]:
-    """What a value is made from, with how many elements of it; itself if that is much."""
-
-
 def _own_cost(node: Node) -> float:
     """Of one element, with what it is made from at hand."""
     match node:
@@ -251,8 +245,10 @@ def _own_cost(node: Node) -> float:
     return 0
 
 
-def _footprint(node: Node, footprint: dict[Node, float], stored: set[Node]) -> float:
-    """The elements that a value is made from: less than its size if it only spreads them out."""
+def _made_from(
+    node: Node, made_from: dict[Node, dict[Node, int]], stored: set[Node]
+) -> dict[Node, int]:
+    """What a value is made from, with how many elements of it; itself if that is much."""
     if isinstance(node, Input | RandomBits) or node in stored:
         return {node: hint(node.size)}
     found: dict[Node, int] = {}

@@ -20,8 +20,9 @@ from functools import cached_property
 from typing import Any
 
 from metaop.errors import CompilerBug
+from metaop.extent import hint
 from metaop.graph import Escape
-from metaop.index import Expr, flatten, remembered, simplify
+from metaop.index import Expr, flatten, remembered, simplify, terms_of
 
 from .boundary import Boundary, read_again
 from .fuse import LOAD_COST, Fused, is_barrier, memory_cost
@@ -44,15 +45,17 @@ LITTLE_WORK = 1 << 21
 LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
 LARGEST_TREE = 24  # nests
 MOST_LAYERS = 16  # results of a contraction at one place that what follows it combines
+MANY_ROWS = 1 << 22  # bytes that are better read row by row than column by column
 SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
 WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
 # Rules whose boundaries state what merging would cost, each with its words.
-TILES, FEW, LANES_DIFFER, LOOPS_DIFFER = "tiles", "few", "lanes", "loops"
+TILES, FEW, ROWS, LANES_DIFFER, LOOPS_DIFFER = "tiles", "few", "rows", "lanes", "loops"
 COSTS = {
     TILES: "a contraction keeps its tiles, only what runs along all its results joins",
     FEW: "",
+    ROWS: "one adds up whole rows, the other goes along columns",
     LANES_DIFFER: "one adds up in lanes along a row, the other across rows",
     LOOPS_DIFFER: "they add up along different loops",
 }
@@ -385,6 +388,8 @@ class _Grouping:
         if not enough and work > SMALL_WORK:
             return FEW
         roots = [self.preferred_root(nest, axes) for nest in nests]
+        if any(r is not None and self.adds_rows(nest, axes) for nest, r in zip(nests, roots)):
+            return ROWS
         across = sum(int(n.iterations) for n, r in zip(nests, roots) if r is not None)
         if any(n.lanes for n in nests):
             if across * SCALAR_COST > sum(int(n.iterations) for n in nests):
@@ -393,6 +398,13 @@ class _Grouping:
         if len({r for r in roots if r is not None}) > 1:
             return LOOPS_DIFFER
         return None
+
+    @staticmethod
+    def adds_rows(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
+        """True for sums of pieces of many rows, whose pieces would not be root loops."""
+        root = {axis[nest] for axis in axes}
+        pieces = any(k not in root and nest.extents[k] != 1 for k in range(nest.rank))
+        return pieces and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
 
     @staticmethod
     def preferred_root(nest: Nest, axes: list[dict[Nest, int]]) -> int | None:
@@ -473,17 +485,16 @@ class _Grouping:
     ) -> list[dict[Nest, int]] | None:
         """The root loops of two groups paired by the dimension of a buffer that they walk along;
         None unless all pair up."""
-        dims: list[dict[int, int]] = []
+        dims: list[dict[tuple[int, int], int]] = []
         for group, nest in ((a, first), (b, second)):
             loops = {axis[nest]: k for k, axis in enumerate(group.axes)}
-            found: dict[int, int] = {}
+            found: dict[tuple[int, int], int] = {}  # by the dimension and how far a step goes
             for name, at in nest.reads_at:
                 if nest.buffers[name] is buffer:
-                    found |= {
-                        d: loops[e[1]]
-                        for d, e in enumerate(at)
-                        if isinstance(e, tuple) and e[0] == "i" and e[1] in loops
-                    }
+                    for d, e in enumerate(at):
+                        for atom, step in terms_of(e, nest.extents).items():
+                            if atom is not None and atom[0] == "i" and atom[1] in loops:
+                                found[d, step] = loops[atom[1]]
             dims.append(found)
         pairs = [(dims[0][d], dims[1][d]) for d in sorted(dims[0].keys() & dims[1].keys())]
         if len(pairs) != len(a.axes) or len(pairs) != len(b.axes) or not pairs:

@@ -26,6 +26,7 @@ from itertools import pairwise
 
 from metaop import dtype as dt
 from metaop.extent import Extent, guess, hint, maximum, minimum, require
+from metaop.graph import identity_of
 from metaop.index import (
     TRUE,
     Expr,
@@ -84,6 +85,7 @@ LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
 LEAST_PAST, MOST_CACHED = 1 << 22, 1 << 25  # bytes of a result; of what caches may hold
+LEAST_ROW, LEAST_ROWS = 64, 1 << 20  # elements of a row, bytes of all rows that are added up whole
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
 
 
@@ -518,6 +520,7 @@ class Stage:
     after: list[Stmt] = field(default_factory=list)
     made: dict[tuple[str, Expr], Value] = field(default_factory=dict)  # in this iteration
     staged: dict[tuple, Buffer] = field(default_factory=dict)  # see `staging`
+    rows: bool = False  # see `_Scheduler.adds_rows`
 
     def is_free(self) -> bool:
         """True if its outer loop, around another, may run in any order."""
@@ -552,6 +555,8 @@ class _Scheduler:
         tree = self.tree
         lone = tree.nests[0] if tree.nests[0].scatter else None
         vector = self.choose_scatter_vector(lone) if lone else self.choose_root_vector()
+        if vector is not None and self.adds_rows(vector):
+            return self.run_rows(name, vector)
         tiles = self.choose_tiles(vector)
         names: dict[str, Value] = {}
         start = self.apply_tiles(tiles, names)
@@ -568,6 +573,34 @@ class _Scheduler:
         whole = [*body.top, *_nested(shared, inner)]
         name_repeats(whole, body.fresh)
         whole += self.last_statements(body)
+        return self.finish(name, whole, body, items)
+
+    def adds_rows(self, vector: int) -> bool:
+        """True for sums of many rows along them: they are read whole, each added to a row of
+        results in memory, rather than column by column."""
+        return len(self.tree.last) == 0 and all(
+            nest.op is not None
+            and not (nest.scatter or nest.contraction or nest.named)
+            and nest.rank == self.root
+            and nest.value.dtype is nest.target.dtype
+            and hint(nest.extents[vector]) >= LEAST_ROW
+            and hint(nest.iterations) * nest.target.dtype.itemsize >= LEAST_ROWS
+            and cost.repeats >= LANES
+            and cost.stride(cost.store, vector) == 1
+            and all(cost.stride(terms, vector) in (0, 1) for terms in cost.loads)
+            for nest, cost in zip(self.tree.nests, self.costs)
+        )
+
+    def run_rows(self, name: str, vector: int) -> Scheduled:
+        """The kernel of such sums."""
+        shared, items = self.shared_levels(vector, [])
+        across = shared.pop()
+        body = _Body(self, shared, [], {})
+        for nest in self.tree.nests:
+            body.add_rows(nest, across)
+        inner = [stmt for stage in body.stages for stmt in stage.statements()]
+        whole = [*body.top, *_nested(shared, inner)]
+        name_repeats(whole, body.fresh)
         return self.finish(name, whole, body, items)
 
     def finish(self, name: str, body_of_kernel: list[Stmt], body: _Body, items: int) -> Scheduled:
@@ -894,6 +927,22 @@ class _Body:
         stage, nest = self.place_loops(nest, order, start)
         _Placement(self, stage, nest).run()
 
+    def add_rows(self, nest: Nest, across: Level) -> None:
+        """Schedules a sum of rows: its reduced loops around the one that runs along them."""
+        order = [(k, "serial") for k in range(nest.rank, len(nest.extents))]
+        kinds = [("serial", nest.extents[k]) for k, _ in order]
+        stage = next((s for s in self.stages if [v.kind for v in s.levels[:-1]] == kinds), None)
+        if stage is None:
+            loops = [self.scheduler.new_loop(nest.extents[k]) for k, _ in order]
+            rows = [self.scheduler.serial_level(k, "serial") for k in loops]
+            across = dataclasses.replace(across, before=[], after=[])
+            stage = Stage([*rows, across], [], rows=True)
+            self.stages.append(stage)
+        nest = self.renumbered(nest, order, stage, [("i", k) for k in range(self.root)])
+        stage.nests.append(nest)
+        self.scheduled.append(nest)
+        _Placement(self, stage, nest).run()
+
     def place_loops(
         self, nest: Nest, order: list[tuple[int, str]], start: list[Expr]
     ) -> tuple[Stage, Nest]:
@@ -1205,6 +1254,8 @@ class _Placement:
             )
         elif nest.op is None:
             self.mapped(value)
+        elif self.stage.rows:
+            self.added(value)
         else:
             self.reduced(value)
         if nest.target.role == "local" and nest.target.name not in body.registers:
@@ -1273,6 +1324,16 @@ class _Placement:
         else:
             store = Store(nest.target.name, nest.offset, final)
             place.append(body.unroll(lanes, store))
+
+    def added(self, value: Value) -> None:
+        """The sum of a row of results and another row, in memory."""
+        nest = self.nest
+        assert nest.op is not None
+        start = Const(identity_of(nest.op, value.dtype), value.dtype)
+        first = Store(nest.target.name, nest.offset, start)
+        self.stage.before.append(self.stage.levels[-1].make([first]))
+        one = Store(nest.target.name, nest.offset, value, nest.op, nest.guard)
+        self.stage_bottom().append(one)
 
     def depth_of_result(self) -> int:
         """How many levels surround one result."""

@@ -33,6 +33,7 @@ LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
 ROW = 48  # terms of one index of a dynamic axis that are a piece
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
+LONG_ROW, ROWS = 64, 64  # results that are a row, and the fewest rows that are a piece
 
 
 def split(graph: Graph) -> Graph:
@@ -58,6 +59,9 @@ def _split(node: Node) -> Node:
     if _is_product(y) and results >= ENOUGH_RESULTS:
         shared = min(-(-ENOUGH_BLOCKS * BLOCK // results), terms // LONG_PIECE)
         accurate = 1
+    elif axis == min(reduced) < max(kept, default=-1) and results >= LONG_ROW:
+        shared = min(MOST_PIECES, terms // ROWS)
+        accurate = -(-terms // ACCURATE)
     else:
         shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)
         accurate = -(-terms // ACCURATE)
