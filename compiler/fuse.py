@@ -647,8 +647,9 @@ class _Builder:
             contraction=node.op == "add" and node.dtype.is_float and is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
-        factors = inner.inputs if nest.contraction else (inner,)
-        nest.order = tuple(_origin(factor, at, extents) for factor in factors)
+        if node.dtype.is_float:  # else every order gives the same
+            factors = inner.inputs if nest.contraction else (inner,)
+            nest.order = tuple(_origin(factor, at, extents) for factor in factors)
         return nest
 
     def _unguarded(
