@@ -272,16 +272,18 @@ def collapse_tree(tree: Tree) -> Tree:
     A map is made to run in the loops of a reduction of its tree where its store alone allows it.
     """
     each = [_Collapse(nest, tree.root) for nest in tree.nests]
+    reductions = {tuple(one.inside()): None for one in each if one.nest.op is not None}
+    for position, one in enumerate(each):
+        if one.nest.op is None and tuple(one.inside()) not in reductions:
+            whole = _Collapse(one.nest, tree.root, merged=False)
+            if any(whole.adopt(extents) for extents in reductions):
+                each[position] = whole
     roots = [k for k in range(tree.root) if tree.nests[0].extents[k] != 1]
     for outer, inner in reversed(list(pairwise(roots))):
         if all(one.walks_as_one(outer, inner) for one in each):
             for one in each:
                 one.merge(outer, inner)
     last = [_Collapse(nest, 0) for nest in tree.last]
-    reductions = {tuple(one.inside()): None for one in each if one.nest.op is not None}
-    for one in each:
-        if one.nest.op is None and tuple(one.inside()) not in reductions:
-            any(one.adopt(extents) for extents in reductions)
     nests = [one.finished() for one in each]
     root = sum(n != 1 for n in each[0].extents[: tree.root])
     return Tree(root, nests, [one.finished() for one in last], tree.across)
@@ -290,7 +292,7 @@ def collapse_tree(tree: Tree) -> Tree:
 class _Collapse:
     """The loops of one nest while they are merged."""
 
-    def __init__(self, nest: Nest, root: int):
+    def __init__(self, nest: Nest, root: int, merged: bool = True):
         self.nest, self.root = nest, root
         self.extents = list(nest.extents)
         if nest.order:
@@ -302,7 +304,7 @@ class _Collapse:
         self.owner: dict[int, int] = {}  # of a merged loop: the one that it became part of
         live = [k for k, n in enumerate(nest.extents) if n != 1]
         inner = [k for k in live if root <= k < nest.rank]
-        for group in (inner, [k for k in live if k >= nest.rank]):
+        for group in (inner, [k for k in live if k >= nest.rank]) if merged else ():
             for outer, second in reversed(list(pairwise(group))):
                 if self.walks_as_one(outer, second):
                     self.merge(outer, second)
@@ -333,7 +335,6 @@ class _Collapse:
             ratio = store.get(("i", outer), 0), store.get(("i", inner), 0) * self.extents[inner]
             if ratio[0] != ratio[1]:
                 return False
-        self.forms = [store]
         for outer, inner in reversed(pairs):
             self.merge(outer, inner)
         return True
@@ -614,6 +615,9 @@ class _Scheduler:
             for part in walk(value)
             if isinstance(part, Load)
         }
+        unread = {b.name for b in arrays} - read
+        arrays = [b for b in arrays if b.name not in unread]
+        _drop_stores(body_of_kernel, unread)
         written = {b.name for b in tree.writes}
         arguments = {b.name: b for b in tree.reads if b.name in read and b.name not in written}
         arguments |= {b.name: b for b in tree.writes}
@@ -1349,6 +1353,14 @@ class _Placement:
     def kept_loops(self) -> frozenset[int]:
         """The loops of the stage that are the result's own."""
         return loops_of(self.nest.offset)
+
+
+def _drop_stores(body: list[Stmt], buffers: set[str]) -> None:
+    """Leaves out what nothing reads: every reader has got the value before it was stored."""
+    body[:] = [stmt for stmt in body if not (isinstance(stmt, Store) and stmt.buffer in buffers)]
+    for stmt in body:
+        if isinstance(stmt, Grid | For | Last):
+            _drop_stores(stmt.body, buffers)
 
 
 def _structure(value: Value) -> tuple:
