@@ -525,7 +525,7 @@ class Stage:
 
     def is_free(self) -> bool:
         """True if its outer loop, around another, may run in any order."""
-        if len(self.levels) < 2 or self.levels[0].kind[0] != "serial":
+        if len(self.levels) < 2 or self.levels[0].kind[:1] != ("serial",):
             return False
         (loop,) = self.levels[0].loops
         return all(nest.op is None or loop in loops_of(nest.offset) for nest in self.nests)
@@ -579,7 +579,11 @@ class _Scheduler:
     def adds_rows(self, vector: int) -> bool:
         """True for sums of many rows along them: they are read whole, each added to a row of
         results in memory, rather than column by column."""
-        return len(self.tree.last) == 0 and all(
+        items = self.size([k for k in range(self.root) if k != vector])
+        block = self.vector_block(vector, items)
+        if self.tree.last or (block is not None and hint(block[1]) < LEAST_ROW):
+            return False
+        return all(
             nest.op is not None
             and not (nest.scatter or nest.contraction or nest.named)
             and nest.rank == self.root
@@ -1167,7 +1171,7 @@ class _Placement:
         """The load, or one of the same element in an array where the vector loop reads it in
         order."""
         scheduler, levels = self.body.scheduler, self.stage.levels
-        if not levels or levels[-1].kind[0] != "vector" or self.written_before(load):
+        if not levels or levels[-1].kind[:1] != ("vector",) or self.written_before(load):
             return load
         (loop,) = levels[-1].loops
         parts = parts_of(load, loop, scheduler.extents)

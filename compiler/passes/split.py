@@ -33,7 +33,8 @@ LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
 ROW = 48  # terms of one index of a dynamic axis that are a piece
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
-LONG_ROW, ROWS = 64, 64  # results that are a row, and the fewest rows that are a piece
+LONG_ROW, MANY = 64, 1 << 20  # results that are a row; terms of all of them that are many
+ROWS, FEWEST_PIECES = 64, 8  # the fewest rows that are a piece, and pieces that are worth it
 
 
 def split(graph: Graph) -> Graph:
@@ -46,10 +47,11 @@ def _split(node: Node) -> Node:
         return node
     y = node.inputs[0]
     terms = hint(y.size) // hint(node.size)
-    if terms < SHORT:
-        return node
     kept = [e[1] for e in node.indices]
     reduced = [k for k in range(len(y.shape)) if k not in kept]
+    by_rows = _adds_rows(y, kept, reduced)
+    if terms < (FEWEST_PIECES * ROWS if by_rows else SHORT):
+        return node
     # a piece of a dynamic axis has a fixed length, so few examples would fill a part of one
     fixed = [k for k in reduced if not isinstance(y.shape[k], Extent)]
     if _is_product(y) and fixed and max(hint(y.shape[k]) for k in fixed) >= FIXED_AXIS:
@@ -59,7 +61,7 @@ def _split(node: Node) -> Node:
     if _is_product(y) and results >= ENOUGH_RESULTS:
         shared = min(-(-ENOUGH_BLOCKS * BLOCK // results), terms // LONG_PIECE)
         accurate = 1
-    elif axis == min(reduced) < max(kept, default=-1) and results >= LONG_ROW:
+    elif by_rows:
         shared = min(MOST_PIECES, terms // ROWS)
         accurate = -(-terms // ACCURATE)
     else:
@@ -74,6 +76,16 @@ def _split(node: Node) -> Node:
         return _in_pieces(node, kept, axis, -(-extent // length), length)
     pieces = _pieces(extent, wanted)
     return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))
+
+
+def _adds_rows(y: Node, kept: list[int], reduced: list[int]) -> bool:
+    """True for a sum of many long rows, where a thread should read whole rows."""
+    if not kept or not reduced or max(reduced) > min(kept) or _is_product(y):
+        return False
+    row = 1
+    for k in kept:
+        row *= hint(y.shape[k])
+    return row >= LONG_ROW and hint(y.size) >= MANY
 
 
 def _is_product(y: Node) -> bool:
