@@ -579,11 +579,7 @@ class _Scheduler:
     def adds_rows(self, vector: int) -> bool:
         """True for sums of many rows along them: they are read whole, each added to a row of
         results in memory, rather than column by column."""
-        items = self.size([k for k in range(self.root) if k != vector])
-        block = self.vector_block(vector, items)
-        if self.tree.last or (block is not None and hint(block[1]) < LEAST_ROW):
-            return False
-        return all(
+        rows = not self.tree.last and all(
             nest.op is not None
             and not (nest.scatter or nest.contraction or nest.named)
             and nest.rank == self.root
@@ -595,6 +591,10 @@ class _Scheduler:
             and all(cost.stride(terms, vector) in (0, 1) for terms in cost.loads)
             for nest, cost in zip(self.tree.nests, self.costs)
         )
+        if not rows:
+            return False
+        block = self.vector_block(vector, self.size([k for k in range(self.root) if k != vector]))
+        return block is None or hint(block[1]) >= LEAST_ROW
 
     def run_rows(self, name: str, vector: int) -> Scheduled:
         """The kernel of such sums."""
