@@ -31,6 +31,7 @@ from metaop.index import (
 from . import llvm_ops, machine
 from .llvm_ops import BOOL, I8, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
+    LONGEST_STEP,
     SCRATCH_ALIGNMENT,
     Check,
     Condition,
@@ -55,8 +56,6 @@ from .loops import (
     statements,
 )
 from .outside_in import is_one_vector, outside_in
-
-LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 
 
 class Affine(NamedTuple):
@@ -185,9 +184,16 @@ class _Emitter:
                     self.fetch(stmt)
 
     def serial_loop(self, stmt: For) -> None:
+        b = self.raw
         start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
+        last = b.sub(stop, constant(I64, 1)) if stmt.how == "reverse" else None
+
+        def one(i: Any) -> None:
+            index = i if last is None else b.sub(last, b.sub(i, start))
+            self.iteration(stmt.loop, index, stmt.body)
+
         with self.hoisting(stmt):
-            self.counted(start, stop, 1, lambda i: self.iteration(stmt.loop, i, stmt.body))
+            self.counted(start, stop, 1, one)
 
     def iteration(self, loop: int, index: Any, body: list[Stmt]) -> None:
         self.loops[loop] = index

@@ -46,7 +46,7 @@ from metaop.index import (
 
 from .loops import Load, Op, Value
 from .nest import Buffer, CheckSite, Nest, Part, Values
-from .rewrite import Graph, Input
+from .rewrite import Graph, Input, is_contraction
 from .schedule import adds_in_lanes
 
 LOAD_COST = 2
@@ -65,7 +65,8 @@ class Fused:
     place: dict[Node, Buffer]
     buffers: list[Buffer]
     names: dict[Node, str] = field(default_factory=dict)
-    dear: dict[Node, float] = field(default_factory=dict)  # stored to save so much work a time
+    stored: set[Node] = field(default_factory=set)
+    dear: set[Node] = field(default_factory=set)  # of these, what is stored to save work
 
 
 def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
@@ -73,7 +74,7 @@ def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
     though that is more work."""
     stored, dear = choose_stores(graph, inlined)
     fused = _Builder(graph, stored).run()
-    fused.dear = dear
+    fused.stored, fused.dear = stored, dear
     return fused
 
 
@@ -115,9 +116,9 @@ def _is_reshape(node: Reindex) -> bool:
 
 def choose_stores(
     graph: Graph, inlined: frozenset[Node] = frozenset()
-) -> tuple[set[Node], dict[Node, float]]:
-    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; of
-    the latter what one more evaluation of an element would cost."""
+) -> tuple[set[Node], set[Node]]:
+    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; and
+    the latter alone."""
     stored = {reshape_base(n) for n in graph.outputs}
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
@@ -127,13 +128,13 @@ def choose_stores(
     stored |= _of_layers(graph)
     cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
-    dear: dict[Node, float] = {}
+    dear: set[Node] = set()
     for node in reversed(graph.nodes):
         worth = 2 * int(footprint[node]) >= hint(node.size)  # else store what it is spread from
         if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
             if node not in inlined:
                 stored.add(node)
-                dear[node] = cost[node] - LOAD_COST
+                dear.add(node)
         # the cost of an inlined value holds that of its inputs: they are not dear once more
         once = node in stored or node in inlined
         count = float(node.size) if once else evaluations[node]
@@ -176,7 +177,21 @@ def _are_layers(node: Node, size: int) -> bool:
         return False
     made = node.inputs[0]
     product = made.inputs[0]
-    return _is_contraction(product, product.size) and hint(made.size) > FEW_LAYERS * hint(size)
+    return is_contraction(product, product.size) and hint(made.size) > FEW_LAYERS * hint(size)
+
+
+def cheap_again(graph: Graph, fused: Fused, is_cheap: Callable[[Node, float], bool]) -> set[Node]:
+    """The dear values that are cheap by what one more evaluation of an element costs, where what
+    they are made from is loaded, or computed again if that is cheap."""
+    cost: dict[Node, float] = {}
+    cheap: set[Node] = set()
+    for node in graph.nodes:
+        inputs = (LOAD_COST if i in fused.stored and i not in cheap else cost[i]
+                  for i in node.inputs)  # fmt: skip
+        cost[node] = min(_own_cost(node) + sum(inputs), 1e9)
+        if node in fused.dear and is_cheap(node, cost[node] - LOAD_COST):
+            cheap.add(node)
+    return cheap
 
 
 def memory_cost(nbytes: int, reads: float) -> float:
@@ -202,14 +217,7 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
     for node in graph.nodes:
         inputs = [(0.0, 0) if i in stored else (cost[i], chain[i]) for i in node.inputs]
         inputs = [(LOAD_COST, 0) if i in stored else p for i, p in zip(node.inputs, inputs)]
-        own = 0.0
-        if isinstance(node, Input):
-            own = LOAD_COST if node.shape else 0
-        elif isinstance(node, Elementwise):
-            own = OPERATORS[node.op].cost if node.op in OPERATORS else 1
-        elif isinstance(node, RandomBits):
-            own = RANDOM_COST
-        cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
+        cost[node] = min(_own_cost(node) + sum(c for c, _ in inputs), 1e9)
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
         )
@@ -223,6 +231,18 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
                 footprint[node] = hint(node.size)
                 made_from[node] = {node: hint(node.size)}
     return cost, footprint
+
+
+def _own_cost(node: Node) -> float:
+    """Of one element, with what it is made from at hand."""
+    match node:
+        case Input():
+            return LOAD_COST if node.shape else 0
+        case Elementwise():
+            return OPERATORS[node.op].cost if node.op in OPERATORS else 1
+        case RandomBits():
+            return RANDOM_COST
+    return 0
 
 
 def _made_from(
@@ -624,11 +644,12 @@ class _Builder:
         nest = self._finish(
             node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
             op=node.op,
-            contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
+            contraction=node.op == "add" and node.dtype.is_float and is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
-        factors = inner.inputs if nest.contraction else (inner,)
-        nest.order = tuple(_origin(factor, at, extents) for factor in factors)
+        if node.dtype.is_float:  # else every order gives the same
+            factors = inner.inputs if nest.contraction else (inner,)
+            nest.order = tuple(_origin(factor, at, extents) for factor in factors)
         return nest
 
     def _unguarded(
@@ -731,19 +752,3 @@ def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
         at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
         node = node.inputs[0]
     return simplify(flatten(at, node.shape), extents)
-
-
-def _is_contraction(y: Node, size: int) -> bool:
-    """A product of two factors that are both smaller than the space that is summed over, by half
-    at least: rounding up to whole pieces makes the space larger too."""
-    if not isinstance(y, Elementwise) or y.op != "mul":
-        return False
-    return all(_repeats(factor, size) for factor in y.inputs)
-
-
-def _repeats(factor: Node, size: int) -> bool:
-    while isinstance(factor, Reindex) and len(factor.pieces) == 1:
-        factor = factor.inputs[factor.pieces[0].source]
-        if 2 * hint(factor.size) <= hint(size):
-            return True
-    return 2 * hint(factor.size) <= hint(size)

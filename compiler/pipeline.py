@@ -6,8 +6,9 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from metaop.config import config
@@ -21,7 +22,7 @@ from . import nest as nests_module
 from . import rewrite
 from .assemble import assemble, schedule_nest
 from .collector import collecting_seldom
-from .fuse import Fused, fuse, reshape_base
+from .fuse import Fused, cheap_again, fuse, reshape_base
 from .group import Grouped, group, is_cheaper_again
 from .kernels import machine_code, statistics
 from .keys import is_leaf, kernel_key, structure_of
@@ -176,20 +177,21 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
     for _ in range(MOST_ROUNDS):
         fused = fuse_graph(graph, inlined)
         grouped = group(fused, separate=not config.fuse)
-        cheap = {
-            node
-            for node, cost in fused.dear.items()
-            if (buffer := fused.place.get(node)) is not None
-            and (buffer.role == "tmp" or node in kept)
-            and is_cheaper_again(grouped, buffer, cost)
-            and not grouped.is_local(buffer)
-        }
+        cheap = cheap_again(graph, fused, partial(_is_cheap, fused, grouped, kept))
         if not config.fuse or cheap <= inlined:
             break
         inlined |= cheap
     if grouped.trees and config.check:
         verify_grouped(fused, grouped)
     return fused, grouped
+
+
+def _is_cheap(fused: Fused, grouped: Grouped, kept: Set[Node], node: Node, cost: float) -> bool:
+    """True for a value that nobody asked for and that is cheaper computed again than stored."""
+    buffer = fused.place.get(node)
+    if buffer is None or not (buffer.role == "tmp" or node in kept):
+        return False
+    return is_cheaper_again(grouped, buffer, cost) and not grouped.is_local(buffer)
 
 
 # ------------------------------------------------------------------------------------ program
