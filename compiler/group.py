@@ -404,7 +404,7 @@ class _Grouping:
         """True for sums of pieces of many rows, whose pieces would not be root loops."""
         root = {axis[nest] for axis in axes}
         pieces = any(k not in root and nest.extents[k] != 1 for k in range(nest.rank))
-        return pieces and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
+        return pieces and not nest.contraction and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
 
     @staticmethod
     def preferred_root(nest: Nest, axes: list[dict[Nest, int]]) -> int | None:

@@ -149,13 +149,11 @@ def hint_for(owner: str, name: str, known: Iterable[str]) -> str:
 def function_named(name: str) -> str | None:
     """Where metaop has a function of that name: `mo.floor_divide`; None if nowhere."""
     import metaop as mo  # which is built on this module
-    from metaop.nn import functional
-
     places = {
         "mo": vars(mo),
         "mo.linalg": vars(mo.linalg),
         "mo.random": vars(mo.random),
-        "mo.nn.functional": vars(functional),
+        "mo.nn.functional": vars(mo.nn.functional),
     }
     for place, functions in places.items():
         if callable(functions.get(name)) and not isinstance(functions[name], type):

@@ -206,7 +206,7 @@ class _Search:
         self.extents = c.nest.extents
         self.ends = [p for p in conjuncts(c.exists) if self.is_end(p)]
         self.b = _less(c.b, self.ends)
-        self.forms = _linear_forms(self.b, c.nest.extents, {row, column})
+        self.forms = _plain_forms(self.b, c.nest.extents, {row, column})
         self.panels: list[Seen] = []
 
     def is_end(self, part: Expr) -> bool:
@@ -317,7 +317,7 @@ class _Search:
         return None
 
 
-def _linear_forms(b: Factor, extents: Sequence[int], sliding: set[int | None]) -> list[Form]:
+def _plain_forms(b: Factor, extents: Sequence[int], sliding: set[int | None]) -> list[Form]:
     """The offsets that B reads at, and then its guards, as sums over loops; none if rows or columns
     are in one otherwise."""
     parts = [e for v in walk(b.value) for e in v.indices]

@@ -31,6 +31,7 @@ BLOCK = 4096  # its results
 FIXED_AXIS = 16  # iterations of an axis of one size that is cut rather than a dynamic one
 LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
 ROW = 48  # terms of one index of a dynamic axis that are a piece
+FEW_RESULTS = 4096  # of a product, so few that every index may have its own
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
 LONG_ROW, MANY = 64, 1 << 20  # results that are a row; terms of all of them that are many
@@ -72,7 +73,8 @@ def _split(node: Node) -> Node:
         return node
     if isinstance(extent, Extent):
         each = terms // hint(extent)  # terms of one index
-        length = 1 if each >= ROW else -(-hint(extent) // wanted)
+        single = each >= ROW and (not _is_product(y) or results <= FEW_RESULTS)
+        length = 1 if single else -(-hint(extent) // wanted)
         return _in_pieces(node, kept, axis, -(-extent // length), length)
     pieces = _pieces(extent, wanted)
     return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))
