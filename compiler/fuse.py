@@ -7,9 +7,9 @@ a reindex of several pieces fills one buffer box by box.  A reshape of a stored 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from metaop import dtype as dt
 from metaop.errors import CompilerBug
@@ -25,11 +25,13 @@ from metaop.graph import (
     Reindex,
     ReindexReduce,
     Scalar,
+    identity_indices,
     identity_of,
     is_projection,
     size_of,
 )
 from metaop.index import (
+    FALSE,
     TRUE,
     Expr,
     conjunction,
@@ -52,7 +54,16 @@ from .schedule import adds_in_lanes
 LOAD_COST = 2
 RANDOM_COST = 16  # 75 integer operations, several of which run side by side
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
+MOST_WASTE = 16  # operators that an element of several pieces may evaluate for nothing
 MOST_SPLITS = 4  # loops of a result that are cut in two
+
+
+class Dear(NamedTuple):
+    """What an element of a value costs if it is stored, to make it once, and if it is not, every
+    time it is read.  They differ for one of several pieces: stored, each piece fills its box."""
+
+    once: float
+    again: float
 
 
 @dataclass(eq=False)
@@ -63,7 +74,7 @@ class Fused:
     place: dict[Node, Buffer]
     buffers: list[Buffer]
     names: dict[Node, str] = field(default_factory=dict)
-    dear: dict[Node, float] = field(default_factory=dict)  # stored to save so much work a time
+    dear: dict[Node, Dear] = field(default_factory=dict)  # stored to save work
 
 
 def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
@@ -113,24 +124,29 @@ def _is_reshape(node: Reindex) -> bool:
 
 def choose_stores(
     graph: Graph, inlined: frozenset[Node] = frozenset()
-) -> tuple[set[Node], dict[Node, float]]:
+) -> tuple[set[Node], dict[Node, Dear]]:
     """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; of
-    the latter what one more evaluation of an element would cost."""
+    the latter what an element costs."""
     stored = {reshape_base(n) for n in graph.outputs}
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
-    stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
     stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
     cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
-    dear: dict[Node, float] = {}
+    dear: dict[Node, Dear] = {}
+    overwritten: set[Node] = set()  # they become what their parts are assigned to, not a copy of it
     for node in reversed(graph.nodes):
         worth = 2 * int(footprint[node]) >= hint(node.size)  # else store what it is spread from
-        if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
-            if node not in inlined:
+        if node not in stored and (node in overwritten or worth):
+            price = _price(node, cost)
+            if node in overwritten or price.again - price.once > MOST_WASTE:
                 stored.add(node)
-                dear[node] = cost[node] - LOAD_COST
+            elif node not in inlined and _too_dear(node, evaluations[node], price):
+                stored.add(node)
+                dear[node] = price
+        if node in stored and _is_pieced(node):
+            overwritten |= {source for source in _copied_whole(node) if _is_pieced(source)}
         # the cost of an inlined value holds that of its inputs: they are not dear once more
         once = node in stored or node in inlined
         count = float(node.size) if once else evaluations[node]
@@ -167,6 +183,8 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
             own = OPERATORS[node.op].cost if node.op in OPERATORS else 1
         elif isinstance(node, RandomBits):
             own = RANDOM_COST
+        elif isinstance(node, Reindex):
+            own = len(node.pieces) - 1
         cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
@@ -191,13 +209,24 @@ def _footprint(node: Node, footprint: dict[Node, float], stored: set[Node]) -> f
     return min(sum(footprint[i] for i in set(node.inputs)), 1e15)
 
 
-def _too_dear(node: Node, evaluations: float, cost: float) -> bool:
+def _price(node: Node, cost: dict[Node, float]) -> Dear:
+    """What an element of a value costs, stored and not."""
+    again = cost[node] - LOAD_COST
+    if not _is_pieced(node):
+        return Dear(again, again)
+    pieces = zip(node.pieces, _shares(node))
+    once = sum(cost[node.inputs[piece.source]] * share for piece, share in pieces)
+    return Dear(once - LOAD_COST, again)
+
+
+def _too_dear(node: Node, evaluations: float, price: Dear) -> bool:
     """True if writing a value once and reading it costs less than computing it again."""
     if not isinstance(node, Elementwise | Reindex | RandomBits) or not node.size:
         return False
     repeats = evaluations / node.size
-    again = (cost - LOAD_COST) * (repeats - 1)
-    return repeats > 1.5 and again > 6 + LOAD_COST * repeats
+    if repeats <= 1.5 and price.once == price.again:
+        return False
+    return price.again * repeats - price.once > 6 + LOAD_COST * repeats
 
 
 def _demand(node: Node, count: float) -> list[tuple[Node, float]]:
@@ -207,17 +236,41 @@ def _demand(node: Node, count: float) -> list[tuple[Node, float]]:
     if not isinstance(node, Reindex) or not node.size:
         return [(i, count) for i in node.inputs]
     demand = [(i, count) for i in node.inputs[len(node.pieces) :]]
-    for piece in node.pieces:
+    for piece, share in zip(node.pieces, _shares(node)):
         loops = set().union(*map(loops_of, piece.indices)) if piece.indices else set()
         inner = size_of(node.shape[max(loops) + 1 :]) if loops else node.size
-        share = 1 / len(node.pieces) if len(node.pieces) > 1 else 1.0
         demand.append((node.inputs[piece.source], count * share / inner))
     return demand
+
+
+def _shares(node: Reindex) -> list[float]:
+    """The part of a value that each of its pieces makes."""
+    boxes = _boxes(node)
+    if boxes is None or not node.size:
+        return [1 / len(node.pieces)] * len(node.pieces)
+    return [_box_size(box) / node.size for box in boxes]
 
 
 # --------------------------------------------------------------------- several pieces, box by box
 
 Box = list[tuple[int, int]]
+
+
+def _box_size(box: Box) -> int:
+    return size_of(max(high - low, 0) for low, high in box)
+
+
+def _is_pieced(node: Node) -> TypeGuard[Reindex]:
+    """True for a value that, stored, is filled box by box."""
+    return isinstance(node, Reindex) and _boxes(node) is not None
+
+
+def _copied_whole(node: Reindex) -> Iterator[Node]:
+    """What a reindex of several pieces is, where its other pieces do not overwrite it."""
+    for piece in node.pieces:
+        source = node.inputs[piece.source]
+        if source.shape == node.shape and piece.indices == identity_indices(len(node.shape)):
+            yield source
 
 
 def _boxes(node: Reindex) -> list[Box] | None:
@@ -364,10 +417,20 @@ class Lowering:
 
     def _reindex(self, node: Reindex, indices: tuple[Expr, ...], guard: Expr) -> Value:
         result = None
-        for piece in reversed(node.pieces):
+        for piece in reversed(self._live(node, indices, guard)):
             result = self._piece(node, piece, indices, guard, result)
-        assert result is not None
-        return result
+        return self.values.const(node.fill, node.dtype) if result is None else result
+
+    def _live(self, node: Reindex, indices: tuple[Expr, ...], guard: Expr) -> list[Piece]:
+        """The pieces that some index reads: of a part of a concat only those that lie in it."""
+        live: list[Piece] = []
+        for piece in node.pieces:
+            condition = self.resolve(node, piece.condition, indices, guard)
+            if condition != FALSE:
+                live.append(piece)
+            if condition == TRUE:
+                break
+        return live
 
     def _piece(
         self,
@@ -520,7 +583,7 @@ class _Builder:
             if cut is None:  # a contraction shares no loops with what it reads
                 break
             at, k = cut
-            dim, divisor, n = parts[at]
+            dim, divisor, n, _ = parts[at]
             parts[at : at + 1] = [Part(dim, divisor * k, n // k), Part(dim, divisor, k)]
             nest = build(node, parts)
         nest.parts = tuple(parts)
@@ -636,18 +699,18 @@ class _Builder:
             value = lowering._piece(node, plain, at, TRUE, None)
             value = self._stored(lowering, value, node)
             offset = simplify(flatten(at, node.shape), extents)
-            nests.append(
-                self._finish(
-                    node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
-                )
+            nest = self._finish(
+                node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
             )
+            nest.parts = tuple(Part(k, 1, n, box[k][0]) for k, n in enumerate(extents))
+            nests.append(nest)
         return nests
 
 
 def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
     """The index of every dimension of the result from the loops over its parts."""
     indices: list[Expr] = [0] * rank
-    for loop, (dim, divisor, _) in enumerate(parts):
+    for loop, (dim, divisor, *_) in enumerate(parts):
         index: Expr = ("i", loop)
         index = ("mul", index, divisor) if divisor != 1 else index
         indices[dim] = index if indices[dim] == 0 else ("add", indices[dim], index)
@@ -657,7 +720,7 @@ def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
 def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
     """True if the boxes surely fill the shape: one of them is everything, or they are disjoint
     and their sizes add up."""
-    sizes = [size_of(max(high - low, 0) for low, high in box) for box in boxes]
+    sizes = list(map(_box_size, boxes))
     if size_of(shape) in sizes:
         return True
     disjoint = all(

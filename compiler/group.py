@@ -13,6 +13,7 @@ tree's last part.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,9 +24,9 @@ from metaop.graph import Escape
 from metaop.index import Expr, flatten, remembered, simplify
 
 from .boundary import Boundary, read_again
-from .fuse import Fused, is_barrier, memory_cost
+from .fuse import Dear, Fused, is_barrier, memory_cost
 from .loops import Load, Value
-from .nest import Buffer, Nest, Tree, dependencies
+from .nest import Buffer, Nest, Part, Tree, dependencies
 from .schedule import (
     MOST_CHUNKS,
     SMALL_WORK,
@@ -44,6 +45,7 @@ LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iterat
 LARGEST_TREE = 24  # nests
 SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
 WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
+MOST_PIECES = 8  # boxes of one buffer that one kernel fills
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
 # Rules whose boundaries state what merging would cost, each with its words.
@@ -104,13 +106,13 @@ def group(fused: Fused, separate: bool = False, forced: Iterable[tuple[str, str]
     return _Grouping(fused, separate).run(forced)
 
 
-def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
+def is_cheaper_again(grouped: Grouped, buffer: Buffer, price: Dear) -> bool:
     """True if computing an element wherever it is read costs less than writing and reading it.
 
     What reads it at one depth of one tree shares a loop, and computes it once.
     """
     times = sum(_evaluations(tree, buffer) for tree in grouped.outlines.get(buffer, []))
-    return cost * (times - 1) <= memory_cost(buffer.nbytes, times)
+    return price.again * times - price.once <= memory_cost(buffer.nbytes, times)
 
 
 def _evaluations(tree: Tree, buffer: Buffer) -> float:
@@ -191,6 +193,7 @@ class _Grouping:
                 if isinstance(item, Nest):
                     self.join_producers(item)
             self.join_siblings()
+            self.join_pieces()
             for item in self.items:
                 if isinstance(item, Nest):
                     self.append_last(item)
@@ -295,8 +298,8 @@ class _Grouping:
             return [None] * len(source.axes)
         found: list[int | None] = []
         for axis in source.axes:
-            dim, divisor, modulus = writer.parts[axis[writer]]
-            e: Expr = at[dim]
+            dim, divisor, modulus, low = writer.parts[axis[writer]]
+            e: Expr = ("sub", at[dim], low) if low else at[dim]
             e = ("floordiv", e, divisor) if divisor != 1 else e
             e = simplify(("mod", e, modulus), nest.extents)
             place = None
@@ -326,9 +329,9 @@ class _Grouping:
         if any(n.scatter for n in nests):
             return "a scatter has a kernel of its own"
         targets = [n.target for n in nests]
-        if any(len(self.writer[t]) > 1 for t in targets[: len(source.nests)]):
-            return "its source is written in several pieces"
-        if len(set(targets)) < len(targets):
+        if any(n.parts is None and len(self.writer[n.target]) > 1 for n in source.nests):
+            return "its source is filled before pieces of it are written"
+        if len(set(targets)) < len(targets) and not _write_apart(nests, axes):
             return "both write one buffer"
         if len(nests) > LARGEST_TREE:
             return f"the kernel would have more than {LARGEST_TREE} nests"
@@ -468,6 +471,33 @@ class _Grouping:
         if any(a.extents()[p] != b.extents()[q] for p, q in pairs):
             return None
         return [{**a.axes[p], **b.axes[q]} for p, q in pairs]
+
+    # -- pieces -------------------------------------------------------------------------------
+
+    def join_pieces(self) -> None:
+        """Joins what fills a few boxes of one buffer: each iteration of leading loops that are as
+        long in all boxes fills its part of all of them."""
+        for writers in self.writer.values():
+            if 1 < len(writers) <= MOST_PIECES:
+                for one, other in itertools.pairwise(writers):
+                    self.join_boxes(one, other)
+
+    def join_boxes(self, one: Nest | Escape, other: Nest | Escape) -> None:
+        source, group = self.group_of[one], self.group_of[other]
+        if source is group or isinstance(one, Escape) or isinstance(other, Escape):
+            return
+        if one.parts is None or other.parts is None:
+            return
+        axes: list[dict[Nest, int]] = []
+        for loop, (mine, its) in enumerate(zip(one.parts, other.parts)):
+            if mine.modulus != its.modulus:
+                break
+            a = next((axis for axis in source.axes if axis[one] == loop), None)
+            b = next((axis for axis in group.axes if axis[other] == loop), None)
+            if a is not None and b is not None:
+                axes.append({**a, **b})
+        if axes and self.objection(source, group, axes) is None:
+            self.join(source, group, axes)
 
     # -- last parts ---------------------------------------------------------------------------
 
@@ -625,7 +655,7 @@ class _Grouping:
             return tree_of(made.nests[0])
         nests = [self.rooted(nest, made) for nest in made.nests]
         tree = Tree(len(made.axes), nests, made.last)
-        _make_local(tree, self.readers_outside(made))
+        _make_local(tree, self.held(made))
         return tree
 
     @staticmethod
@@ -642,88 +672,131 @@ class _Grouping:
         order = [*first, *(k for k in range(len(nest.extents)) if k not in first)]
         return nest if order == sorted(order) else permuted(nest, order)
 
-    def readers_outside(self, made: _Group) -> set[Buffer]:
-        """The buffers of the group that something else reads, its last part included."""
+    def held(self, made: _Group) -> set[Buffer]:
+        """The buffers of the group of which something else, as its last part, reads or writes."""
         inside = set(made.nests)
         written = {nest.target for nest in made.all_nests}
-        return {b for b in written if not inside.issuperset(self.readers.get(b, []))}
+        return {
+            b for b in written if not inside.issuperset([*self.readers.get(b, []), *self.writer[b]])
+        }
 
 
-def _make_local(tree: Tree, read_outside: set[Buffer]) -> None:
-    """Intermediates that only this tree reads live within one iteration of the root loops."""
+def _write_apart(nests: list[Nest], axes: list[dict[Nest, int]]) -> bool:
+    """True if nests that fill boxes of one buffer may run in any order of iterations: an iteration
+    of the root loops fills the same part of the dimensions that they are, or the boxes are
+    disjoint."""
+    for one, other in itertools.combinations(nests, 2):
+        if one.target is other.target and not _disjoint(one, other):
+            if one.parts is None or other.parts is None:
+                return False
+            if any(one.parts[axis[one]] != other.parts[axis[other]] for axis in axes):
+                return False
+    return True
+
+
+def _disjoint(one: Nest, other: Nest) -> bool:
+    """True if two boxes of one buffer have no element in common."""
+    if one.parts is None or other.parts is None:
+        return False
+    return any(
+        a.low + a.modulus <= b.low or b.low + b.modulus <= a.low
+        for a, b in zip(one.parts, other.parts)
+        if a.divisor == b.divisor == 1 and a.dim == b.dim
+    )
+
+
+def _make_local(tree: Tree, held: set[Buffer]) -> None:
+    """Intermediates that only this tree reads and writes live within one iteration of the root
+    loops; `held` are those of which something else reads or writes."""
     tree.across = runs_across(tree)
-    for position, nest in enumerate(tree.nests):
-        buffer = nest.target
-        if buffer.role != "tmp" or buffer in read_outside or nest.parts is None:
+    for buffer in dict.fromkeys(nest.target for nest in tree.nests):
+        writers = [k for k, nest in enumerate(tree.nests) if nest.target is buffer]
+        first = tree.nests[writers[0]]
+        if buffer.role != "tmp" or buffer in held or first.parts is None:
             continue
-        inner = nest.extents[tree.root : nest.rank]
-        if inner and tree.across:
+        if tree.across and len(first.parts) > tree.root:
             continue  # every lane would need an array of its own
-        local = _LocalArray(tree.root, nest, inner)
-        readers = [n for n in tree.nests[position + 1 :] if buffer in n.reads]
-        if local.nbytes > LARGEST_LOCAL or not all(local.fits(n) for n in readers):
+        local = _LocalArray(tree.root, first)
+        readers = [k for k, nest in enumerate(tree.nests) if buffer in nest.reads]
+        if local.nbytes > LARGEST_LOCAL or not all(local.is_of(tree.nests[k]) for k in writers):
+            continue
+        if any(k <= writers[-1] or not local.fits(tree.nests[k]) for k in readers):
             continue
         buffer.role, buffer.size = "local", local.size
-        tree.nests[position] = local.written()
-        for k, other in enumerate(tree.nests):
-            if other in readers:
-                tree.nests[k] = local.read_by(other)
+        for k in writers:
+            tree.nests[k] = local.written(tree.nests[k])
+        for k in readers:
+            tree.nests[k] = local.read_by(tree.nests[k])
 
 
 class _LocalArray:
-    """What a nest makes in one iteration of the root loops, in row-major order of its own loops."""
+    """What nests make of one buffer in one iteration of the root loops: the dimensions, or parts of
+    them, that are no root loops, in row-major order."""
 
-    def __init__(self, root: int, nest: Nest, inner: list[int]):
-        self.root, self.nest, self.inner = root, nest, inner
+    def __init__(self, root: int, nest: Nest):
+        assert nest.parts is not None
+        self.root, self.buffer, self.parts = root, nest.target, nest.parts
+        self.axes = [self.whole(part) for part in nest.parts[root:]]
         self.size = 1
-        for n in inner:
-            self.size *= n
+        for axis in self.axes:
+            self.size *= axis.modulus
+
+    def whole(self, part: Part) -> Part:
+        """The dimension of a part, if that is not cut into loops; a box spans some of it."""
+        if sum(other.dim == part.dim for other in self.parts) > 1:
+            return part
+        return Part(part.dim, 1, self.buffer.shape[part.dim])
 
     @property
     def nbytes(self) -> int:
-        return int(self.size) * self.nest.target.dtype.itemsize
+        return int(self.size) * self.buffer.dtype.itemsize
 
-    def written(self) -> Nest:
+    def is_of(self, nest: Nest) -> bool:
+        """True if one iteration of a nest writes into one array."""
+        if nest.parts is None or nest.parts[: self.root] != self.parts[: self.root]:
+            return False
+        return [part.dim for part in nest.parts] == [part.dim for part in self.parts]
+
+    def offset(self, indices: list[Expr], extents: list[int]) -> Expr:
+        return simplify(flatten(indices, [axis.modulus for axis in self.axes]), extents)
+
+    def written(self, nest: Nest) -> Nest:
         """The nest with the result at its place in the array."""
-        nest = self.nest
-        own = tuple(("i", k) for k in range(self.root, nest.rank))
+        assert nest.parts is not None
+        own: list[Expr] = [
+            ("add", ("i", k), part.low) if part.low else ("i", k)
+            for k, part in enumerate(nest.parts[self.root :], start=self.root)
+        ]
         new = map_nest(nest, lambda e: e)
-        new.offset = simplify(flatten(own, self.inner), nest.extents)
+        new.offset = self.offset(own, nest.extents)
         return new
 
     def place(self, reader: Nest, at: tuple[Expr, ...]) -> Expr | None:
         """Where a reader finds an element; None if it is not plain."""
-        assert self.nest.parts is not None
-        indices = []
-        for k in range(self.root, self.nest.rank):
-            dim, divisor, modulus = self.nest.parts[k]
-            if dim >= len(at):
+        indices: list[Expr] = []
+        for axis in self.axes:
+            if axis.dim >= len(at):
                 return None  # read as another shape
-            e: Expr = ("floordiv", at[dim], divisor) if divisor != 1 else at[dim]
-            whole = divisor == 1 and sum(p.dim == dim for p in self.nest.parts) == 1
-            indices.append(e if whole else ("mod", e, modulus))
-        return simplify(flatten(indices, self.inner), reader.extents)
+            e = at[axis.dim]
+            e = ("floordiv", e, axis.divisor) if axis.divisor != 1 else e
+            whole = axis.modulus == self.buffer.shape[axis.dim]
+            indices.append(e if whole else ("mod", e, axis.modulus))
+        return self.offset(indices, reader.extents)
 
     def offsets(self, reader: Nest) -> dict[Expr, Expr]:
         """From each offset at which a reader loads the buffer to that in the array."""
         found: dict[Expr, Expr] = {}
-        buffer = self.nest.target
         for name, at in reader.reads_at:
-            if reader.buffers[name] is buffer and self.nest.parts is not None:
-                parts = self.nest.parts
-                rank = 1 + max((p.dim for p in parts), default=-1)
-                shape = [1] * rank
-                for part in parts:
-                    shape[part.dim] *= part.modulus
-                global_offset = simplify(flatten(at, shape), reader.extents)
+            if reader.buffers[name] is self.buffer and len(at) == len(self.buffer.shape):
                 place = self.place(reader, at)
                 if place is not None:
-                    found[global_offset] = place
+                    global_offset = flatten(at, self.buffer.shape)
+                    found[simplify(global_offset, reader.extents)] = place
         return found
 
     def loads(self, reader: Nest) -> Iterator[Load]:
         for value, _ in dependencies(reader):
-            if isinstance(value, Load) and reader.buffers[value.buffer] is self.nest.target:
+            if isinstance(value, Load) and reader.buffers[value.buffer] is self.buffer:
                 yield value
 
     def fits(self, reader: Nest) -> bool:
@@ -732,8 +805,7 @@ class _LocalArray:
 
     def read_by(self, reader: Nest) -> Nest:
         """The reader with its loads taken from the array."""
-        known = self.offsets(reader)
-        buffer = self.nest.target
+        known, buffer = self.offsets(reader), self.buffer
 
         def local(value: Value) -> Value:
             if not isinstance(value, Load) or reader.buffers[value.buffer] is not buffer:

@@ -61,11 +61,12 @@ class CheckSite:
 
 
 class Part(NamedTuple):
-    """Loop = (index // divisor) % modulus of dimension `dim` of the result."""
+    """Loop = ((index - low) // divisor) % modulus of dimension `dim` of the result."""
 
     dim: int
     divisor: int
     modulus: int
+    low: int = 0
 
 
 @dataclass(eq=False)

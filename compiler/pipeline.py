@@ -171,10 +171,10 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
         grouped = group(fused, separate=not config.fuse)
         cheap = {
             node
-            for node, cost in fused.dear.items()
+            for node, price in fused.dear.items()
             if (buffer := fused.place.get(node)) is not None
             and (buffer.role == "tmp" or node in kept)
-            and is_cheaper_again(grouped, buffer, cost)
+            and is_cheaper_again(grouped, buffer, price)
             and not grouped.is_local(buffer)
         }
         if not config.fuse or cheap <= inlined:

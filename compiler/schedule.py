@@ -1085,7 +1085,7 @@ class _Placement:
 
     def mapped(self, value: Value) -> None:
         nest = self.nest
-        if self.bottom == len(self.body.shared) and self.is_read_later():
+        if self.bottom == len(self.body.shared) and self.is_read_later() and not self.is_piece():
             self.register_result(value, self.stage.before)
             return
         dims = self.body.dims(self.loops[id(nest.value)])
@@ -1096,6 +1096,10 @@ class _Placement:
         if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
             store.past = past_caches(nest.target, self.body.scheduler.past)
         self.stage_bottom().append(self.body.unroll(dims, store))
+
+    def is_piece(self) -> bool:
+        """True if the nest writes a part of a buffer, and others the rest."""
+        return sum(n.target is self.nest.target for n in self.body.scheduler.tree.nests) > 1
 
     def is_read_later(self) -> bool:
         return self.nest.target.role == "local" or any(

@@ -258,6 +258,40 @@ def test_trees_compute_what_separate_nests_compute_bit_for_bit() -> None:
         assert (a == b).all()
 
 
+# --- pieces of one buffer -------------------------------------------------------------------------
+
+
+def test_boxes_of_one_buffer_share_the_loops_that_both_span() -> None:
+    x, y = f32(40, 24), f32(40, 8)
+    joined = mo.concat([nn.functional.softmax(x, 1), y * 2], 1)
+    (tree,) = (launch.tree for launch in program_of([joined]).launches)
+    assert tree.root == 1 and len(tree.writes) == 1
+    want = np.concatenate([nn.functional.softmax(x, 1).numpy(), y.numpy() * 2], 1)
+    np.testing.assert_array_equal(joined.numpy(), want)
+
+
+def test_a_row_of_dear_pieces_lives_within_its_iteration() -> None:
+    x, y = f32(40, 24), f32(40, 8)
+    total = mo.concat([mo.lgamma(x), mo.lgamma(y)], 1).sum(1)
+    (tree,) = (launch.tree for launch in program_of([total]).launches)
+    assert [b.size for b in {n.target for n in tree.nests} if b.role == "local"] == [32]
+    want = mo.lgamma(x).numpy().sum(1) + mo.lgamma(y).numpy().sum(1)
+    np.testing.assert_allclose(total.numpy(), want, rtol=1e-5)
+
+
+def test_boxes_that_overlap_are_filled_in_order() -> None:
+    """Rows 0 to 29 of one box and rows 10 to 39 of the other may not be filled side by side."""
+    x = f32(30, 24)
+    y = mo.lgamma(x)
+    z = mo.zeros(40, 24)
+    z[:30] = y
+    z[10:] = 1 - y
+    want = np.zeros((40, 24), np.float32)
+    want[:30] = y.numpy()
+    want[10:] = 1 - y.numpy()
+    np.testing.assert_array_equal(z.numpy(), want)
+
+
 def test_boundaries_say_why() -> None:
     with mo.no_grad():
         h = nn.functional.conv2d(f32(8, 3, 32, 32), f32(8, 3, 3, 3))
