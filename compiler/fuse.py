@@ -46,7 +46,7 @@ from metaop.index import (
     within,
 )
 
-from .loops import Load, Op, Value
+from .loops import IndexValue, Load, Op, Value
 from .nest import Buffer, CheckSite, Nest, Part, Values
 from .rewrite import Graph, Input
 from .schedule import adds_in_lanes
@@ -409,11 +409,19 @@ class Lowering:
         array = node.inputs[source]
         inside = simplify(within(at, array.shape), self.extents)
         value = self.value(array, at, conjunction(guard, inside))
+        if isinstance(value, IndexValue) and self._is_in(value.expr, bounds):
+            return value.expr  # what is computed from an arange
         if value.dtype is not dt.int64:
             value = self.values.op("cast", (value,), dt.int64)
         if bounds is not None:
             value = self.values.check(value, CheckSite(node, *bounds), guard)
         return self.values.name(value, bounds)
+
+    def _is_in(self, e: Expr, bounds: tuple[int, int] | None) -> bool:
+        if bounds is None:
+            return True
+        low, high = bounds
+        return simplify(conjunction(("le", low, e), ("lt", e, high)), self.extents) == TRUE
 
     def _reindex(self, node: Reindex, indices: tuple[Expr, ...], guard: Expr) -> Value:
         result = None
@@ -489,7 +497,8 @@ class _Builder:
         self.buffers: list[Buffer] = []
         self.nests: list[Nest | Escape] = []
         self.names = graph.names
-        self.reduced: set[str] = set()  # buffers that hold the result of a reduction
+        self.layouts = _layouts(graph)
+        self.reduced: dict[str, tuple[Part, ...]] = {}  # the loops of reductions by their buffers
 
     def run(self) -> Fused:
         for given in self.graph.inputs:
@@ -521,7 +530,7 @@ class _Builder:
         nests = self._nests(node)
         buffer = self._new_buffer(node, "tmp")
         if isinstance(node, ReindexReduce):
-            self.reduced.add(buffer.name)
+            self.reduced[buffer.name] = nests[-1].parts or ()
         for nest in nests:
             nest.target = buffer
         self.nests.extend(n for n in nests if n.iterations)
@@ -592,15 +601,15 @@ class _Builder:
 
     def _cut(self, nest: Nest) -> tuple[int, int] | None:
         """A loop of the result and the divisor by which the index of a reduction's result divides
-        it."""
+        it, or the reduction's loops do."""
         for name, at in nest.reads_at:
-            if name not in self.reduced:
-                continue
-            for e in at:
-                match e:
-                    case ("floordiv", ("i", loop), int() as k) if loop < nest.rank:
-                        if nest.extents[loop] % k == 0 and 1 < k < nest.extents[loop]:
-                            return loop, k
+            divided = [d for e in at for d in _divisions(e)] if name in self.reduced else []
+            for dim, divisor, *_ in self.reduced.get(name, ()):
+                if divisor != 1 and dim < len(at) and _is_loop(at[dim]):
+                    divided.append((at[dim][1], divisor))
+            for loop, k in divided:
+                if loop < nest.rank and nest.extents[loop] % k == 0 and 1 < k < nest.extents[loop]:
+                    return loop, k
         return None
 
     def _map_over(self, node: Node, parts: Sequence[Part]) -> Nest:
@@ -640,8 +649,22 @@ class _Builder:
         )  # fmt: skip
         nest.guard = guard
         factors = inner.inputs if nest.contraction else (inner,)
-        nest.order = tuple(_origin(factor, at, extents) for factor in factors)
+        nest.order = tuple(self._origin(factor, at, extents) for factor in factors)
         return nest
+
+    def _origin(self, node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
+        """Where an operand lies in the memory of what it is a reindex of, were that stored.
+
+        A reduction adds up in an order chosen by these accesses, which do not depend on what
+        happens to be stored or is expressed by something else: so neither do its bits.
+        """
+        while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
+            if 0 in node.inputs[0].shape:
+                break
+            at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
+            node = node.inputs[0]
+        axes = self.layouts.get(node, range(len(node.shape)))
+        return simplify(flatten([at[k] for k in axes], [node.shape[k] for k in axes]), extents)
 
     def _unguarded(
         self, lowering: Lowering, node: ReindexReduce, y: Node, indices: tuple[Expr, ...]
@@ -707,6 +730,22 @@ class _Builder:
         return nests
 
 
+def _is_loop(e: Expr) -> bool:
+    return isinstance(e, tuple) and e[0] == "i"
+
+
+def _divisions(e: Expr) -> Iterator[tuple[int, int]]:
+    """The terms i // k of an index expression, as loop and divisor."""
+    match e:
+        case ("floordiv", ("i", loop), int() as k):
+            yield loop, k
+        case ("add", a, b):
+            yield from _divisions(a)
+            yield from _divisions(b)
+        case ("mul", a, int()):
+            yield from _divisions(a)
+
+
 def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
     """The index of every dimension of the result from the loops over its parts."""
     indices: list[Expr] = [0] * rank
@@ -731,18 +770,41 @@ def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
     return disjoint and sum(sizes) == size_of(shape)
 
 
-def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
-    """Where an operand lies in the memory of what it is a reindex of, were that stored.
+def _layouts(graph: Graph) -> dict[Node, tuple[int, ...]]:
+    """The axes of values from the outermost to the innermost in memory, were nothing stored on the
+    way: a transposed array lies as the array does, and what is computed from it element by element
+    as its first operand that says how it lies.  A value that is not in it spreads out others."""
+    found: dict[Node, tuple[int, ...]] = {}
+    for node in graph.nodes:
+        match node:
+            case Elementwise():
+                known = (found[i] for i in node.inputs if i in found)
+                layout = next(known, None)
+            case Reindex():
+                layout = _transposed(node, found)
+            case Scalar():
+                layout = None
+            case _:
+                layout = tuple(range(len(node.shape)))
+        if layout is not None:
+            found[node] = layout
+    return found
 
-    A reduction adds up in an order chosen by these accesses, which do not depend on what happens
-    to be stored or is expressed by something else: so neither do its bits.
-    """
-    while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
-        if 0 in node.inputs[0].shape:
-            break
-        at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
-        node = node.inputs[0]
-    return simplify(flatten(at, node.shape), extents)
+
+def _transposed(node: Reindex, layouts: dict[Node, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The layout of a reindex: that of its source in other words if it permutes the axes, None if
+    it repeats elements."""
+    piece = node.pieces[0]
+    source, indices = node.inputs[piece.source], piece.indices
+    if len(node.pieces) == 1 and sorted(map(str, indices)) == sorted(
+        map(str, identity_range(len(node.shape)))
+    ):
+        loops = [e[1] for e in indices]
+        if [node.shape[k] for k in loops] == list(source.shape) and source in layouts:
+            return tuple(loops[axis] for axis in layouts[source])
+    used = set().union(*map(loops_of, indices)) if indices else set()
+    spread = any(n != 1 for k, n in enumerate(node.shape) if k not in used)
+    return None if spread else tuple(range(len(node.shape)))
 
 
 def _is_contraction(y: Node, size: int) -> bool:

@@ -21,9 +21,18 @@ from typing import Any
 
 from metaop.errors import CompilerBug
 from metaop.graph import Escape
-from metaop.index import Expr, flatten, remembered, simplify
+from metaop.index import (
+    TRUE,
+    Expr,
+    conjunction,
+    conjuncts,
+    flatten,
+    remembered,
+    simplify,
+)
 
 from .boundary import Boundary, read_again
+from .follow import Path, can_follow, following, path_of
 from .fuse import Dear, Fused, is_barrier, memory_cost
 from .loops import Load, Value
 from .nest import Buffer, Nest, Part, Tree, dependencies
@@ -156,8 +165,9 @@ class _Group:
 
 
 @remembered
-def _vector_loop(nest: Nest) -> int | None:
-    """The loop of the result that a nest by itself runs 16 lanes wide."""
+def _vector_loop(nest: Nest, parts: tuple[Part, ...] | None) -> int | None:
+    """The loop of the result that a nest by itself, whose loops are these parts, runs 16 lanes
+    wide."""
     best = VectorCost(nest).best(range(nest.rank))
     return None if best is None else best[1]
 
@@ -256,12 +266,73 @@ class _Grouping:
         for source in sorted(sources, key=lambda g: -g.number):
             mine = self.group_of[nest]
             if source is not mine:
-                axes = self.common_axes(source, mine)
-                reason = self.objection(source, mine, axes)
-                if reason is None:
-                    self.join(source, mine, axes)
-                else:
+                reason = self.join_source(source, mine)
+                if reason is not None:
                     self.note(source, nest, reason)
+
+    def join_source(self, source: _Group, group: _Group) -> str | None:
+        """Joins a group with one that reads it, or says why not."""
+        axes = self.common_axes(source, group)
+        reason = self.objection(source, group, axes)
+        if reason is None:
+            self.join(source, group, axes)
+        elif reason in COSTS and self.join_following(source, group):
+            return None
+        return reason
+
+    def join_following(self, source: _Group, group: _Group) -> bool:
+        """Joins a group that follows the loops at which another one reads it."""
+        paths = self.paths(source, group)
+        if not paths:
+            return False
+        before = source.axes, [(nest, dict(vars(nest))) for nest in source.nests]
+        self.follow(source, paths)
+        axes = self.common_axes(source, group)
+        if self.objection(source, group, axes) is None:
+            self.join(source, group, axes)
+            return True
+        source.axes, fields = before
+        for nest, values in fields:
+            vars(nest).update(values)
+        return False
+
+    def paths(self, source: _Group, group: _Group) -> dict[int, Path]:
+        """By the number of a root loop of the source, the path at which the group reads it, where
+        that is not a loop like it; nothing if something else reads what the source makes."""
+        inside = {*source.nests, *group.nests}
+        for nest in source.nests:
+            others = any(r not in inside for r in self.readers.get(nest.target, []))
+            if others or nest.target.role != "tmp" or len(self.writer[nest.target]) > 1:
+                return {}
+        found: list[set[Path | None]] = [set() for _ in source.axes]
+        for writer, nest, at in self.reads_between(source, group):
+            loops = {axis[nest]: b for b, axis in enumerate(group.axes)}
+            for a, axis in enumerate(source.axes):
+                part = None if writer.parts is None else writer.parts[axis[writer]]
+                path = part and path_of(at[part.dim], nest.extents, loops)
+                found[a].add(path)
+        paths: dict[int, Path] = {}
+        for a, (axis, each) in enumerate(zip(source.axes, found)):
+            path = each.pop() if len(each) == 1 else None
+            extent = source.extents()[a]
+            if path is not None and not path.is_plain(extent) and not path.wastes(extent):
+                if all(can_follow(nest, loop) for nest, loop in axis.items()):
+                    paths[a] = path
+        return paths
+
+    @staticmethod
+    def follow(source: _Group, paths: dict[int, Path]) -> None:
+        """Replaces root loops of a group by paths."""
+        became: dict[Nest, list[list[int]]] = {}
+        for nest in source.nests:
+            loops = {source.axes[a][nest]: path for a, path in paths.items()}
+            new, became[nest] = following(nest, loops)
+            vars(nest).update(vars(new))
+        source.axes = [
+            {nest: became[nest][loop][k] for nest, loop in axis.items()}
+            for a, axis in enumerate(source.axes)
+            for k in range(len(paths[a].steps) if a in paths else 1)
+        ]
 
     def note(self, source: _Group, nest: Nest, reason: str) -> None:
         for buffer in nest.reads:
@@ -272,14 +343,9 @@ class _Grouping:
         """Root loops that both can have: of each root loop of the source, the loop of the group's
         nests at which all its results are read."""
         matches: list[set[int | None]] = [set() for _ in source.axes]
-        for nest in group.nests:
-            for name, at in nest.reads_at:
-                buffer = nest.buffers[name]
-                for writer in self.writer.get(buffer, []):
-                    if self.group_of[writer] is source and isinstance(writer, Nest):
-                        found = self.axes_of_read(source, writer, group, nest, at)
-                        for a, b in enumerate(found):
-                            matches[a].add(b)
+        for writer, nest, at in self.reads_between(source, group):
+            for a, b in enumerate(self.axes_of_read(source, writer, group, nest, at)):
+                matches[a].add(b)
         result: list[dict[Nest, int]] = []
         taken: set[int] = set()
         for a, found_axes in enumerate(matches):
@@ -288,6 +354,16 @@ class _Grouping:
                 taken.add(b)
                 result.append({**source.axes[a], **group.axes[b]})
         return result
+
+    def reads_between(
+        self, source: _Group, group: _Group
+    ) -> Iterator[tuple[Nest, Nest, tuple[Expr, ...]]]:
+        """Every read by a group of what the source makes: writer, reader and indices."""
+        for nest in group.nests:
+            for name, at in nest.reads_at:
+                for writer in self.writer.get(nest.buffers[name], []):
+                    if self.group_of[writer] is source and isinstance(writer, Nest):
+                        yield writer, nest, at
 
     @staticmethod
     def axes_of_read(
@@ -300,8 +376,10 @@ class _Grouping:
         for axis in source.axes:
             dim, divisor, modulus, low = writer.parts[axis[writer]]
             e: Expr = ("sub", at[dim], low) if low else at[dim]
-            e = ("floordiv", e, divisor) if divisor != 1 else e
-            e = simplify(("mod", e, modulus), nest.extents)
+            e = e if divisor == 1 else ("mul", e, -1) if divisor == -1 else ("floordiv", e, divisor)
+            e = simplify(e, nest.extents)
+            if not (isinstance(e, tuple) and e[0] == "i" and nest.extents[e[1]] == modulus):
+                e = simplify(("mod", e, modulus), nest.extents)
             place = None
             if isinstance(e, tuple) and e[0] == "i" and nest.extents[e[1]] == modulus:
                 place = next((b for b, g in enumerate(group.axes) if g[nest] == e[1]), None)
@@ -379,7 +457,7 @@ class _Grouping:
         """The common loop along which a reduction adds up whole vectors, None for any other."""
         if nest.op is None or nest.lanes:
             return None
-        vector = _vector_loop(nest)
+        vector = _vector_loop(nest, nest.parts)
         return next((a for a, axis in enumerate(axes) if axis[nest] == vector), None)
 
     def measure(self, group: _Group) -> None:
@@ -804,13 +882,17 @@ class _LocalArray:
         return all(simplify(v.offset, reader.extents) in known for v in self.loads(reader))
 
     def read_by(self, reader: Nest) -> Nest:
-        """The reader with its loads taken from the array."""
+        """The reader with its loads taken from the array, which has room for all iterations."""
         known, buffer = self.offsets(reader), self.buffer
+        exists = conjuncts(reader.exists)
 
         def local(value: Value) -> Value:
             if not isinstance(value, Load) or reader.buffers[value.buffer] is not buffer:
                 return value
             place = known[simplify(value.offset, reader.extents)]
-            return Load(value.buffer, place, value.guard, value.fill, value.dtype)
+            guard: Expr = TRUE
+            for part in conjuncts(value.guard):
+                guard = guard if part in exists else conjunction(guard, part)
+            return Load(value.buffer, place, guard, value.fill, value.dtype)
 
         return map_values(reader, local)

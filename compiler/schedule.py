@@ -30,6 +30,7 @@ from metaop.index import (
     TRUE,
     Expr,
     Terms,
+    conjunction,
     fit_32_bits,
     from_terms,
     integers_of,
@@ -131,6 +132,7 @@ def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
         value=rewrite(nest.value, index, memo),
         offset=index(nest.offset),
         guard=index(nest.guard),
+        exists=index(nest.exists),
         order=tuple(map(index, nest.order)),
         carried=tuple(map(index, nest.carried)),
     )
@@ -214,6 +216,7 @@ def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
         reads_at=[(called[n], at) for n, at in nest.reads_at],
         offset=transform(nest.offset, leaf),
         guard=transform(nest.guard, leaf),
+        exists=transform(nest.exists, leaf),
     )
 
 
@@ -243,7 +246,7 @@ def _opaque_terms(forms: list[Terms]) -> set[int]:
 
 def opaque_loops(nest: Nest, forms: list[Terms]) -> set[int]:
     """Loops that occur anywhere but as a plain term of an offset."""
-    opaque = _opaque_terms(forms) | loops_of(nest.guard)
+    opaque = _opaque_terms(forms) | loops_of(nest.guard) | loops_of(nest.exists)
     for value, _ in dependencies(nest):
         for e in value.indices:
             if is_condition(e):
@@ -660,7 +663,7 @@ class _Scheduler:
 
     def fits_32_bits(self, nest: Nest) -> bool:
         """True if no index expression, nor any part of one, can leave 32 bits."""
-        found = [nest.offset, nest.guard]
+        found = [nest.offset, nest.guard, nest.exists]
         for value, _ in dependencies(nest):
             found.extend(value.indices)
         return fit_32_bits(found, self.extents)
@@ -1092,7 +1095,8 @@ class _Placement:
         if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
-        store = Store(nest.target.name, nest.offset, value, None, nest.guard)
+        guard = conjunction(nest.guard, nest.exists)
+        store = Store(nest.target.name, nest.offset, value, None, guard)
         if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
             store.past = past_caches(nest.target, self.body.scheduler.past)
         self.stage_bottom().append(self.body.unroll(dims, store))
@@ -1111,7 +1115,7 @@ class _Placement:
         nest, body = self.nest, self.body
         lanes = tuple(body.lanes)
         if not self.is_read_later():
-            stored = Store(nest.target.name, nest.offset, value)
+            stored = Store(nest.target.name, nest.offset, value, None, nest.exists)
             place.append(body.unroll(lanes, stored))
             return
         name = f"r{body.results}"
@@ -1119,7 +1123,8 @@ class _Placement:
         place.append(body.unroll(lanes, Let(name, lanes, value)))
         body.registers[nest.target.name] = name
         if nest.target.role != "local":
-            stored = Store(nest.target.name, nest.offset, Ref(name, lanes, value.dtype))
+            result = Ref(name, lanes, value.dtype)
+            stored = Store(nest.target.name, nest.offset, result, None, nest.exists)
             place.append(body.unroll(lanes, stored))
 
     def reduced(self, value: Value) -> None:
@@ -1145,7 +1150,7 @@ class _Placement:
         if depth == len(body.shared):
             self.register_result(final, place)
         else:
-            store = Store(nest.target.name, nest.offset, final)
+            store = Store(nest.target.name, nest.offset, final, None, nest.exists)
             place.append(body.unroll(lanes, store))
 
     def depth_of_result(self) -> int:
