@@ -179,11 +179,11 @@ def scanned(a: Any, b: Any, xp: Any) -> Any:
 
 
 def looped(a: Any, b: Any, xp: Any) -> Any:
-    """The cubes of a = sin(a) * b + a, repeated while the sum is below 9."""
+    """The cubes of a = sin(a) * b + a, repeated while the sum is below 5."""
     if xp is mo:
-        a = mo.while_loop(lambda a: a.sum() < 9.0, lambda a: mo.sin(a) * b + a, a)
+        a = mo.while_loop(lambda a: a.sum() < 5.0, lambda a: mo.sin(a) * b + a, a)
     else:
-        while a.sum() < 9.0:
+        while a.sum() < 5.0:
             a = xp.sin(a) * b + a
     return (a * a * a).sum()
 
