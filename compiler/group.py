@@ -165,9 +165,8 @@ class _Group:
 
 
 @remembered
-def _vector_loop(nest: Nest, parts: tuple[Part, ...] | None) -> int | None:
-    """The loop of the result that a nest by itself, whose loops are these parts, runs 16 lanes
-    wide."""
+def _vector_loop(nest: Nest) -> int | None:
+    """The loop of the result that a nest by itself runs 16 lanes wide."""
     best = VectorCost(nest).best(range(nest.rank))
     return None if best is None else best[1]
 
@@ -285,15 +284,14 @@ class _Grouping:
         paths = self.paths(source, group)
         if not paths:
             return False
-        before = source.axes, [(nest, dict(vars(nest))) for nest in source.nests]
+        nests, axes_before = list(source.nests), source.axes
         self.follow(source, paths)
         axes = self.common_axes(source, group)
         if self.objection(source, group, axes) is None:
             self.join(source, group, axes)
             return True
-        source.axes, fields = before
-        for nest, values in fields:
-            vars(nest).update(values)
+        self.replace(source, dict(zip(source.nests, nests)))
+        source.axes = axes_before
         return False
 
     def paths(self, source: _Group, group: _Group) -> dict[int, Path]:
@@ -320,19 +318,37 @@ class _Grouping:
                     paths[a] = path
         return paths
 
-    @staticmethod
-    def follow(source: _Group, paths: dict[int, Path]) -> None:
+    def follow(self, source: _Group, paths: dict[int, Path]) -> None:
         """Replaces root loops of a group by paths."""
+        new: dict[Nest, Nest] = {}
         became: dict[Nest, list[list[int]]] = {}
         for nest in source.nests:
             loops = {source.axes[a][nest]: path for a, path in paths.items()}
-            new, became[nest] = following(nest, loops)
-            vars(nest).update(vars(new))
-        source.axes = [
-            {nest: became[nest][loop][k] for nest, loop in axis.items()}
+            new[nest], became[nest] = following(nest, loops)
+        axes = [
+            {new[nest]: became[nest][loop][k] for nest, loop in axis.items()}
             for a, axis in enumerate(source.axes)
             for k in range(len(paths[a].steps) if a in paths else 1)
         ]
+        self.replace(source, new)
+        source.axes = axes
+
+    def replace(self, group: _Group, new: dict[Nest, Nest]) -> None:
+        """Puts other nests in the place of a group's."""
+
+        def current(item: Any) -> Any:
+            return new.get(item, item)
+
+        group.nests = list(map(current, group.nests))
+        self.items[:] = map(current, self.items)
+        for table in (self.writer, self.readers):
+            for buffer, items in table.items():
+                table[buffer] = list(map(current, items))
+        self.position = {current(k): v for k, v in self.position.items()}
+        self.reached = {current(k): v for k, v in self.reached.items()}
+        self.group_of = {current(k): v for k, v in self.group_of.items()}
+        self.after = {current(k): set(map(current, v)) for k, v in self.after.items()}
+        self.before = {current(k): set(map(current, v)) for k, v in self.before.items()}
 
     def note(self, source: _Group, nest: Nest, reason: str) -> None:
         for buffer in nest.reads:
@@ -457,7 +473,7 @@ class _Grouping:
         """The common loop along which a reduction adds up whole vectors, None for any other."""
         if nest.op is None or nest.lanes:
             return None
-        vector = _vector_loop(nest, nest.parts)
+        vector = _vector_loop(nest)
         return next((a for a, axis in enumerate(axes) if axis[nest] == vector), None)
 
     def measure(self, group: _Group) -> None:

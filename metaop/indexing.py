@@ -330,7 +330,7 @@ def _name_of(shape: Shape, key: Any) -> Any:
                 if axis >= len(shape) or (part != _WHOLE and isinstance(shape[axis], Extent)):
                     return None
                 axis += 1
-        shape = tuple([None if isinstance(n, Extent) else n for n in shape])
+        return tuple([None if isinstance(n, Extent) else n for n in shape]), tuple(parts)
     return shape, tuple(parts)
 
 
