@@ -66,8 +66,8 @@ def path_of(e: Expr, extents: Sequence[int], axis_of: Mapping[int, int]) -> Path
         return None
     steps.sort(key=lambda step: -step.stride)
     for outer, inner in pairwise(steps):
-        if isinstance(inner.extent, Extent) or outer.stride < inner.stride * inner.extent:
-            return None
+        if isinstance(inner.extent, Extent) or outer.stride % (inner.stride * inner.extent):
+            return None  # a loop has to follow from the index by // and %
     return Path(low, tuple(steps)) if steps else None
 
 

@@ -390,10 +390,9 @@ class _Grouping:
             return [None] * len(source.axes)
         found: list[int | None] = []
         for axis in source.axes:
-            dim, divisor, modulus, low = writer.parts[axis[writer]]
-            e: Expr = ("sub", at[dim], low) if low else at[dim]
-            e = e if divisor == 1 else ("mul", e, -1) if divisor == -1 else ("floordiv", e, divisor)
-            e = simplify(e, nest.extents)
+            part = writer.parts[axis[writer]]
+            modulus = part.modulus
+            e = simplify(_loop_of(part, at[part.dim]), nest.extents)
             if not (isinstance(e, tuple) and e[0] == "i" and nest.extents[e[1]] == modulus):
                 e = simplify(("mod", e, modulus), nest.extents)
             place = None
@@ -775,6 +774,14 @@ class _Grouping:
         }
 
 
+def _loop_of(part: Part, index: Expr) -> Expr:
+    """(index - low) // divisor: the loop of a part, but for the modulus."""
+    e: Expr = ("sub", index, part.low) if part.low else index
+    if part.divisor == -1:
+        return ("mul", e, -1)
+    return ("floordiv", e, part.divisor) if part.divisor != 1 else e
+
+
 def _write_apart(nests: list[Nest], axes: list[dict[Nest, int]]) -> bool:
     """True if nests that fill boxes of one buffer may run in any order of iterations: an iteration
     of the root loops fills the same part of the dimensions that they are, or the boxes are
@@ -810,7 +817,7 @@ def _make_local(tree: Tree, held: set[Buffer]) -> None:
             continue
         if tree.across and len(first.parts) > tree.root:
             continue  # every lane would need an array of its own
-        local = _LocalArray(tree.root, first)
+        local = _LocalArray(tree.root, first, len(writers) > 1)
         readers = [k for k, nest in enumerate(tree.nests) if buffer in nest.reads]
         if local.nbytes > LARGEST_LOCAL or not all(local.is_of(tree.nests[k]) for k in writers):
             continue
@@ -827,19 +834,16 @@ class _LocalArray:
     """What nests make of one buffer in one iteration of the root loops: the dimensions, or parts of
     them, that are no root loops, in row-major order."""
 
-    def __init__(self, root: int, nest: Nest):
+    def __init__(self, root: int, nest: Nest, pieced: bool):
         assert nest.parts is not None
-        self.root, self.buffer, self.parts = root, nest.target, nest.parts
-        self.axes = [self.whole(part) for part in nest.parts[root:]]
+        self.root, self.buffer, self.parts, self.pieced = root, nest.target, nest.parts, pieced
+        whole = self.buffer.shape
+        self.axes = [
+            Part(part.dim, 1, whole[part.dim]) if pieced else part for part in nest.parts[root:]
+        ]
         self.size = 1
         for axis in self.axes:
             self.size *= axis.modulus
-
-    def whole(self, part: Part) -> Part:
-        """The dimension of a part, if that is not cut into loops; a box spans some of it."""
-        if sum(other.dim == part.dim for other in self.parts) > 1:
-            return part
-        return Part(part.dim, 1, self.buffer.shape[part.dim])
 
     @property
     def nbytes(self) -> int:
@@ -858,7 +862,7 @@ class _LocalArray:
         """The nest with the result at its place in the array."""
         assert nest.parts is not None
         own: list[Expr] = [
-            ("add", ("i", k), part.low) if part.low else ("i", k)
+            ("add", ("i", k), part.low) if self.pieced else ("i", k)
             for k, part in enumerate(nest.parts[self.root :], start=self.root)
         ]
         new = map_nest(nest, lambda e: e)
@@ -871,9 +875,8 @@ class _LocalArray:
         for axis in self.axes:
             if axis.dim >= len(at):
                 return None  # read as another shape
-            e = at[axis.dim]
-            e = ("floordiv", e, axis.divisor) if axis.divisor != 1 else e
-            whole = axis.modulus == self.buffer.shape[axis.dim]
+            whole = axis[1:] == (1, self.buffer.shape[axis.dim], 0)
+            e = _loop_of(axis, at[axis.dim])
             indices.append(e if whole else ("mod", e, axis.modulus))
         return self.offset(indices, reader.extents)
 

@@ -315,6 +315,17 @@ def test_rows_that_something_else_reads_are_computed_for_all() -> None:
     assert len(mo.explain(total[3:] + largest[3:], total).kernels) == 2
 
 
+def test_loops_that_do_not_follow_from_an_index_by_division_are_not_followed() -> None:
+    """Every third row of a padded column: index 3 * i + j - 1, and j is not (index + 1) % 2."""
+    x = f32(6, 5)
+    y = moved(
+        ("slice", 1, 3), moved(("pad", 1, 0), rows_of("centred", x, mo).max(1)[:, None], mo), mo
+    )
+    want = np.pad(rows_of("centred", x.numpy(), np).max(1)[:, None], 1, constant_values=0.5)
+    with mock.patch.multiple(group, SMALL_WORK=0, LITTLE_WORK=0, ENOUGH_ITEMS=2):
+        np.testing.assert_allclose(python_value(y * 1.0, grouped=True), want[1:-1:3, :2], rtol=1e-5)
+
+
 def test_a_transposed_array_is_summed_as_the_array_lies() -> None:
     image = f32(40, 32, 20, 20)
     last = mo.transpose(image, (0, 2, 3, 1))
@@ -340,7 +351,7 @@ def moved(move: Any, y: Any, xp: Any) -> Any:
         case ("pad", before, after):
             return xp.pad(y, [(before, after)] * y.ndim, constant_values=0.5)
         case ("slice", first, step):
-            return y[first::step]
+            return y[first::step] if len(y) > first else y
         case ("flip", axis):
             return xp.flip(y, axis % y.ndim)
         case ("transpose",):
