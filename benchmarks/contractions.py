@@ -113,6 +113,13 @@ MORE: list[Row] = [
     Convolution("conv3x3 64 28² d2 b8 +bwd", 8, 64, 28, 64, 3, 1, 2, 2, backward=True),
     Convolution("conv3x3 64 28² g4 b8 +bwd", 8, 64, 28, 64, 3, 1, 1, 1, 4, backward=True),
     Convolution("depthwise 64 28² b8 +bwd", 8, 64, 28, 64, 3, 1, 1, 1, 64, backward=True),
+    Convolution("depthwise 32 112² b1", 1, 32, 112, 32, 3, 1, 1, 1, 32),
+    Convolution("depthwise5x5s2 144 56² b8 +bwd", 8, 144, 56, 144, 5, 2, 2, 1, 144, backward=True),
+    Convolution("depthwise 512 14² b32 +bwd", 32, 512, 14, 512, 3, 1, 1, 1, 512, backward=True),
+    Convolution("depthwise5x5 512 7² b32 +bwd", 32, 512, 7, 512, 5, 1, 2, 1, 512, backward=True),
+    Convolution("conv3x3 128 56² g32 b8 +bwd", 8, 128, 56, 128, 3, 1, 1, 1, 32, backward=True),
+    Convolution("conv3x3s2 256 56² g32 b8 +bwd", 8, 256, 56, 256, 3, 2, 1, 1, 32, backward=True),
+    Convolution("conv3x3 1024 7² g32 b8 +bwd", 8, 1024, 7, 1024, 3, 1, 1, 1, 32, backward=True),
     Convolution("lenet 1→6 28² b256 +bwd", 256, 1, 28, 6, 5, backward=True),
     Convolution("lenet 6→16 12² b256 +bwd", 256, 6, 12, 16, 5, backward=True),
 ]

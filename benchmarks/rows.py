@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -355,6 +355,20 @@ def _contractions(bars: dict[str, tuple[float, float] | None]) -> list[Row]:
     return [contraction(_BY_NAME[name], bar) for name, bar in bars.items()]
 
 
+def _by_winograd(row: Row) -> Row:
+    """A row with `mo.winograd` in metaop; what any implementation needs is not known."""
+
+    def make(arrays: list[np.ndarray], settings: Any) -> Work:
+        import metaop as mo
+
+        with mo.winograd():
+            work = row.makers["metaop"](arrays, settings)
+        return mo.winograd()(work)
+
+    makers = {**row.makers, "metaop": make}
+    return replace(row, name=f"{row.name}, Winograd", makers=makers, flops=0.0, bars=None)
+
+
 ROWS = [
     training("LeNet+BN b256, step", (256, 1, 28, 28), metaop_model("LeNetBN"), networks.lenet,
              lr=0.1, flops=3 * 145.4e6, bars=(3, 3), compiled=True),
@@ -388,6 +402,7 @@ _WINDOWS = [(8, 16, 32, 32), (16, 16, 3, 3)]
 _FLOPS = 2.0 * 8 * 16 * 30 * 30 * 16 * 9
 MORE = [
     *_contractions(dict.fromkeys(row.name for row in contractions.MORE)),
+    *(_by_winograd(row) for row in ROWS if row.name.startswith(("conv3x3", "ResNet-18"))),
     inference("ResNet-18 224², batch 1", (1, 3, 224, 224), *_RESNET, flops=3.63e9),
     inference("LeNet+BN, 10 000 images at batch 1", (1, 1, 28, 28), *_LENET, batches=10_000,
               flops=10_000 * 0.568e6, most=1),

@@ -31,6 +31,7 @@ from metaop.index import (
 from . import llvm_ops, machine
 from .llvm_ops import BOOL, I8, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
+    LONGEST_STEP,
     SCRATCH_ALIGNMENT,
     Check,
     Condition,
@@ -55,8 +56,6 @@ from .loops import (
     statements,
 )
 from .outside_in import is_one_vector, outside_in
-
-LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 
 
 class Affine(NamedTuple):
@@ -185,9 +184,16 @@ class _Emitter:
                     self.fetch(stmt)
 
     def serial_loop(self, stmt: For) -> None:
+        b = self.raw
         start, stop = self.scalar_index(stmt.start), self.scalar_index(stmt.stop)
+        last = b.sub(stop, constant(I64, 1)) if stmt.how == "reverse" else None
+
+        def one(i: Any) -> None:
+            index = i if last is None else b.sub(last, b.sub(i, start))
+            self.iteration(stmt.loop, index, stmt.body)
+
         with self.hoisting(stmt):
-            self.counted(start, stop, 1, lambda i: self.iteration(stmt.loop, i, stmt.body))
+            self.counted(start, stop, 1, one)
 
     def iteration(self, loop: int, index: Any, body: list[Stmt]) -> None:
         self.loops[loop] = index
@@ -506,12 +512,20 @@ class _Emitter:
         addresses."""
         return 2 <= place.step <= LONGEST_STEP
 
-    def wide_mask(self, mask: Any, step: int) -> Any:
-        """The lanes of a mask, `step` apart; no lane between them."""
-        kind = ir.VectorType(BOOL, LANES)
-        mask = constant(kind, 1) if mask is None else mask
+    def wide_mask(self, mask: Any, step: int, dtype: DType) -> Any:
+        """The lanes of a mask, `step` apart; no lane between them.
+
+        They are moved as integers as wide as the elements: few processors have masks of bits.
+        """
         lanes = [k // step if k % step == 0 else LANES for k in range(LANES * step)]
-        return self.raw.shuffle_vector(mask, constant(kind, 0), _lane_numbers(lanes))
+        if mask is None:
+            bits = [int(lane != LANES) for lane in lanes]
+            return llvm_ops.lane_constants(BOOL, bits)
+        kind = ir.VectorType(ir.IntType(8 * dtype.itemsize), LANES)
+        wide = self.raw.shuffle_vector(
+            self.raw.sext(mask, kind), constant(kind, 0), _lane_numbers(lanes)
+        )
+        return self.raw.icmp_signed("<", wide, constant(wide.type, 0))
 
     def load_apart(self, value: Load, start: Place, mask: Any) -> Any:
         """16 elements that lie 2 to 4 apart, cut out of as many whole vectors."""
@@ -520,7 +534,7 @@ class _Emitter:
         place = self.raw.bitcast(start.pointer, wide.as_pointer())
         nothing = constant(wide, 0)
         size = value.dtype.itemsize
-        loaded = self.b.masked_load(place, size, self.wide_mask(mask, step), nothing)
+        loaded = self.b.masked_load(place, size, self.wide_mask(mask, step, value.dtype), nothing)
         lanes = [k * step for k in range(LANES)]
         return self.raw.shuffle_vector(loaded, nothing, _lane_numbers(lanes))
 
@@ -531,8 +545,9 @@ class _Emitter:
         place = self.raw.bitcast(start.pointer, wide.as_pointer())
         lanes = [k // step for k in range(LANES * step)]
         spread = self.raw.shuffle_vector(value, constant(value.type, 0), _lane_numbers(lanes))
-        size = self.dtypes[stmt.buffer].itemsize
-        self.b.masked_store(spread, place, size, self.wide_mask(mask, step))
+        dtype = self.dtypes[stmt.buffer]
+        mask = self.wide_mask(mask, step, dtype)
+        self.b.masked_store(spread, place, dtype.itemsize, mask)
 
     def addresses(self, buffer: str, offset: Expr, place: Place | None) -> Any:
         """The 16 addresses of an access with a stride or through an index."""

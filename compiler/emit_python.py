@@ -122,8 +122,9 @@ class _Printer:
         if stmt.how == "unroll":
             yield from self.declare(stmt, indent)
         bounds = show(stmt.stop) if stmt.start == 0 else f"{show(stmt.start)}, {show(stmt.stop)}"
-        note = "" if stmt.how == "serial" else f"  # {stmt.how}"
-        yield f"{indent}for i{stmt.loop} in range({bounds}):{note}"
+        note = f"  # {stmt.how}" if stmt.how in ("vector", "unroll") else ""
+        values = f"range({bounds})" if stmt.how != "reverse" else f"reversed(range({bounds}))"
+        yield f"{indent}for i{stmt.loop} in {values}:{note}"
         yield from self.body(stmt.body, indent + "    ")
 
     def declare(self, stmt: For, indent: str) -> Iterator[str]:

@@ -48,11 +48,13 @@ from metaop.index import (
 
 from .loops import IndexValue, Load, Op, Value
 from .nest import Buffer, CheckSite, Nest, Part, Values
-from .rewrite import Graph, Input
+from .rewrite import Graph, Input, is_contraction
 from .schedule import adds_in_lanes
 
 LOAD_COST = 2
 RANDOM_COST = 16  # 75 integer operations, several of which run side by side
+FEW_LAYERS = 2  # results of a contraction for an element of what is made of them
+MOST_BASES = 8  # values told apart of those that another is made from
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
 MOST_WASTE = 16  # operators that an element of several pieces may evaluate for nothing
 MOST_SPLITS = 4  # loops of a result that are cut in two
@@ -74,7 +76,8 @@ class Fused:
     place: dict[Node, Buffer]
     buffers: list[Buffer]
     names: dict[Node, str] = field(default_factory=dict)
-    dear: dict[Node, Dear] = field(default_factory=dict)  # stored to save work
+    stored: set[Node] = field(default_factory=set)
+    dear: set[Node] = field(default_factory=set)  # of these, what is stored to save work
 
 
 def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
@@ -82,7 +85,7 @@ def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
     though that is more work."""
     stored, dear = choose_stores(graph, inlined)
     fused = _Builder(graph, stored).run()
-    fused.dear = dear
+    fused.stored, fused.dear = stored, dear
     return fused
 
 
@@ -124,27 +127,28 @@ def _is_reshape(node: Reindex) -> bool:
 
 def choose_stores(
     graph: Graph, inlined: frozenset[Node] = frozenset()
-) -> tuple[set[Node], dict[Node, Dear]]:
-    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; of
-    the latter what an element costs."""
+) -> tuple[set[Node], set[Node]]:
+    """The nodes that get memory: outputs, reductions, and what is dear and would be repeated; and
+    the latter alone."""
     stored = {reshape_base(n) for n in graph.outputs}
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
     stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
+    stored |= _of_layers(graph)
     cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
-    dear: dict[Node, Dear] = {}
+    dear: set[Node] = set()
     overwritten: set[Node] = set()  # they become what their parts are assigned to, not a copy of it
     for node in reversed(graph.nodes):
         worth = 2 * int(footprint[node]) >= hint(node.size)  # else store what it is spread from
         if node not in stored and (node in overwritten or worth):
-            price = _price(node, cost)
+            price = _price(node, cost, stored)
             if node in overwritten or price.again - price.once > MOST_WASTE:
                 stored.add(node)
             elif node not in inlined and _too_dear(node, evaluations[node], price):
                 stored.add(node)
-                dear[node] = price
+                dear.add(node)
         if node in stored and _is_pieced(node):
             overwritten |= {source for source in _copied_whole(node) if _is_pieced(source)}
         # the cost of an inlined value holds that of its inputs: they are not dear once more
@@ -153,6 +157,58 @@ def choose_stores(
         for source, times in _demand(node, count):
             evaluations[source] += times
     return stored, dear
+
+
+def _of_layers(graph: Graph) -> set[Node]:
+    """What makes each of its elements of many results of a contraction, with the operators that
+    follow: it is stored, so that the contraction's results need no memory (see `group`)."""
+    users: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        for source in set(node.inputs):
+            users.setdefault(source, []).append(node)
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if isinstance(node, Elementwise) and any(_are_layers(i, node.size) for i in node.inputs):
+            last: Node | None = node
+            while last is not None:
+                node, last = last, _all_through(last, users)
+            found.add(node)
+    return found
+
+
+def _all_through(node: Node, users: dict[Node, list[Node]]) -> Node | None:
+    """The operator through which all goes that is made of a value, None if there is none."""
+    waiting = list(users.get(node, []))
+    while len(set(waiting)) > 1:
+        first = min(waiting, key=lambda n: n.sequence)
+        waiting = [n for n in waiting if n is not first] + users.get(first, [])
+        if not isinstance(first, Elementwise) or first not in users:
+            return None
+    return waiting[0] if waiting and isinstance(waiting[0], Elementwise) else None
+
+
+def _are_layers(node: Node, size: int) -> bool:
+    """True for results of a contraction with many for each of `size` elements."""
+    if not isinstance(node, Reindex) or not isinstance(node.inputs[0], ReindexReduce):
+        return False
+    made = node.inputs[0]
+    product = made.inputs[0]
+    return is_contraction(product, product.size) and hint(made.size) > FEW_LAYERS * hint(size)
+
+
+def cheap_again(graph: Graph, fused: Fused, is_cheap: Callable[[Node, Dear], bool]) -> set[Node]:
+    """The dear values that are cheap by what an element costs, where what they are made from is
+    loaded, or computed again if that is cheap."""
+    cost: dict[Node, float] = {}
+    stored = set(fused.stored)
+    cheap: set[Node] = set()
+    for node in graph.nodes:
+        inputs = (LOAD_COST if i in stored else cost[i] for i in node.inputs)
+        cost[node] = min(_own_cost(node) + sum(inputs), 1e9)
+        if node in fused.dear and is_cheap(node, _price(node, cost, stored)):
+            cheap.add(node)
+            stored.discard(node)
+    return cheap
 
 
 def memory_cost(nbytes: int, reads: float) -> float:
@@ -164,7 +220,8 @@ def memory_cost(nbytes: int, reads: float) -> float:
 
 
 def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Node, float]]:
-    """Per node the cost of evaluating one element inline, and its footprint.
+    """Per node the cost of evaluating one element inline, and its footprint: the elements that it
+    is made from, less than its size if it only spreads them out.
 
     A chain of inlined operators that reaches the bound is cut by storing its last node; but what is
     larger than all that it is made from, as a product that is summed at once, is not stored for
@@ -173,49 +230,65 @@ def _costs(graph: Graph, stored: set[Node]) -> tuple[dict[Node, float], dict[Nod
     cost: dict[Node, float] = {}
     chain: dict[Node, int] = {}
     footprint: dict[Node, float] = {}
+    made_from: dict[Node, dict[Node, int]] = {}
     for node in graph.nodes:
         inputs = [(0.0, 0) if i in stored else (cost[i], chain[i]) for i in node.inputs]
         inputs = [(LOAD_COST, 0) if i in stored else p for i, p in zip(node.inputs, inputs)]
-        own = 0.0
-        if isinstance(node, Input):
-            own = LOAD_COST if node.shape else 0
-        elif isinstance(node, Elementwise):
-            own = OPERATORS[node.op].cost if node.op in OPERATORS else 1
-        elif isinstance(node, RandomBits):
-            own = RANDOM_COST
-        elif isinstance(node, Reindex):
-            own = len(node.pieces) - 1
-        cost[node] = min(own + sum(c for c, _ in inputs), 1e9)
+        cost[node] = min(_own_cost(node) + sum(c for c, _ in inputs), 1e9)
         chain[node] = (0 if isinstance(node, Reindex) else 1) + max(
             (n for _, n in inputs), default=0
         )
-        footprint[node] = _footprint(node, footprint, stored)
+        made_from[node] = _made_from(node, made_from, stored)
+        footprint[node] = sum(made_from[node].values())
         if chain[node] > LONGEST_CHAIN and isinstance(node, Elementwise):
             spread = hint(node.size) > footprint[node]
             if not spread or chain[node] > 2 * LONGEST_CHAIN:
                 stored.add(node)
                 chain[node] = 0
                 footprint[node] = hint(node.size)
+                made_from[node] = {node: hint(node.size)}
     return cost, footprint
 
 
-def _footprint(node: Node, footprint: dict[Node, float], stored: set[Node]) -> float:
-    """The elements that a value is made from: less than its size if it only spreads them out."""
+def _own_cost(node: Node) -> float:
+    """Of one element, with what it is made from at hand."""
+    match node:
+        case Input():
+            return LOAD_COST if node.shape else 0
+        case Elementwise():
+            return OPERATORS[node.op].cost if node.op in OPERATORS else 1
+        case RandomBits():
+            return RANDOM_COST
+        case Reindex():
+            return len(node.pieces) - 1
+    return 0
+
+
+def _made_from(
+    node: Node, made_from: dict[Node, dict[Node, int]], stored: set[Node]
+) -> dict[Node, int]:
+    """What a value is made from, with how many elements of it; itself if that is much."""
     if isinstance(node, Input | RandomBits) or node in stored:
-        return hint(node.size)
+        return {node: hint(node.size)}
+    found: dict[Node, int] = {}
     if isinstance(node, Reindex):
-        sources = {node.inputs[piece.source] for piece in node.pieces}
-        return sum(min(hint(s.size), footprint[s]) for s in sources)
-    return min(sum(footprint[i] for i in set(node.inputs)), 1e15)
+        for source in dict.fromkeys(node.inputs[piece.source] for piece in node.pieces):
+            bases, most = made_from[source], hint(source.size)
+            found |= bases if sum(bases.values()) <= most else {source: most}
+    else:
+        for source in dict.fromkeys(node.inputs):
+            found |= made_from[source]
+    return found if len(found) <= MOST_BASES else {node: sum(found.values())}
 
 
-def _price(node: Node, cost: dict[Node, float]) -> Dear:
-    """What an element of a value costs, stored and not."""
+def _price(node: Node, cost: dict[Node, float], stored: set[Node]) -> Dear:
+    """What an element of a value costs, stored and not, where `stored` is what it can read."""
     again = cost[node] - LOAD_COST
     if not _is_pieced(node):
         return Dear(again, again)
-    pieces = zip(node.pieces, _shares(node))
-    once = sum(cost[node.inputs[piece.source]] * share for piece, share in pieces)
+    sources = (node.inputs[piece.source] for piece in node.pieces)
+    each = (LOAD_COST if source in stored else cost[source] for source in sources)
+    once = sum(c * share for c, share in zip(each, _shares(node)))
     return Dear(once - LOAD_COST, again)
 
 
@@ -645,11 +718,12 @@ class _Builder:
         nest = self._finish(
             node, lowering, extents=extents, rank=len(parts), value=value, offset=offset,
             op=node.op,
-            contraction=node.op == "add" and node.dtype.is_float and _is_contraction(inner, y.size),
+            contraction=node.op == "add" and node.dtype.is_float and is_contraction(inner, y.size),
         )  # fmt: skip
         nest.guard = guard
-        factors = inner.inputs if nest.contraction else (inner,)
-        nest.order = tuple(self._origin(factor, at, extents) for factor in factors)
+        if node.dtype.is_float:  # else every order gives the same
+            factors = inner.inputs if nest.contraction else (inner,)
+            nest.order = tuple(self._origin(factor, at, extents) for factor in factors)
         return nest
 
     def _origin(self, node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
@@ -805,19 +879,3 @@ def _transposed(node: Reindex, layouts: dict[Node, tuple[int, ...]]) -> tuple[in
     used = set().union(*map(loops_of, indices)) if indices else set()
     spread = any(n != 1 for k, n in enumerate(node.shape) if k not in used)
     return None if spread else tuple(range(len(node.shape)))
-
-
-def _is_contraction(y: Node, size: int) -> bool:
-    """A product of two factors that are both smaller than the space that is summed over, by half
-    at least: rounding up to whole pieces makes the space larger too."""
-    if not isinstance(y, Elementwise) or y.op != "mul":
-        return False
-    return all(_repeats(factor, size) for factor in y.inputs)
-
-
-def _repeats(factor: Node, size: int) -> bool:
-    while isinstance(factor, Reindex) and len(factor.pieces) == 1:
-        factor = factor.inputs[factor.pieces[0].source]
-        if 2 * hint(factor.size) <= hint(size):
-            return True
-    return 2 * hint(factor.size) <= hint(size)

@@ -14,12 +14,14 @@ tree's last part.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from metaop.errors import CompilerBug
+from metaop.extent import hint
 from metaop.graph import Escape
 from metaop.index import (
     TRUE,
@@ -29,13 +31,14 @@ from metaop.index import (
     flatten,
     remembered,
     simplify,
+    terms_of,
 )
 
 from .boundary import Boundary, read_again
 from .follow import Path, can_follow, following, path_of
-from .fuse import Dear, Fused, is_barrier, memory_cost
+from .fuse import LOAD_COST, Dear, Fused, is_barrier, memory_cost
 from .loops import Load, Value
-from .nest import Buffer, Nest, Part, Tree, dependencies
+from .nest import Buffer, Nest, Part, Tree, dependencies, loops_of_both
 from .schedule import (
     MOST_CHUNKS,
     SMALL_WORK,
@@ -52,16 +55,19 @@ FEW_ITEMS = 4  # that suffice where there is little work
 LITTLE_WORK = 1 << 21
 LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
 LARGEST_TREE = 24  # nests
+MOST_LAYERS = 16  # results of a contraction at one place that what follows it combines
+MANY_ROWS = 1 << 22  # bytes that are better read row by row than column by column
 SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
 WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
 MOST_PIECES = 8  # boxes of one buffer that one kernel fills
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
 # Rules whose boundaries state what merging would cost, each with its words.
-TILES, FEW, LANES_DIFFER, LOOPS_DIFFER = "tiles", "few", "lanes", "loops"
+TILES, FEW, ROWS, LANES_DIFFER, LOOPS_DIFFER = "tiles", "few", "rows", "lanes", "loops"
 COSTS = {
     TILES: "a contraction keeps its tiles, only what runs along all its results joins",
     FEW: "",
+    ROWS: "one adds up whole rows, the other goes along columns",
     LANES_DIFFER: "one adds up in lanes along a row, the other across rows",
     LOOPS_DIFFER: "they add up along different loops",
 }
@@ -118,14 +124,20 @@ def group(fused: Fused, separate: bool = False, forced: Iterable[tuple[str, str]
 def is_cheaper_again(grouped: Grouped, buffer: Buffer, price: Dear) -> bool:
     """True if computing an element wherever it is read costs less than writing and reading it.
 
-    What reads it at one depth of one tree shares a loop, and computes it once.
+    What reads it at one depth of one tree shares a loop, and computes it once; what reads it there
+    more than once finds it in the nearest cache.
     """
-    times = sum(_evaluations(tree, buffer) for tree in grouped.outlines.get(buffer, []))
-    return price.again * times - price.once <= memory_cost(buffer.nbytes, times)
+    evaluations = [
+        times for tree in grouped.outlines.get(buffer, []) for times in _evaluations(tree, buffer)
+    ]
+    times, reads = sum(evaluations), len(evaluations)
+    cost_of_memory = memory_cost(buffer.nbytes, reads) + LOAD_COST * (times - reads)
+    return price.again * times - price.once <= cost_of_memory
 
 
-def _evaluations(tree: Tree, buffer: Buffer) -> float:
-    """How often an element of the buffer would be computed by a tree that reads it."""
+def _evaluations(tree: Tree, buffer: Buffer) -> list[float]:
+    """How often an element of the buffer would be computed by a tree that reads it, at each depth
+    at which it does."""
     depth: dict[Buffer, int] = {}
     found: dict[int, float] = {}
     for nest in tree.all_nests:
@@ -137,7 +149,7 @@ def _evaluations(tree: Tree, buffer: Buffer) -> float:
         if buffer in nest.reads:
             repeats = max(float(nest.iterations) / max(float(buffer.size), 1.0), 1.0)
             found[level] = max(found.get(level, 0.0), repeats)
-    return sum(found.values())
+    return list(found.values())
 
 
 @dataclass(eq=False)
@@ -429,22 +441,38 @@ class _Grouping:
         if len(nests) > LARGEST_TREE:
             return f"the kernel would have more than {LARGEST_TREE} nests"
         contractions = [n for n in nests if n.contraction]
-        if contractions and any(self.loops_inside(nest, axes) for nest in nests):
-            return TILES
         if len(contractions) > 1:
             return "a contraction has a kernel of its own"
+        if contractions and not self.keeps_tiles(contractions[0], nests, axes):
+            return TILES
         between = self.between(source, group)
         if between is not None:
             return BETWEEN.format(between.name)
         return None
 
+    def keeps_tiles(
+        self, contraction: Nest, nests: list[Nest], axes: list[dict[Nest, int]]
+    ) -> bool:
+        """True if all runs along the results of a contraction; or if these come in a few layers,
+        loops of both factors, which nothing else reads, and of which few results are made at once.
+        """
+        layers = self.loops_inside(contraction, axes)
+        inside = [[n.extents[k] for k in self.loops_inside(n, axes)] for n in nests]
+        if not layers:
+            return not any(inside)
+        readers = set(self.readers.get(contraction.target, []))
+        alone = contraction.target.role == "tmp" and readers <= set(nests)
+        maps = all(n.op is None for n in nests if n is not contraction)
+        few = all(_are_few(extents) for extents in inside)
+        return alone and maps and few and set(layers) <= loops_of_both(contraction)
+
     @staticmethod
-    def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
-        """True if a nest has loops inside the root loops, other than those that it reduces if it is
-        a contraction."""
+    def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> list[int]:
+        """The loops of a nest inside the root loops, other than those that it reduces if it is a
+        contraction."""
         root = {axis[nest] for axis in axes}
         last = nest.rank if nest.contraction else len(nest.extents)
-        return any(k not in root and nest.extents[k] != 1 for k in range(last))
+        return [k for k in range(last) if k not in root and nest.extents[k] != 1]
 
     def cost_objection(
         self, source: _Group, group: _Group, axes: list[dict[Nest, int]], nests: list[Nest]
@@ -458,6 +486,8 @@ class _Grouping:
         if not enough and work > SMALL_WORK:
             return FEW
         roots = [self.preferred_root(nest, axes) for nest in nests]
+        if any(r is not None and self.adds_rows(nest, axes) for nest, r in zip(nests, roots)):
+            return ROWS
         across = sum(int(n.iterations) for n, r in zip(nests, roots) if r is not None)
         if any(n.lanes for n in nests):
             if across * SCALAR_COST > sum(int(n.iterations) for n in nests):
@@ -466,6 +496,13 @@ class _Grouping:
         if len({r for r in roots if r is not None}) > 1:
             return LOOPS_DIFFER
         return None
+
+    @staticmethod
+    def adds_rows(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
+        """True for sums of pieces of many rows, whose pieces would not be root loops."""
+        root = {axis[nest] for axis in axes}
+        pieces = any(k not in root and nest.extents[k] != 1 for k in range(nest.rank))
+        return pieces and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
 
     @staticmethod
     def preferred_root(nest: Nest, axes: list[dict[Nest, int]]) -> int | None:
@@ -546,17 +583,16 @@ class _Grouping:
     ) -> list[dict[Nest, int]] | None:
         """The root loops of two groups paired by the dimension of a buffer that they walk along;
         None unless all pair up."""
-        dims: list[dict[int, int]] = []
+        dims: list[dict[tuple[int, int], int]] = []
         for group, nest in ((a, first), (b, second)):
             loops = {axis[nest]: k for k, axis in enumerate(group.axes)}
-            found: dict[int, int] = {}
+            found: dict[tuple[int, int], int] = {}  # by the dimension and how far a step goes
             for name, at in nest.reads_at:
                 if nest.buffers[name] is buffer:
-                    found |= {
-                        d: loops[e[1]]
-                        for d, e in enumerate(at)
-                        if isinstance(e, tuple) and e[0] == "i" and e[1] in loops
-                    }
+                    for d, e in enumerate(at):
+                        for atom, step in terms_of(e, nest.extents).items():
+                            if atom is not None and atom[0] == "i" and atom[1] in loops:
+                                found[d, step] = loops[atom[1]]
             dims.append(found)
         pairs = [(dims[0][d], dims[1][d]) for d in sorted(dims[0].keys() & dims[1].keys())]
         if len(pairs) != len(a.axes) or len(pairs) != len(b.axes) or not pairs:
@@ -806,10 +842,21 @@ def _disjoint(one: Nest, other: Nest) -> bool:
     )
 
 
+def _are_few(extents: list[int]) -> bool:
+    """True for loops of a known number of iterations, MOST_LAYERS at most."""
+    return all(type(n) is int for n in extents) and math.prod(extents) <= MOST_LAYERS
+
+
+def _has_layers(tree: Tree) -> bool:
+    """True if a tree begins with a contraction of which an iteration makes several results."""
+    first = tree.nests[0]
+    return first.contraction and any(n != 1 for n in first.extents[tree.root : first.rank])
+
+
 def _make_local(tree: Tree, held: set[Buffer]) -> None:
     """Intermediates that only this tree reads and writes live within one iteration of the root
     loops; `held` are those of which something else reads or writes."""
-    tree.across = runs_across(tree)
+    tree.across = not _has_layers(tree) and runs_across(tree)
     for buffer in dict.fromkeys(nest.target for nest in tree.nests):
         writers = [k for k, nest in enumerate(tree.nests) if nest.target is buffer]
         first = tree.nests[writers[0]]

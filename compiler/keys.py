@@ -62,6 +62,7 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
         tuple(map(position, asked)),
         config.cpu,
         config.fuse,
+        config.winograd,
     )
     return key, leaves
 
@@ -130,7 +131,7 @@ def canonical(nodes: list[Node], asked: list[Node]) -> Canonical:
             inputs = tuple([number[i] for i in node.inputs])
             key.append((naming(node.definition()), shape, inputs, node.requires_grad))
     scales = tuple(map(size_range, naming.values))
-    options = (config.cpu, config.fuse)
+    options = (config.cpu, config.fuse, config.winograd)
     whole = (tuple(key), tuple([number[n] for n in asked]), options, scales)
     return Canonical(whole, tuple(naming.values), naming)
 

@@ -13,7 +13,7 @@ from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
 
-from . import vecmath
+from . import machine, vecmath
 
 LANES = 16
 BOOL, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -591,6 +591,14 @@ class MathOps:
         self.mask_and, self.mask_or = raw.and_, raw.or_
         self.iadd, self.isub, self.imul = raw.add, raw.sub, raw.mul
         self.iand, self.ior, self.ixor = raw.and_, raw.or_, raw.xor
+        if is_vector(sample) and self.width == 32 and machine.scales_vectors():
+            self.scale = self._scale
+
+    def _scale(self, a: Any, n: Any) -> Any:
+        """a * 2**n in one instruction."""
+        name, nearest = "llvm.x86.avx512.mask.scalef.ps.512", constant(I32, 4)
+        all_lanes = constant(ir.IntType(LANES), -1)
+        return self.builder.call(name, self.kind, a, self.to_float(n), a, all_lanes, nearest)
 
     def const(self, value: float) -> Any:
         """A float constant."""

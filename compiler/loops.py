@@ -3,7 +3,7 @@
     kernel ::= Kernel(name, buffers, integers, body, scratch)
                                                  scratch: arrays of one thread, undefined at first
     stmt   ::= Grid(loops, extents, body)         the iterations that chunks of work share out
-             | For(loop, start, stop, how, body)  how: serial | vector | unroll
+             | For(loop, start, stop, how, body)  how: serial | reverse | vector | unroll
              | Let(name, dims, value)             a name; one per element of the unrolled dims
              | Init(name, dims, op, dtype)        an accumulator at its identity
              | Update(name, dims, op, value, guard)   accumulator op= value if guard
@@ -16,9 +16,10 @@
              | Check(value, low, high, number, guard)   reports a value outside low <= v < high
     e, c   ::= the index expressions of metaop.index over loops ("i", k), integers ("val", name)
 
-The meaning is that of scalar loops.  `how` says what the machine printer makes of a loop: a vector
-loop runs 16 iterations at a time; an accumulator initialised outside a vector loop and updated
-inside it has one lane per iteration, which are combined in a fixed tree when it is read.
+The meaning is that of scalar loops; a reverse one begins with its last iteration.  `how` says what
+the machine printer makes of a loop: a vector loop runs 16 iterations at a time; an accumulator
+initialised outside a vector loop and updated inside it has one lane per iteration, which are
+combined in a fixed tree when it is read.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from metaop.index import (
 )
 
 LANES = 16
+LONGEST_STEP = 4  # of 16 elements that are read as whole vectors
 MOST_COPIES = 4  # of a lane accumulator, to hide the latency of its update
 
 
@@ -493,7 +495,8 @@ class _Verifier:
 
     def loop(self, stmt: For, loops: frozenset[int], vector: int | None) -> None:
         name = f"{stmt.how} loop i{stmt.loop}"
-        self.require(stmt.how in ("serial", "vector", "unroll"), f"unknown kind of loop: {name}")
+        known = ("serial", "reverse", "vector", "unroll")
+        self.require(stmt.how in known, f"unknown kind of loop: {name}")
         self.require(stmt.loop not in loops, f"{name} inside itself")
         for bound in (stmt.start, stmt.stop):
             self.index(bound, loops)

@@ -89,6 +89,12 @@ def vector_registers() -> tuple[int, int]:
     return 16, 32 if "+avx" in features else 16
 
 
+def scales_vectors() -> bool:
+    """Whether one instruction multiplies 16 float32 by powers of two: AVX-512's vscalefps."""
+    triple, _, features = processor()
+    return triple.startswith(("x86_64", "amd64")) and "+avx512f" in features
+
+
 def hides_lanes() -> bool:
     """Whether LLVM must not know the lanes of a mask.
 

@@ -53,7 +53,7 @@ def merge_copies(fused: Fused) -> Fused:
             owner(buffer).role = "out"
     place = {n: owner(b) for n, b in fused.place.items() if b not in overwritten}
     buffers = [b for b in fused.buffers if b not in same]
-    return Fused(kept, place, buffers, fused.names, fused.dear)
+    return Fused(kept, place, buffers, fused.names, fused.stored, fused.dear)
 
 
 def _inputs(nest: Nest | Escape, fused: Fused) -> list[Buffer]:

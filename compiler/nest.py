@@ -271,6 +271,13 @@ def dependencies(nest: Nest) -> list[tuple[Value, frozenset[int]]]:
     return found
 
 
+def loops_of_both(nest: Nest) -> set[int]:
+    """The loops that both factors of a contraction vary with."""
+    known = {id(value): loops for value, loops in dependencies(nest)}
+    first, second = (known[id(factor)] for factor in nest.value.args)
+    return set(first & second)
+
+
 def verify(nest: Nest) -> None:
     """Raises CompilerBug unless every index stays within the nest's loops."""
     count = len(nest.extents)

@@ -6,8 +6,9 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from metaop.config import config
@@ -21,7 +22,7 @@ from . import nest as nests_module
 from . import rewrite
 from .assemble import assemble, schedule_nest
 from .collector import collecting_seldom
-from .fuse import Fused, fuse, reshape_base
+from .fuse import Dear, Fused, cheap_again, fuse, reshape_base
 from .group import Grouped, group, is_cheaper_again
 from .kernels import machine_code, statistics
 from .keys import is_leaf, kernel_key, structure_of
@@ -32,6 +33,7 @@ from .passes.compose import compose
 from .passes.invert import invert
 from .passes.share import share
 from .passes.split import split
+from .passes.winograd import winograd
 from .program import Program
 from .programs import forget, program_for
 from .rewrite import Graph, Input
@@ -40,7 +42,7 @@ from .verify import verify_grouped, verify_program
 __all__ = [
     "PASSES", "GraphPass", "compile_program", "forget", "fuse_graph", "group_graph",
     "import_graph", "is_leaf", "kernel_key", "machine_code", "merge_copies", "numbers",
-    "program_for", "run_passes", "schedule_nest", "statistics", "structure_of",
+    "passes", "program_for", "run_passes", "schedule_nest", "statistics", "structure_of",
 ]  # fmt: skip
 
 GraphPass = Callable[[Graph], Graph]
@@ -49,6 +51,7 @@ PASSES: list[tuple[str, GraphPass]] = [
     ("share", share),
     ("algebra", algebra),
     ("invert", invert),
+    ("winograd", winograd),
     ("split", split),
     ("compose", compose),
     ("share", share),
@@ -114,9 +117,14 @@ def _needed_by_gradients(nodes: list[Node]) -> set[Node]:
     return needed
 
 
+def passes() -> list[tuple[str, GraphPass]]:
+    """The passes that run for this Python thread: `winograd` only where it is asked for."""
+    return [one for one in PASSES if one[0] != "winograd" or config.winograd]
+
+
 def run_passes(graph: Graph, after: Callable[[str, Graph], None] | None = None) -> Graph:
-    """The graph after every pass; `after(name, graph)` sees each stage."""
-    for name, graph_pass in PASSES:
+    """The graph after every pass that runs; `after(name, graph)` sees each stage."""
+    for name, graph_pass in passes():
         try:
             graph = graph_pass(graph)
             if config.check:
@@ -169,20 +177,21 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
     for _ in range(MOST_ROUNDS):
         fused = fuse_graph(graph, inlined)
         grouped = group(fused, separate=not config.fuse)
-        cheap = {
-            node
-            for node, price in fused.dear.items()
-            if (buffer := fused.place.get(node)) is not None
-            and (buffer.role == "tmp" or node in kept)
-            and is_cheaper_again(grouped, buffer, price)
-            and not grouped.is_local(buffer)
-        }
+        cheap = cheap_again(graph, fused, partial(_is_cheap, fused, grouped, kept))
         if not config.fuse or cheap <= inlined:
             break
         inlined |= cheap
     if grouped.trees and config.check:
         verify_grouped(fused, grouped)
     return fused, grouped
+
+
+def _is_cheap(fused: Fused, grouped: Grouped, kept: Set[Node], node: Node, price: Dear) -> bool:
+    """True for a value that nobody asked for and that is cheaper computed again than stored."""
+    buffer = fused.place.get(node)
+    if buffer is None or not (buffer.role == "tmp" or node in kept):
+        return False
+    return is_cheaper_again(grouped, buffer, price) and not grouped.is_local(buffer)
 
 
 # ------------------------------------------------------------------------------------ program

@@ -7,6 +7,7 @@ from typing import Any
 
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
+from metaop.extent import hint
 from metaop.graph import (
     Elementwise,
     Escape,
@@ -161,3 +162,19 @@ def verify(graph: Graph) -> None:
             node.check()
         elif not isinstance(node, Input | Scalar | IndexOf | RandomBits | Escape):
             raise CompilerBug(f"{node!r} cannot be compiled")
+
+
+def is_contraction(y: Node, size: int) -> bool:
+    """A product of two factors that are both smaller than the space that is summed over, by half
+    at least: rounding up to whole pieces makes the space larger too."""
+    if not isinstance(y, Elementwise) or y.op != "mul":
+        return False
+    return all(_repeats(factor, size) for factor in y.inputs)
+
+
+def _repeats(factor: Node, size: int) -> bool:
+    while isinstance(factor, Reindex) and len(factor.pieces) == 1:
+        factor = factor.inputs[factor.pieces[0].source]
+        if 2 * hint(factor.size) <= hint(size):
+            return True
+    return 2 * hint(factor.size) <= hint(size)

@@ -26,12 +26,14 @@ from itertools import pairwise
 
 from metaop import dtype as dt
 from metaop.extent import Extent, guess, hint, maximum, minimum, require
+from metaop.graph import identity_of
 from metaop.index import (
     TRUE,
     Expr,
     Terms,
     conjunction,
     fit_32_bits,
+    flatten,
     from_terms,
     integers_of,
     is_condition,
@@ -46,6 +48,7 @@ from metaop.index import (
 from .arguments import name_extents
 from .loops import (
     LANES,
+    LONGEST_STEP,
     MOST_COPIES,
     Check,
     Condition,
@@ -72,6 +75,8 @@ from .loops import (
     walk,
 )
 from .nest import Buffer, Nest, Tree, dependencies
+from .repeats import name_repeats
+from .staging import in_parts, parts_of
 
 MOST_CHUNKS = 64
 SMALL_WORK = 16_384  # evaluations that are not worth waking a second thread for
@@ -81,6 +86,7 @@ LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
 LEAST_PAST, MOST_CACHED = 1 << 22, 1 << 25  # bytes of a result; of what caches may hold
+LEAST_ROW, LEAST_ROWS = 64, 1 << 20  # elements of a row, bytes of all rows that are added up whole
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
 
 
@@ -266,8 +272,15 @@ def collapse_tree(tree: Tree) -> Tree:
 
     Root loops are merged in all nests alike.  For a reduction the accesses are those that decide
     its order; another access may then need the parts of the merged loop, i1 // 576 and i1 % 576.
+    A map is made to run in the loops of a reduction of its tree where its store alone allows it.
     """
     each = [_Collapse(nest, tree.root) for nest in tree.nests]
+    reductions = {tuple(one.inside()): None for one in each if one.nest.op is not None}
+    for position, one in enumerate(each):
+        if one.nest.op is None and tuple(one.inside()) not in reductions:
+            whole = _Collapse(one.nest, tree.root, merged=False)
+            if any(whole.adopt(extents) for extents in reductions):
+                each[position] = whole
     roots = [k for k in range(tree.root) if tree.nests[0].extents[k] != 1]
     for outer, inner in reversed(list(pairwise(roots))):
         if all(one.walks_as_one(outer, inner) for one in each):
@@ -282,8 +295,8 @@ def collapse_tree(tree: Tree) -> Tree:
 class _Collapse:
     """The loops of one nest while they are merged."""
 
-    def __init__(self, nest: Nest, root: int):
-        self.nest = nest
+    def __init__(self, nest: Nest, root: int, merged: bool = True):
+        self.nest, self.root = nest, root
         self.extents = list(nest.extents)
         if nest.order:
             self.forms = [terms_of(e, nest.extents) for e in (nest.offset, *nest.order)]
@@ -294,10 +307,40 @@ class _Collapse:
         self.owner: dict[int, int] = {}  # of a merged loop: the one that it became part of
         live = [k for k, n in enumerate(nest.extents) if n != 1]
         inner = [k for k in live if root <= k < nest.rank]
-        for group in (inner, [k for k in live if k >= nest.rank]):
+        for group in (inner, [k for k in live if k >= nest.rank]) if merged else ():
             for outer, second in reversed(list(pairwise(group))):
                 if self.walks_as_one(outer, second):
                     self.merge(outer, second)
+
+    def inside(self) -> list[int]:
+        """The extents of the loops that are left inside the root loops."""
+        return [n for n in self.extents[self.root :] if n != 1]
+
+    def adopt(self, extents: Sequence[int]) -> bool:
+        """Merges loops of a map to those extents, if the store walks each group as one."""
+        live = [k for k in range(self.root, len(self.extents)) if self.extents[k] != 1]
+        pairs: list[tuple[int, int]] = []
+        for wanted in extents:
+            if not live:
+                return False
+            group = [live.pop(0)]
+            total = self.extents[group[0]]
+            while live and total != wanted:
+                total *= self.extents[live[0]]
+                group.append(live.pop(0))
+            if total != wanted:
+                return False
+            pairs += pairwise(group)
+        store = terms_of(self.nest.offset, self.nest.extents)
+        if live or self.nest.scatter or _opaque_terms([store]):
+            return False
+        for outer, inner in pairs:
+            ratio = store.get(("i", outer), 0), store.get(("i", inner), 0) * self.extents[inner]
+            if ratio[0] != ratio[1]:
+                return False
+        for outer, inner in reversed(pairs):
+            self.merge(outer, inner)
+        return True
 
     def walks_as_one(self, outer: int, inner: int) -> bool:
         if outer in self.opaque or inner in self.opaque or self.nest.scatter:
@@ -403,7 +446,12 @@ class VectorCost:
 
 
 def _access_cost(stride: int | None) -> float:
-    return BROADCAST_COST if stride == 0 else 1.0 if stride == 1 else GATHER_COST
+    """In whole vectors that are read or written one after the other."""
+    if stride == 0:
+        return BROADCAST_COST
+    if stride is None or not 1 <= stride <= LONGEST_STEP:
+        return GATHER_COST
+    return 1.0 if stride == 1 else stride + 0.5
 
 
 def adds_in_lanes(nest: Nest) -> bool:
@@ -453,8 +501,17 @@ class Level:
     loops: tuple[int, ...]
     make: Callable[[list[Stmt]], Stmt]
     kind: tuple = ()  # equal kinds can share a loop
+    reverse: bool = False
     before: list[Stmt] = field(default_factory=list)
     after: list[Stmt] = field(default_factory=list)
+
+    def around(self, body: list[Stmt]) -> Stmt:
+        """The loop with everything in it."""
+        stmt = self.make([*self.before, *body, *self.after])
+        if self.reverse:
+            assert isinstance(stmt, For)
+            stmt.how = "reverse"
+        return stmt
 
 
 @dataclass(eq=False)
@@ -466,6 +523,15 @@ class Stage:
     before: list[Stmt] = field(default_factory=list)
     after: list[Stmt] = field(default_factory=list)
     made: dict[tuple[str, Expr], Value] = field(default_factory=dict)  # in this iteration
+    staged: dict[tuple, Buffer] = field(default_factory=dict)  # see `staging`
+    rows: bool = False  # see `_Scheduler.adds_rows`
+
+    def is_free(self) -> bool:
+        """True if its outer loop, around another, may run in any order."""
+        if len(self.levels) < 2 or self.levels[0].kind[:1] != ("serial",):
+            return False
+        (loop,) = self.levels[0].loops
+        return all(nest.op is None or loop in loops_of(nest.offset) for nest in self.nests)
 
     def statements(self) -> list[Stmt]:
         """The stage as it runs."""
@@ -474,7 +540,7 @@ class Stage:
 
 def _nested(levels: Sequence[Level], inner: list[Stmt]) -> list[Stmt]:
     for level in reversed(levels):
-        inner = [level.make([*level.before, *inner, *level.after])]
+        inner = [level.around(inner)]
     return inner
 
 
@@ -493,6 +559,8 @@ class _Scheduler:
         tree = self.tree
         lone = tree.nests[0] if tree.nests[0].scatter else None
         vector = self.choose_scatter_vector(lone) if lone else self.choose_root_vector()
+        if vector is not None and self.adds_rows(vector):
+            return self.run_rows(name, vector)
         tiles = self.choose_tiles(vector)
         names: dict[str, Value] = {}
         start = self.apply_tiles(tiles, names)
@@ -504,14 +572,50 @@ class _Scheduler:
             else:
                 order = self.inner_order(nest, cost, vector)
             body.add(nest, order, start)
+        body.turn_round()
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
-        whole = [*body.top, *_nested(shared, inner), *self.last_statements(body)]
+        whole = [*body.top, *_nested(shared, inner)]
+        name_repeats(whole, body.fresh)
+        whole += self.last_statements(body)
+        return self.finish(name, whole, body, items)
+
+    def adds_rows(self, vector: int) -> bool:
+        """True for sums of many rows along them: they are read whole, each added to a row of
+        results in memory, rather than column by column."""
+        rows = not self.tree.last and all(
+            nest.op is not None
+            and not (nest.scatter or nest.contraction or nest.named)
+            and nest.rank == self.root
+            and nest.value.dtype is nest.target.dtype
+            and hint(nest.extents[vector]) >= LEAST_ROW
+            and hint(nest.iterations) * nest.target.dtype.itemsize >= LEAST_ROWS
+            and cost.repeats >= LANES
+            and cost.stride(cost.store, vector) == 1
+            and all(cost.stride(terms, vector) in (0, 1) for terms in cost.loads)
+            for nest, cost in zip(self.tree.nests, self.costs)
+        )
+        if not rows:
+            return False
+        block = self.vector_block(vector, self.size([k for k in range(self.root) if k != vector]))
+        return block is None or hint(block[1]) >= LEAST_ROW
+
+    def run_rows(self, name: str, vector: int) -> Scheduled:
+        """The kernel of such sums."""
+        shared, items = self.shared_levels(vector, [])
+        across = shared.pop()
+        body = _Body(self, shared, [], {})
+        for nest in self.tree.nests:
+            body.add_rows(nest, across)
+        inner = [stmt for stage in body.stages for stmt in stage.statements()]
+        whole = [*body.top, *_nested(shared, inner)]
+        name_repeats(whole, body.fresh)
         return self.finish(name, whole, body, items)
 
     def finish(self, name: str, body_of_kernel: list[Stmt], body: _Body, items: int) -> Scheduled:
         """The kernel with its arguments: what is read, what is written, integers."""
         tree = self.tree
-        arrays = [n.target for n in tree.nests if n.target in body.arrays]
+        made = dict.fromkeys(n.target for n in tree.nests if n.target in body.arrays)
+        arrays = [*made, *body.staged]
         read = {
             part.buffer
             for stmt in statements(body_of_kernel)
@@ -519,6 +623,9 @@ class _Scheduler:
             for part in walk(value)
             if isinstance(part, Load)
         }
+        unread = {b.name for b in arrays} - read
+        arrays = [b for b in arrays if b.name not in unread]
+        _drop_stores(body_of_kernel, unread)
         written = {b.name for b in tree.writes}
         arguments = {b.name: b for b in tree.reads if b.name in read and b.name not in written}
         arguments |= {b.name: b for b in tree.writes}
@@ -745,6 +852,20 @@ class _Scheduler:
         nests = [*self.tree.nests, *self.tree.last]
         return self.root == 1 and all(len(n.extents) == 1 and n.op is None for n in nests)
 
+    def copy(self, loops: Sequence[int], store: Store) -> Stmt:
+        """The loops around a store of a load, the cheapest as the vector loop."""
+        assert isinstance(store.value, Load)
+        forms = [terms_of(e, self.extents) for e in (store.value.offset, store.offset)]
+
+        def cost(loop: int) -> float:
+            steps = sum(_access_cost(terms.get(("i", loop), 0)) for terms in forms)
+            return (steps + 2) * -(-self.extents[loop] // LANES) / self.extents[loop]
+
+        vector = min(loops, key=cost)
+        order = [*((k, "serial") for k in loops if k != vector), (vector, "vector")]
+        (stmt,) = _nested([self.serial_level(k, how) for k, how in order], [store])
+        return stmt
+
     def serial_level(self, loop: int, how: str) -> Level:
         n = self.extents[loop]
         return Level((loop,), lambda body: For(loop, 0, n, how, body), (how, n))
@@ -773,7 +894,9 @@ class _Scheduler:
             order = [*kept, *reduced, *wide] if nest.lanes else [*kept, *wide, *reduced]
             ending.add(nest, order, [])
         stages = [s for stage in ending.stages for s in stage.statements()]
-        return [Last("counter", [*ending.top, *stages])]
+        last: list[Stmt] = [Last("counter", [*ending.top, *stages])]
+        name_repeats(last, ending.fresh)
+        return last
 
 
 class _Body:
@@ -795,6 +918,8 @@ class _Body:
         self.stage_of: dict[Buffer, int] = {}
         self.registers: dict[str, str] = {}  # buffer -> the name of its value in this iteration
         self.arrays: set[Buffer] = set() if earlier is None else earlier.arrays
+        self.staged: list[Buffer] = [] if earlier is None else earlier.staged
+        self.parts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         self.scheduled: list[Nest] = [] if earlier is None else earlier.scheduled
         self.interned: dict[tuple, tuple[Value, int]] = {}  # and the stage where they are named
         self.count: int = 0 if earlier is None else earlier.count
@@ -812,6 +937,22 @@ class _Body:
     def add(self, nest: Nest, order: list[tuple[int, str]], start: list[Expr]) -> None:
         """Schedules a nest after those added before, into the loops of one of them if it can."""
         stage, nest = self.place_loops(nest, order, start)
+        _Placement(self, stage, nest).run()
+
+    def add_rows(self, nest: Nest, across: Level) -> None:
+        """Schedules a sum of rows: its reduced loops around the one that runs along them."""
+        order = [(k, "serial") for k in range(nest.rank, len(nest.extents))]
+        kinds = [("serial", nest.extents[k]) for k, _ in order]
+        stage = next((s for s in self.stages if [v.kind for v in s.levels[:-1]] == kinds), None)
+        if stage is None:
+            loops = [self.scheduler.new_loop(nest.extents[k]) for k, _ in order]
+            rows = [self.scheduler.serial_level(k, "serial") for k in loops]
+            across = dataclasses.replace(across, before=[], after=[])
+            stage = Stage([*rows, across], [], rows=True)
+            self.stages.append(stage)
+        nest = self.renumbered(nest, order, stage, [("i", k) for k in range(self.root)])
+        stage.nests.append(nest)
+        self.scheduled.append(nest)
         _Placement(self, stage, nest).run()
 
     def place_loops(
@@ -890,7 +1031,25 @@ class _Body:
                 return False
         return common
 
+    def turn_round(self) -> None:
+        """Lets every other stage begin where the one before, which reads the same, has ended: what
+        is left of that in a cache is read first."""
+        known: set[Buffer] = set()
+        reverse = True
+        for stage in self.stages:
+            used = {b for nest in stage.nests for b in (*nest.reads, nest.target)}
+            if stage.is_free():
+                reverse = not reverse if known & used else False
+                stage.levels[0].reverse = reverse
+                known = used
+
     # -- names --------------------------------------------------------------------------------
+
+    def loops_over(self, loop: int, parts: tuple[int, ...]) -> list[int]:
+        """The loops over the parts of a loop, the same for all that are divided alike."""
+        if (loop, parts) not in self.parts:
+            self.parts[loop, parts] = [self.scheduler.new_loop(n) for n in parts]
+        return self.parts[loop, parts]
 
     def fresh(self) -> str:
         self.count += 1
@@ -1000,6 +1159,8 @@ class _Placement:
             if made is not None:
                 return made
         name = self.register(value)
+        if isinstance(value, Load) and name is None:
+            return self.staged(value)
         if name is not None:
             assert isinstance(value, Load)
             dims = self.body.dims(frozenset(self.body.lanes))
@@ -1009,6 +1170,33 @@ class _Placement:
                 found = Op("where", where, value.dtype)
             return found
         return value.rebuild(tuple(self.replaced[id(a)] for a in value.args), lambda e: e)
+
+    def staged(self, load: Load) -> Load:
+        """The load, or one of the same element in an array where the vector loop reads it in
+        order."""
+        scheduler, levels = self.body.scheduler, self.stage.levels
+        if not levels or levels[-1].kind[:1] != ("vector",) or self.written_before(load):
+            return load
+        (loop,) = levels[-1].loops
+        parts = parts_of(load, loop, scheduler.extents)
+        if parts is None:
+            return load
+        loops = self.body.loops_over(loop, parts)
+        place = simplify(flatten([("i", k) for k in loops], parts), scheduler.extents)
+        at: list[Expr] = [("i", k) for k in range(len(scheduler.extents))]
+        at[loop] = place
+        source = in_parts(load, at, loops, scheduler.extents)
+        if source is None:
+            return load
+        key = (source.buffer, source.offset, source.guard, repr(source.fill))
+        if key not in self.stage.staged:
+            kind = self.nest.buffers[load.buffer].dtype
+            target = Buffer(f"s{len(self.body.staged)}", kind, scheduler.extents[loop], "local")
+            self.body.staged.append(target)
+            self.stage.staged[key] = target
+            around = self.before(self.depth(self.loops[id(load)] - {loop}))
+            around.append(scheduler.copy(loops, Store(target.name, place, source)))
+        return Load(self.stage.staged[key].name, ("i", loop), TRUE, 0, load.dtype)
 
     def shared_values(self, order: list[Value]) -> set[int]:
         """Values used twice, or by a value at a deeper level or with more unrolled loops."""
@@ -1078,6 +1266,8 @@ class _Placement:
             )
         elif nest.op is None:
             self.mapped(value)
+        elif self.stage.rows:
+            self.added(value)
         else:
             self.reduced(value)
         if nest.target.role == "local" and nest.target.name not in body.registers:
@@ -1153,6 +1343,16 @@ class _Placement:
             store = Store(nest.target.name, nest.offset, final, None, nest.exists)
             place.append(body.unroll(lanes, store))
 
+    def added(self, value: Value) -> None:
+        """The sum of a row of results and another row, in memory."""
+        nest = self.nest
+        assert nest.op is not None
+        start = Const(identity_of(nest.op, value.dtype), value.dtype)
+        first = Store(nest.target.name, nest.offset, start)
+        self.stage.before.append(self.stage.levels[-1].make([first]))
+        one = Store(nest.target.name, nest.offset, value, nest.op, nest.guard)
+        self.stage_bottom().append(one)
+
     def depth_of_result(self) -> int:
         """How many levels surround one result."""
         count = len(self.body.shared)
@@ -1167,6 +1367,14 @@ class _Placement:
     def kept_loops(self) -> frozenset[int]:
         """The loops of the stage that are the result's own."""
         return loops_of(self.nest.offset)
+
+
+def _drop_stores(body: list[Stmt], buffers: set[str]) -> None:
+    """Leaves out what nothing reads: every reader has got the value before it was stored."""
+    body[:] = [stmt for stmt in body if not (isinstance(stmt, Store) and stmt.buffer in buffers)]
+    for stmt in body:
+        if isinstance(stmt, Grid | For | Last):
+            _drop_stores(stmt.body, buffers)
 
 
 def _structure(value: Value) -> tuple:

@@ -35,6 +35,8 @@ class Ops(Protocol):
     A backend may also have `rarely(mask, usual, slow)`: a tuple whose lanes are those of the tuple
     `usual`, or of the tuple that `slow()` returns where `mask` is set. It may skip the code that
     `slow()` emits when no lane is set. Without it both are computed, and selected.
+
+    Nor need every backend have `scale(a, n)`: a * 2**n for an integer n, rounded once.
     """
 
     width: int  # 32 or 64
@@ -509,6 +511,9 @@ def _power_of_two(ops: Ops, n: Value) -> Value:
 
 def _scale(ops: Ops, x: Value, n: Value) -> Value:
     """x * 2**n with one rounding, for x near 1: two steps, so that 2**n may over- or underflow."""
+    at_once = getattr(ops, "scale", None)
+    if at_once is not None:
+        return at_once(x, n)
     half = ops.iashr(n, 1)
     first = ops.mul(x, _power_of_two(ops, half))
     return ops.mul(first, _power_of_two(ops, ops.isub(n, half)))

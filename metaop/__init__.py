@@ -155,7 +155,7 @@ from .errors import (
     UnreachedGradientWarning,
 )
 from .function import Function, FunctionContext
-from .fusion import compare, no_fuse, stop_fuse
+from .fusion import compare, no_fuse, stop_fuse, winograd
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .hints import hint_for as _hint_for
 from .indexing import one_hot, take, take_along_axis

@@ -10,6 +10,7 @@
 | METAOP_CHECK_NAN | 1: the first operation that makes a NaN or infinity is an error | 0 |
 | METAOP_DUMP | after:PASS prints the graph after a pass of whatever is compiled, to stderr | |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
+| METAOP_WINOGRAD | 1: convolutions of 3 x 3 taps by Winograd's algorithm, see `mo.winograd` | 0 |
 | METAOP_CPU | code for: host, or a plainer CPU: generic, on x86-64 also sse4 or avx2 | host |
 | METAOP_TRACEBACK | full: errors display metaop's own frames, too | short |
 """
@@ -26,6 +27,7 @@ def _flag(name: str) -> bool:
 
 
 _FUSE = os.environ.get("METAOP_FUSE", "1") not in ("0", "false", "no")
+_WINOGRAD = _flag("METAOP_WINOGRAD")
 _thread = threading.local()
 
 
@@ -55,6 +57,15 @@ class Config:
     @fuse.setter
     def fuse(self, wanted: bool) -> None:
         _thread.fuse = wanted
+
+    @property
+    def winograd(self) -> bool:
+        """Whether `compiler/passes/winograd.py` runs: per Python thread, see `mo.winograd`."""
+        return getattr(_thread, "winograd", _WINOGRAD)
+
+    @winograd.setter
+    def winograd(self, wanted: bool) -> None:
+        _thread.winograd = wanted
 
 
 config = Config()

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from . import build
 from .errors import DTypeError, ShapeError, describe, describe_all
-from .graph import Piece, Reindex, ReindexReduce, size_of
+from .extent import Extent
+from .graph import Node, Piece, Reindex, ReindexReduce, size_of
 from .index import Expr
 from .var import Var
 
@@ -165,15 +166,15 @@ def _sum_of_products(x: Var, w: Var, windows: list[Window]) -> Var:
     channel, at_taps = ("i", rank + 2), _loops(rank + 3, rank)
     image = (("i", 0), channel, *_sources(windows, _loops(2, rank), at_taps))
     kernel = (("i", 1), channel, *at_taps)
-    return _multiplied(x, image, w, kernel, shape, rank + 2)
+    return _multiplied(x._node, image, w._node, kernel, shape, rank + 2)
 
 
 def _multiplied(
-    x: Var, image: tuple[Expr, ...], w: Var, kernel: tuple[Expr, ...], shape: Any, kept: int
+    x: Node, image: tuple[Expr, ...], w: Node, kernel: tuple[Expr, ...], shape: Any, kept: int
 ) -> Var:
     """The sum of x[image] * w[kernel] over all but the first loops."""
     product = build.mul(
-        Reindex(shape, (Piece(0, image),), x._node), Reindex(shape, (Piece(0, kernel),), w._node)
+        Reindex(shape, (Piece(0, image),), x), Reindex(shape, (Piece(0, kernel),), w)
     )
     return Var._of(build.reduce("add", product, tuple(range(kept, len(shape)))))
 
@@ -181,7 +182,7 @@ def _multiplied(
 def _grouped_sum_of_products(x: Var, w: Var, windows: list[Window], groups: int) -> Var:
     """The same within each group g: channels `g*C/G + c` to outputs `g*O/G + o`."""
     rank = len(windows)
-    outputs, channels = w.shape[0] // groups, w.shape[1]
+    outputs, channels = int(w.shape[0]) // groups, int(w.shape[1])
     space = tuple(window.out for window in windows)
     taps = tuple(window.size for window in windows)
     shape = (x.shape[0], groups, outputs, *space, channels, *taps)
@@ -189,8 +190,17 @@ def _grouped_sum_of_products(x: Var, w: Var, windows: list[Window], groups: int)
     of_group = ("add", ("mul", group, channels), channel)
     image = (("i", 0), of_group, *_sources(windows, _loops(3, rank), at_taps))
     kernel = (("add", ("mul", group, outputs), ("i", 2)), channel, *at_taps)
-    summed = _multiplied(x, image, w, kernel, shape, rank + 3)
-    return summed.reshape((x.shape[0], w.shape[0], *space))
+    summed = _multiplied(_sized(x, 1), image, _sized(w, 0), kernel, shape, rank + 3)
+    return summed.reshape((x.shape[0], groups * outputs, *space))
+
+
+def _sized(x: Var, axis: int) -> Node:
+    """x with a plain number for the extent of an axis that groups divide: loops over parts of an
+    axis of any size would need divisions by its size."""
+    if not isinstance(x.shape[axis], Extent):
+        return x._node
+    shape = (*x.shape[:axis], int(x.shape[axis]), *x.shape[axis + 1 :])
+    return Reindex(shape, (Piece(0, tuple(_loops(0, x.ndim))),), x._node)
 
 
 def _sources(windows: list[Window], positions: Any, taps: Any) -> list[Expr]:
@@ -303,16 +313,19 @@ def _spread_products(
 ) -> Var:
     """The sum over windows, in loops [n, g, o, *positions, c, *taps]; out is [n, g * o, *space]."""
     rank = len(windows)
-    channels, outputs = x.shape[1] // groups, w.shape[1]
+    channels = int(x.shape[1]) // groups if groups > 1 else x.shape[1]
+    outputs = w.shape[1]
     taps = tuple(window.size for window in windows)
     shape = (x.shape[0], groups, outputs, *x.shape[2:], channels, *taps)
     positions, at_taps = _loops(3, rank), _loops(rank + 4, rank)
     channel: Expr = ("i", rank + 3)
+    image, kernel = x._node, w._node
     if groups > 1:
         channel = ("add", ("mul", ("i", 1), channels), channel)
+        image, kernel = _sized(x, 1), _sized(w, 0)
     product = build.mul(
-        Reindex(shape, (Piece(0, (("i", 0), channel, *positions)),), x._node),
-        Reindex(shape, (Piece(0, (channel, ("i", 2), *at_taps)),), w._node),
+        Reindex(shape, (Piece(0, (("i", 0), channel, *positions)),), image),
+        Reindex(shape, (Piece(0, (channel, ("i", 2), *at_taps)),), kernel),
     )
     target = (*_loops(0, 3), *_sources(windows, positions, at_taps))
     total = ReindexReduce("add", (x.shape[0], groups, outputs, *out), target, product)

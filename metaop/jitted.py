@@ -76,7 +76,9 @@ class Arguments:
         self.inputs: list[Any] = []  # Var, ArrayInput, float
         self.fixed: list[Any] = []  # what the key names by id: kept alive by the trace
         self._first: dict[int, int] = {}
-        key: list[Any] = [recording.grad, config.cpu, config.fuse, hooks.leaves]
+        key: list[Any] = [
+            recording.grad, config.cpu, config.fuse, config.winograd, hooks.leaves,
+        ]  # fmt: skip
         for value in args:
             key.append(self._key(value))
         if kwargs:

@@ -218,7 +218,7 @@ class Stages:
     def comment(self, step: Step) -> str:
         """What a kernel is made of."""
         if step.packs:
-            return f"packs {step.reads[0].name} for {step.packs}"
+            return f"packs {' '.join(b.name for b in step.reads) or 'numbers'} for {step.packs}"
         sites = dict.fromkeys(str(n.site) for n in step.nodes)
         return f"fuses {' '.join(self.names_of(step))}; from {', '.join(sites)}"
 
@@ -362,7 +362,7 @@ class Stages:
 
     def difference(self, pass_name: str) -> str:
         """The graph before and after a pass, as a unified diff; one for each time that it runs."""
-        known = list(dict.fromkeys(name for name, _ in pipeline.PASSES))
+        known = list(dict.fromkeys(name for name, _ in pipeline.passes()))
         if pass_name not in known:
             raise ValueError(f"dump: no pass {pass_name!r}; there are {', '.join(known)}")
         before = self.graph_text(self._imported)

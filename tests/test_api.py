@@ -217,7 +217,7 @@ def test_the_table_names_every_array_function() -> None:
     elsewhere = set(
         """
         compare debug_nans dynamic jit no_fuse print_graph profile
-        stop_fuse cond scan while_loop vmap vjp jvp jacobian
+        stop_fuse winograd cond scan while_loop vmap vjp jvp jacobian
         hessian hvp value_and_grad gradcheck checkpoint kernel numpy_code take_along_dim
         msort chain_matmul matvec vecmat broadcast_shapes ascontiguousarray Axis DType
         Generator Indexed Var array as_tensor asarray assign_all axes broadcast

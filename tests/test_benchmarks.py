@@ -27,7 +27,9 @@ def test_both_networks_of_a_row_have_one_state(pair):
     }
 
 
-@pytest.mark.parametrize("name", ["matmul 1000x37x515", "max-plus convolution 16→16 32² b8"])
+@pytest.mark.parametrize("name", [
+    "matmul 1000x37x515", "max-plus convolution 16→16 32² b8", "conv3x3 256 14² b32 +bwd, Winograd",
+])  # fmt: skip
 def test_a_row_computes_the_same_in_every_framework(name):
     pytest.importorskip("torch")
     row = ALL[name]

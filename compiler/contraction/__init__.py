@@ -18,8 +18,12 @@ what they stand for.  A factor is any expression over its loops: it is evaluated
 a panel, and 0 where the nest's guard does not hold, so windows, strides, borders and residue
 classes are matters of packing alone.
 
-Two forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: vectors along K, both
-panels as rows of k; for factors that lie contiguous along K, which to turn around would cost more.
+Three forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*: vectors along K,
+both panels as rows of k; for factors that lie contiguous along K, which to turn around would cost
+more.  *direct* (direct.py): windows with few rows of M or none, taps unrolled.
+
+A few loops of the batch may be *layers*: where what follows makes its results of those of several
+batches, a block is computed for all of them before that is done.
 
 A contraction may be turned: M and N in each other's place, vectors across the rows of the result.
 A panel whose memory runs along the other of its axes, and results that do, are turned in squares of
@@ -35,12 +39,14 @@ from __future__ import annotations
 import dataclasses
 
 from metaop.extent import recording_guards
+from metaop.index import loops_of
 
 from ..nest import Nest, Tree
 from ..schedule import distinct_names
 from .blocks import choose
 from .build import Builder, Plan
-from .classify import classify, pays, prepared
+from .classify import Contraction, classify, pays, prepared
+from .direct import FEW_ROWS, SOME_ROWS, Direct, choose_direct, rows_of
 
 __all__ = ["Plan", "plan"]
 
@@ -58,12 +64,24 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
     ready, exists = prepared(nest)
     divided = len(ready.extents) > sum(n != 1 for n in nest.extents)
     found = classify(ready, exists)
-    if found is None:
+    if found is None or not _layered(found, ready, tree):
         return None
+    direct = None if found.layers else choose_direct(found)
+    blocks = None
     with recording_guards():  # what only costs are decided by restricts no sizes
-        if not pays(found, divided):
-            return None
-        chosen = choose(found)
-    if chosen is None:
-        return None
-    return Builder(*chosen, name, tree, after).plan()
+        if found.m and not (direct and rows_of(direct[0]) <= FEW_ROWS) and pays(found, divided):
+            blocks = choose(found)
+        unfolds = blocks is not None and blocks[1].windows is None  # panels repeat B for every tap
+    if direct is not None and (blocks is None or (unfolds and rows_of(direct[0]) <= SOME_ROWS)):
+        return Direct(*direct, name, tree, after).plan()
+    return None if blocks is None else Builder(*blocks, name, tree, after).plan()
+
+
+def _layered(c: Contraction, nest: Nest, tree: Tree) -> bool:
+    """Notes which loops are layers, those inside the root loops; False if some cannot be."""
+    inner = [e for e in nest.carried[tree.root :] if e != 0]
+    c.layers = [e[1] for e in inner if e[0] == "i" and e[1] in c.batch]
+    conditions = (c.exists, c.whole, *(end for end, _ in c.ends.values()))
+    varying = set().union(*map(loops_of, conditions))
+    plain = len(c.layers) == len(inner) and not varying & set(c.layers)
+    return plain and (not inner or nest.target.role == "local")

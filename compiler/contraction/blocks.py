@@ -252,7 +252,9 @@ def _from_first_tap(
 KEPT, KEPT_DOTS = 640, (512, 1024)  # the first is one, so that no choice changes a sum
 MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
 MOST_COLUMNS = (128, 256, 400, 800)
+FEW_COLUMNS = (32, 64, 96)  # of all layers at once
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
+MOST_OF_LAYERS = 3_500_000  # the same of layers, of which one is in use at a time
 ENOUGH_SUMS = 0.43  # of the registers
 MOST_TILE_ROWS, MOST_TILE_COLUMNS = 16, 8
 
@@ -298,7 +300,7 @@ def choose(c: Contraction) -> tuple[Contraction, Blocks] | None:
 def _decisive(c: Contraction) -> Iterator[Any]:
     """All that the choice depends on: equal layers of a network are looked at once."""
     yield from (c.nest.value.dtype, tuple(c.nest.extents), tuple(result_steps(c.nest).items()))
-    yield from map(tuple, (c.batch, c.m, c.n, c.k))
+    yield from map(tuple, (c.batch, c.layers, c.m, c.n, c.k))
     for factor in (c.a, c.b):
         yield from (factor.guard, tuple(factor.access.items()))
         yield tuple([part.indices for part in walk(factor.value)])
@@ -317,11 +319,16 @@ def _options(c: Contraction, choice: Choice) -> Iterator[Option]:
     """The options of a contraction, turned already if it is to be."""
     if choice.windows:
         return _window_options(c)
-    return _outer_options(c) if choice.turned else chain(_dot_options(c), _outer_options(c))
+    if choice.turned or c.layers:
+        return _outer_options(c)
+    return chain(_dot_options(c), _outer_options(c))
 
 
 def _search(c: Contraction) -> Choice | None:
-    plain, across = _cheapest(c, Choice(False)), _cheapest(c.turned(), Choice(True))
+    plain = _cheapest(c, Choice(False))
+    if c.layers:
+        return plain and plain[2]
+    across = _cheapest(c.turned(), Choice(True))
     if plain is None or (across is not None and across[0] < plain[0]):
         plain, c = across, c.turned()
     if plain is None or plain[1].form != "outer":
@@ -380,7 +387,8 @@ def _window_options(c: Contraction) -> Iterator[Option]:
 
 
 def _columns(c: Contraction) -> list[Cut]:
-    return [cut(_by_stride(c), c.nest.extents, most) for most in MOST_COLUMNS]
+    limits = (*FEW_COLUMNS, *MOST_COLUMNS) if c.layers else MOST_COLUMNS
+    return [cut(_by_stride(c), c.nest.extents, most) for most in limits]
 
 
 def _with_tiles(
@@ -420,7 +428,8 @@ class Costs:
         self.c = c
         self.itemsize = c.nest.value.dtype.itemsize
         self.m, self.n, self.k = (hint(c.size(loops)) for loops in (c.m, c.n, c.k))
-        self.batch = hint(c.size(c.batch))
+        self.batch = hint(c.size([k for k in c.batch if k not in c.layers]))
+        self.layers = hint(c.size(c.layers))
         self.along_m = rows_along(c, c.m)
         self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
@@ -437,13 +446,15 @@ class Costs:
         else:
             columns = min(evenly(self.n, tile.columns, n), self.n)
             blocks, more = -(-self.n // columns), -(-self.n // tile.columns) * tile.columns / self.n
-        if self.itemsize * columns * (depth + rows * (LANES if dot else 1)) > MOST_SCRATCH:
+        kept = rows * (LANES if dot else self.layers)
+        most = MOST_SCRATCH if self.layers == 1 else MOST_OF_LAYERS
+        if self.itemsize * columns * (depth * self.layers + kept) > most:
             return math.inf
         cost = waste * more * (self._dot(tile) if dot else self._outer(option, rows, depth))
         if dot:
             cost += LANE_PARTIAL / depth
-        elif depth < self.k or option.windows is not None or self.across:
-            cost += (PARTIAL + FAR_PARTIAL * self._over(rows * columns, SECOND_CACHE)) / depth
+        elif depth < self.k or option.windows is not None or self.across or self.layers > 1:
+            cost += (PARTIAL + FAR_PARTIAL * self._over(kept * columns, SECOND_CACHE)) / depth
         if not dot and self.across:
             cost += LANES * ACROSS / self.k
         once = blocks if blocks >= SHARED else 1
@@ -527,6 +538,8 @@ class Costs:
             length *= extents[outer]
         cost = COPY if step in (0, 1) else APART if step in APART_STEPS else GATHER
         cost += GUARDED if factor.guard != TRUE else 0.0
+        if self.layers > 1 and factor.loads > 1:  # every element that is read is for one layer
+            cost = APART + GUARDED
         return cost, hint(length), len(loops) == 1
 
 

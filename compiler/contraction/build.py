@@ -67,6 +67,7 @@ from .blocks import (
 from .classify import Contraction, Factor
 
 IndexMap = Callable[[Expr], Expr]
+Sums = Callable[[Expr], Value]  # the finished sum of a layer
 Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
 LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
 MOST_PADDING = 1.25  # of what is packed once, against the operand
@@ -83,12 +84,18 @@ class Plan:
 
     launches: list[Scheduled]
     temporaries: list[Buffer]
-    blocks: Blocks
+    blocks: Blocks | None  # None for the direct form
     nest: Nest
     tree: Tree
 
+    @property
+    def form(self) -> str:
+        """outer, dot or direct."""
+        return "direct" if self.blocks is None else self.blocks.form
 
-def _add(*parts: Expr) -> Expr:
+
+def add(*parts: Expr) -> Expr:
+    """The sum of index expressions, without zeros."""
     total: Expr = 0
     for part in parts:
         if part != 0:
@@ -96,7 +103,8 @@ def _add(*parts: Expr) -> Expr:
     return total
 
 
-def _times(e: Expr, factor: int) -> Expr:
+def times(e: Expr, factor: int) -> Expr:
+    """e * factor."""
     if isinstance(e, int):
         return e * factor
     return e if factor == 1 else ("mul", e, factor)
@@ -110,19 +118,19 @@ class Panel:
     along_k: bool
     stride: int
     start: Expr = 0
+    layered: bool = False  # all layers are packed at once
 
     def place(self, own: Expr, k: Expr) -> Expr:
         """Where element `own` of M or N and `k` of K lies."""
         row, column = (own, k) if self.along_k else (k, own)
-        return _add(self.start, _times(row, self.stride), column)
+        return add(self.start, times(row, self.stride), column)
 
 
-class Builder:
-    """Writes the kernels of one contraction."""
+class Writer:
+    """Writes kernels of one contraction: what its forms have in common."""
 
-    def __init__(self, c: Contraction, blocks: Blocks, name: str, tree: Tree, after: list[Nest]):
-        self.c, self.blocks, self.name, self.tree = c, blocks, name, tree
-        self.after = after
+    def __init__(self, c: Contraction, name: str, tree: Tree, after: list[Nest]):
+        self.c, self.name, self.tree, self.after = c, name, tree, after
         self.dtype = c.nest.value.dtype
         self.extents = list(c.nest.extents)  # of the nest's loops, then of the kernel's own
         self.integers: dict[str, int] = {}
@@ -131,47 +139,7 @@ class Builder:
         self.buffers = dict(c.nest.buffers)
         for other in after:
             self.buffers.update(other.buffers)
-        self.packing: list[Scheduled] = []
-        m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
-        self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
-        self.k_block = self.loop(k.count)
-        self.width = tile.columns * (LANES if blocks.form == "outer" else 1)
-        self.m_tile = self.loop(-(-m.capacity // tile.rows))
-        self.n_tile = self.loop(-(-blocks.columns // self.width))
-        self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
-        self.blocked = (
-            several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
-        )
-        self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
-        self.chain_length = -(-k.capacity // self.chains)
-        self.chain = self.loop(self.chains)
-        self.turned = blocks.form == "outer" and self.runs_across()
-        self.blocked = self.blocked or blocks.windows is not None or self.turned
-        self.blocked = self.blocked or self.chains > 1
-        self.ends = {k: end for k, (end, _) in c.ends.items() if k in blocks.k.loops}
-        for loop, (_, part) in c.ends.items():
-            if loop not in self.ends:
-                for factor in (c.a, c.b):
-                    factor.guard = conjunction(factor.guard, part)
-        columns = self.extents[self.n_tile] * self.width
-        self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
-
-    @functools.cached_property
-    def steps(self) -> Terms:
-        """How far apart in memory neighbours along each loop are: results, or what is stored of
-        them."""
-        nest = self.c.nest
-        offsets = [] if nest.target.role == "local" else [nest.offset]
-        for other in self.after:
-            if other.target.role != "local":
-                offsets.append(substitute(other.offset, nest.carried[: len(other.extents)]))
-        return terms_of(simplify(offsets[0], nest.extents), nest.extents)
-
-    def runs_across(self) -> bool:
-        """True if results that lie next to each other in memory are of different rows."""
-        steps = self.steps
-        last_of_n = steps.get(("i", self.blocks.n.loops[-1]))
-        return last_of_n != 1 and steps.get(("i", self.blocks.m.loops[-1])) == 1
+        self.spread = {other: self.inner_loops(other) for other in after}
 
     # -- loops, names and integers ------------------------------------------------------------
 
@@ -197,6 +165,184 @@ class Builder:
         """A named integer, and the name."""
         return Let(name, (), IndexValue(e)), ("val", name, (0, most + 1))
 
+    def i(self, loop: int) -> Expr:
+        """The index of a loop around blocks: there is no loop for a single block."""
+        return ("i", loop) if several(self.extents[loop]) else 0
+
+    def each(self, loops: Sequence[int], stmt: Stmt) -> Stmt:
+        """stmt for every element of a tile."""
+        for loop in reversed(loops):
+            stmt = For(loop, 0, self.unrolled[loop], "unroll", [stmt])
+        return stmt
+
+    # -- where results are --------------------------------------------------------------------
+
+    def at(self, *places: Place) -> list[Expr]:
+        """The nest's loops in terms of the kernel's, some groups of them numbered by one index."""
+        result: list[Expr] = [("i", k) for k in range(len(self.extents))]
+        for loops, number in places:
+            parts = unflatten(number, [self.extents[k] for k in loops])
+            for loop, part in zip(loops, parts):
+                result[loop] = part
+        return result
+
+    def mapping(self, at: list[Expr]) -> IndexMap:
+        return lambda e: simplify(substitute(e, at), self.extents)
+
+    def packed(self, factor: Factor, index: IndexMap, exists: Expr = TRUE) -> Value:
+        """An element of a panel; anything where it does not exist, but nothing is read there."""
+        value = rewrite(factor.value, index, {})
+        guard = index(factor.guard)
+        if isinstance(value, Load) and value.fill == 0:
+            guard = conjunction(conjunction(value.guard, guard), exists)
+            return Load(value.buffer, value.offset, guard, value.fill, value.dtype)
+        needed = conjunction(guard, exists)
+        if needed != TRUE:
+            value = _guarded(value, needed, {})
+        if guard == TRUE:
+            return value
+        zero = Const(0.0, value.dtype)
+        return Op("where", (Condition(guard), value, zero), value.dtype)
+
+    # -- what is done with them -----------------------------------------------------------------
+
+    def finish(self, sums: Sums, index: IndexMap, guard: Expr, dims: tuple[int, ...]) -> list[Stmt]:
+        """What is done with finished sums where the guard holds: they are stored, and so is what is
+        made of them."""
+        nest = self.c.nest
+        exists = conjunction(guard, index(self.c.exists))
+
+        def result(layer: Expr) -> Value:
+            value, kind = sums(layer), nest.target.dtype
+            return value if value.dtype is kind else Op("cast", (value,), kind)
+
+        made: dict[str, Sums] = {}
+        body: list[Stmt] = []
+        if self.c.layers:
+            made[nest.target.name] = result
+        else:
+            body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
+        for other in self.after:
+            at, spread = self.carried(other), [k for k in self.spread[other] if k is not None]
+            value = _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made)  # type: ignore[misc]
+            offset, inner = index(substitute(other.offset, at)), (*dims, *spread)
+            kept = self.keep(other.target, value, offset, exists, inner, made, bool(spread))
+            body += [self.each(spread, stmt) for stmt in kept]
+        return body
+
+    def inner_loops(self, other: Nest) -> list[int | None]:
+        """Unrolled loops for those that a nest that follows has inside the root loops; None for one
+        of a single iteration."""
+        return [self.unroll(n) if n != 1 else None for n in other.extents[self.tree.root :]]
+
+    def carried(self, other: Nest) -> list[Expr]:
+        """The loops of a nest that follows in those of the contraction and of the kernel."""
+        inner = [0 if k is None else ("i", k) for k in self.spread[other]]
+        return [*self.c.nest.carried[: self.tree.root], *inner]
+
+    def keep(
+        self,
+        target: Buffer,
+        value: Value,
+        offset: Expr,
+        exists: Expr,
+        dims: tuple[int, ...],
+        made: dict[str, Sums],
+        spread: bool = False,
+    ) -> list[Stmt]:
+        """A name for a result that is read later, and a store for one that has memory; spread: of
+        several made of the same sums all are there before one is stored."""
+        body: list[Stmt] = []
+        if spread or any(target in other.reads for other in self.after):
+            known = Ref(f"r{len(made)}", dims, value.dtype)
+            body.append(Let(known.name, dims, value))
+            made[target.name] = lambda layer: known
+            value = known
+        if target.role != "local":
+            body.append(Store(target.name, offset, value, None, exists))
+        return body
+
+    def launchable(
+        self, name: str, body: list[Stmt], targets: list[Buffer], items: int, scratch: list[Scratch]
+    ) -> Scheduled:
+        """A kernel of these statements that writes the targets."""
+        indices = _indices(body)
+        own = {array.name for array in scratch}
+        read = {
+            part.buffer
+            for stmt in statements(body)
+            for value in values_of(stmt)
+            for part in walk(value)
+            if isinstance(part, Load) and part.buffer not in own
+        }
+        buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
+        buffers += targets
+        parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
+        narrow = fit_32_bits(indices, self.extents)
+        kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
+        integers = dict(self.integers)
+        name_extents(kernel, integers)
+        used = set().union(*map(integers_of, _indices(body)))
+        used.update(*(integers_of(array.elements) for array in scratch))
+        integers = {n: v for n, v in integers.items() if n in used}
+        kernel.integers = list(integers)
+        chunks = minimum(items, MOST_CHUNKS)
+        return Scheduled(kernel, buffers, integers, chunks, self.tree)
+
+
+class Builder(Writer):
+    """Writes the kernels of a contraction in tiles over packed panels."""
+
+    def __init__(self, c: Contraction, blocks: Blocks, name: str, tree: Tree, after: list[Nest]):
+        super().__init__(c, name, tree, after)
+        self.blocks = blocks
+        self.packing: list[Scheduled] = []
+        m, n, k, tile = blocks.m, blocks.n, blocks.k, blocks.tile
+        self.m_block, self.n_block = self.loop(m.count), self.loop(n.count)
+        self.k_block = self.loop(k.count)
+        self.width = tile.columns * (LANES if blocks.form == "outer" else 1)
+        self.m_tile = self.loop(-(-m.capacity // tile.rows))
+        self.n_tile = self.loop(-(-blocks.columns // self.width))
+        self.row, self.column = self.unroll(tile.rows), self.unroll(tile.columns)
+        self.blocked = (
+            several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
+        )
+        self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
+        self.chain_length = -(-k.capacity // self.chains)
+        self.chain = self.loop(self.chains)
+        self.turned = blocks.form == "outer" and not c.layers and self.runs_across()
+        self.blocked = self.blocked or blocks.windows is not None or self.turned
+        self.blocked = self.blocked or self.chains > 1 or bool(c.layers)
+        self.ends = {}
+        for loop, (end, part) in c.ends.items():
+            if loop not in blocks.k.loops:  # at least once: the first block makes the sums
+                end = ("max", 1, end)
+                for factor in (c.a, c.b):
+                    factor.guard = conjunction(factor.guard, part)
+            self.ends[loop] = end
+        columns = self.extents[self.n_tile] * self.width
+        self.partial_stride = columns if blocks.form == "dot" else odd_lines(columns)
+        self.layer_size = self.extents[self.m_tile] * tile.rows * self.partial_stride
+
+    @functools.cached_property
+    def steps(self) -> Terms:
+        """How far apart in memory neighbours along each loop are: results, or what is stored of
+        them."""
+        nest = self.c.nest
+        offsets = [] if nest.target.role == "local" else [nest.offset]
+        for other in self.after:
+            if other.target.role != "local":
+                offsets.append(substitute(other.offset, self.carried(other)))
+        return terms_of(simplify(offsets[0], self.extents), self.extents)
+
+    def runs_across(self) -> bool:
+        """True if results that lie next to each other in memory are of different rows."""
+        steps = self.steps
+        last_of_n = steps.get(("i", self.blocks.n.loops[-1]))
+        return last_of_n != 1 and steps.get(("i", self.blocks.m.loops[-1])) == 1
+
+    # -- loops, names and integers ------------------------------------------------------------
+
     def over(self, loops: Sequence[int], body: list[Stmt]) -> list[Stmt]:
         """body inside serial loops over their whole extents."""
         for loop in reversed(loops):
@@ -214,33 +360,11 @@ class Builder:
         """The names of the ends that depend on the batch."""
         return [Let(f"end{loop}", (), IndexValue(end)) for loop, end in self.ends.items()]
 
-    def i(self, loop: int) -> Expr:
-        """The index of a loop around blocks: there is no loop for a single block."""
-        return ("i", loop) if several(self.extents[loop]) else 0
-
-    def each(self, loops: Sequence[int], stmt: Stmt) -> Stmt:
-        """stmt for every element of a tile."""
-        for loop in reversed(loops):
-            stmt = For(loop, 0, self.unrolled[loop], "unroll", [stmt])
-        return stmt
-
     # -- where an element of a block is ---------------------------------------------------------
-
-    def at(self, *places: Place) -> list[Expr]:
-        """The nest's loops in terms of the kernel's, some groups of them numbered by one index."""
-        result: list[Expr] = [("i", k) for k in range(len(self.extents))]
-        for loops, number in places:
-            parts = unflatten(number, [self.extents[k] for k in loops])
-            for loop, part in zip(loops, parts):
-                result[loop] = part
-        return result
-
-    def mapping(self, at: list[Expr]) -> IndexMap:
-        return lambda e: simplify(substitute(e, at), self.extents)
 
     def number(self, side: Cut | Flat, block: int, inside: Expr) -> Expr:
         """The number among all elements of one that is `inside` a block."""
-        return _add(self.start(side, block), inside)
+        return add(self.start(side, block), inside)
 
     def start(self, side: Cut | Flat, block: int) -> Expr:
         """The number of a block's first element."""
@@ -255,9 +379,9 @@ class Builder:
         if side.count == 1:
             return self.end(side.loop) if side.loop in self.ends else self.integer(side.extent)
         if side.loop in self.ends:
-            left = ("sub", self.end(side.loop), _times(self.i(block), side.size))
+            left = ("sub", self.end(side.loop), times(self.i(block), side.size))
             return ("max", ("min", left, side.size), 0)
-        left = ("sub", self.integer(side.extent), _times(self.i(block), side.size))
+        left = ("sub", self.integer(side.extent), times(self.i(block), side.size))
         return ("min", left, side.size)
 
     def filled(self, side: Cut | Flat, block: int) -> Expr:
@@ -276,21 +400,6 @@ class Builder:
 
     # -- packing --------------------------------------------------------------------------------
 
-    def packed(self, factor: Factor, index: IndexMap, exists: Expr = TRUE) -> Value:
-        """An element of a panel; anything where it does not exist, but nothing is read there."""
-        value = rewrite(factor.value, index, {})
-        guard = index(factor.guard)
-        if isinstance(value, Load) and value.fill == 0:
-            guard = conjunction(conjunction(value.guard, guard), exists)
-            return Load(value.buffer, value.offset, guard, value.fill, value.dtype)
-        needed = conjunction(guard, exists)
-        if needed != TRUE:
-            value = _guarded(value, needed, {})
-        if guard == TRUE:
-            return value
-        zero = Const(0.0, value.dtype)
-        return Op("where", (Condition(guard), value, zero), value.dtype)
-
     def runs_as_one(self, factor: Factor, index: IndexMap, loop: int) -> bool:
         """True if a group of loops numbered by one needs no division to be told apart."""
         value = self.packed(factor, index)
@@ -299,6 +408,11 @@ class Builder:
 
     def pack(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
         """A block of a factor: serial over its rows, vectors along them."""
+        body = self.pack_one(panel, factor, side, block)
+        return self.of_all_layers(panel, body) if panel.layered else body
+
+    def pack_one(self, panel: Panel, factor: Factor, side: Cut | Flat, block: int) -> list[Stmt]:
+        """The same of one layer."""
         k, k_block = self.blocks.k, self.k_block
         if not panel.along_k and turns(factor, side.loops, k.loops, self.extents):
             assert isinstance(side, Cut)
@@ -320,7 +434,7 @@ class Builder:
 
         def rows(own: Expr, each: Callable[[Stmt], Stmt]) -> list[Stmt]:
             first = own if last == piece else ("i", piece)
-            places: list[Place] = [([side.loop], _add(_times(self.i(block), side.size), first))]
+            places: list[Place] = [([side.loop], add(times(self.i(block), side.size), first))]
             if last != piece:
                 places.append(([last], own))
             number = self.inside(side, piece, {last: own})
@@ -331,23 +445,42 @@ class Builder:
 
         groups, single = self.loop(-(-self.extents[last] // LANES)), self.loop(self.extents[last])
         whole = end // LANES if isinstance(end, int) else ("floordiv", end, LANES)
-        square = rows(_add(_times(("i", groups), LANES), ("i", row)),
+        square = rows(add(times(("i", groups), LANES), ("i", row)),
                       lambda store: For(row, 0, LANES, "unroll", [store]))  # fmt: skip
         body: list[Stmt] = [For(groups, 0, whole, "serial", square)]
         if not isinstance(end, int) or end % LANES:
             left = rows(("i", single), lambda store: store)
-            body.append(For(single, _times(whole, LANES), end, "serial", left))
+            body.append(For(single, times(whole, LANES), end, "serial", left))
         for loop in reversed(between):
             stop = self.pieces(side, block) if loop == piece else self.end(loop)
             body = [For(loop, 0, stop, "serial", body)]
         return body
+
+    def of_all_layers(self, panel: Panel, body: list[Stmt]) -> list[Stmt]:
+        """Statements that pack one layer as those for all of them at once: all that is read for an
+        element is before the first is written, so what they have in common is read once."""
+        loops = [self.unroll(self.extents[k]) for k in self.c.layers]
+        at = self.at(*(([k], ("i", loop)) for k, loop in zip(self.c.layers, loops)))
+
+        def of_all(stmt: Stmt) -> list[Stmt]:
+            if isinstance(stmt, For):
+                stmt.body = [new for inner in stmt.body for new in of_all(inner)]
+                return [stmt]
+            if not isinstance(stmt, Store):
+                return []  # what it asks for is of one layer
+            value = rewrite(stmt.value, lambda e: substitute(e, at), {})  # also behind a row's end
+            name = Ref("layer", tuple(loops), value.dtype)
+            store = Store(panel.array, substitute(stmt.offset, at), name)
+            return [self.each(loops, one) for one in (Let(name.name, name.dims, value), store)]
+
+        return [new for stmt in body for new in of_all(stmt)]
 
     def row_end(self, panel: Panel, row: Expr) -> list[Stmt]:
         """Zeros behind a row that tiles read in whole vectors."""
         if self.blocks.form != "dot":
             return []
         lane = self.loop(LANES)
-        behind = _add(self.filled(self.blocks.k, self.k_block), ("i", lane))
+        behind = add(self.filled(self.blocks.k, self.k_block), ("i", lane))
         zero = Store(panel.array, panel.place(row, behind), Const(0.0, self.dtype))
         return [For(lane, 0, LANES, "vector", [zero])]
 
@@ -364,7 +497,7 @@ class Builder:
             inside = body(("i", row), [(side.loops, self.number(side, block, ("i", row)))])
             return [For(row, 0, self.filled(side, block), "serial", inside)]
         piece = self.loop(side.size)
-        place: Place = ([side.loop], _add(_times(self.i(block), side.size), ("i", piece)))
+        place: Place = ([side.loop], add(times(self.i(block), side.size), ("i", piece)))
         inside = self.over(side.inner, body(self.inside(side, piece), [place]))
         return [For(piece, 0, self.pieces(side, block), "serial", inside)]
 
@@ -372,7 +505,7 @@ class Builder:
         """The number in its block of an element that the loops of the class tell."""
         number = known.get(piece, ("i", piece))
         for loop in side.inner:
-            number = _add(_scaled(number, self.stride(loop)), known.get(loop, ("i", loop)))
+            number = add(_scaled(number, self.stride(loop)), known.get(loop, ("i", loop)))
         return number
 
     def stride(self, loop: int) -> Expr:
@@ -410,8 +543,8 @@ class Builder:
         step = factor.stride(row[-1][0][-1])
         if not isinstance(factor.value, Load) or not isinstance(step, int) or step < FAR_APART:
             return []
-        further = _times(self.integer(step) if step > LITERAL_EXTENT else step, ROWS_AHEAD)
-        return [Fetch(factor.value.buffer, _add(index(factor.value.offset), further))]
+        further = times(self.integer(step) if step > LITERAL_EXTENT else step, ROWS_AHEAD)
+        return [Fetch(factor.value.buffer, add(index(factor.value.offset), further))]
 
     def row_loops(
         self, side: Cut | Flat, block: int, merged: int
@@ -427,13 +560,13 @@ class Builder:
         between = side.loops[1:merged]
         number: Expr = ("i", piece)
         for loop in between:
-            number = _add(_scaled(number, self.stride(loop)), ("i", loop))
+            number = add(_scaled(number, self.stride(loop)), ("i", loop))
         last = self.stride(loops[0]) if len(loops) == 1 else self.extents[one]
-        number = _add(_scaled(number, last), ("i", one))
+        number = add(_scaled(number, last), ("i", one))
         order = [(piece, self.pieces(side, block))]
         order += [(k, self.end(k)) for k in between]
         order.append((one, self.end(loops[0] if len(loops) == 1 else one)))
-        start = _add(_times(self.i(block), side.size), ("i", piece))
+        start = add(times(self.i(block), side.size), ("i", piece))
         return order, number, [([side.loop], start), (loops, ("i", one))]
 
     def whole_vectors(self, loop: int, stop: Expr, factor: Factor) -> tuple[Expr, Expr]:
@@ -446,13 +579,14 @@ class Builder:
         length = self.extents[loop]
         if (isinstance(stop, int) and stop % LANES == 0) or (length > LONG_ROW and not guarded):
             return stop, TRUE
-        return _times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
+        return times(_pieces(stop, LANES), LANES), ("lt", ("i", loop), stop)
 
     def panel(self, array: str, factor: Factor, side: Cut | Flat, block: int) -> Panel:
-        """The layout that packing walks along as memory does, where the form leaves a choice."""
+        """The layout that packing walks along as memory does, where the form leaves a choice; that
+        which tiles walk along for layers, whose panels are many."""
         along_k = self.blocks.form == "dot"
         if self.blocks.form == "outer" and isinstance(side, Flat):
-            along_k = not rows_along(self.c, side.loops)
+            along_k = bool(self.c.layers) or not rows_along(self.c, side.loops)
         tile = self.blocks.tile.rows if side is self.blocks.m else self.width
         own = -(-side.capacity // tile) * tile
         k = self.blocks.k
@@ -461,7 +595,11 @@ class Builder:
         stride = odd_lines(max(room, 0 if along_k else own))
         panel = Panel(array, along_k, stride)
         if not self.packs_once(panel, factor, block, rows * stride):
-            self.scratch.append(Scratch(array, self.dtype, rows * stride))
+            size = rows * stride
+            if self.c.layers and factor is self.c.b:
+                panel.layered, panel.start = True, times(self.c.nest.offset, size)
+                size *= self.c.size(self.c.layers)
+            self.scratch.append(Scratch(array, self.dtype, size))
         return panel
 
     def window_panel(self, array: str, w: Windows) -> Panel:
@@ -482,17 +620,17 @@ class Builder:
         axes = [self.loop(length) for length in w.lengths]
         for loop, axis in zip(n.loops, axes):
             at[loop] = ("i", axis)
-        at[n.loop] = _add(_times(self.i(self.n_block), n.size), ("i", axes[0]))
-        ends = [_add(self.pieces(n, self.n_block), w.reach(n.loop))]
+        at[n.loop] = add(times(self.i(self.n_block), n.size), ("i", axes[0]))
+        ends = [add(self.pieces(n, self.n_block), w.reach(n.loop))]
         ends += [self.integer(length) for length in w.lengths[1:]]
         piece, number = self.loop(k.size), 0
         for loop in w.first:
             one = piece if loop == k.loop else loop
-            number = _add(_times(number, self.extents[one]), ("i", one))
-        at[k.loop] = _add(_times(self.i(self.k_block), k.size), ("i", piece))
-        place = _times(number, w.plane)
+            number = add(times(number, self.extents[one]), ("i", one))
+        at[k.loop] = add(times(self.i(self.k_block), k.size), ("i", piece))
+        place = times(number, w.plane)
         for axis, pitch in zip(axes, w.pitch):
-            place = _add(place, _times(("i", axis), pitch))
+            place = add(place, times(("i", axis), pitch))
         last, stop = axes.pop(), ends.pop()
         stop, exists = self.whole_vectors(last, stop, w.factor)
         value = self.packed(w.factor, self.mapping(at), exists)
@@ -510,15 +648,15 @@ class Builder:
         piece, place = self.loop(k.size), 0
         for loop in w.first:
             one = piece if loop == k.loop else loop
-            place = _add(_times(place, self.extents[one]), ("i", one))
-        place = _times(place, w.plane)
+            place = add(times(place, self.extents[one]), ("i", one))
+        place = times(place, w.plane)
         for axis, pitch in zip(w.axes, w.pitch):
             if axis in w.taps:
                 tap, distance = w.taps[axis]
                 step: Expr = ("i", piece if tap == k.loop else tap)
                 if distance < 0:
                     step = ("sub", self.c.nest.extents[tap] - 1, step)
-                place = _add(place, _times(step, abs(distance) * pitch))
+                place = add(place, times(step, abs(distance) * pitch))
         store = Store("offsets", self.inside(k, piece), IndexValue(place))
         return [For(piece, 0, self.integer(k.size), "serial", self.over(k.inner, [store]))]
 
@@ -539,8 +677,8 @@ class Builder:
             return False
         number: Expr = 0
         for k in loops:
-            number = _add(_scaled(number, self.integer(self.extents[k])), ("i", k))
-        panel.start = _times(number, elements)
+            number = add(_scaled(number, self.integer(self.extents[k])), ("i", k))
+        panel.start = times(number, elements)
         buffer = Buffer(f"{self.c.nest.target.name}_{panel.array}", self.dtype, total)
         panel.array = buffer.name
         side = self.blocks.m if block == self.m_block else self.blocks.n
@@ -571,37 +709,11 @@ class Builder:
         """The loops whose iterations are shared out; those of the batch whose results lie between
         each other's, as residue classes' do, come last."""
         inside = abs(hint(self.steps.get(("i", self.blocks.n.loops[0]), 0)))
-        between = [k for k in self.c.batch if abs(hint(self.steps.get(("i", k), 0))) < inside]
-        apart = [k for k in self.c.batch if k not in between]
+        batch = [k for k in self.c.batch if k not in self.c.layers]
+        between = [k for k in batch if abs(hint(self.steps.get(("i", k), 0))) < inside]
+        apart = [k for k in batch if k not in between]
         loops = [*apart, self.m_block, *self.blocks.grid_n, self.n_block, *between]
         return [k for k in loops if several(self.extents[k])]
-
-    def launchable(
-        self, name: str, body: list[Stmt], targets: list[Buffer], items: int, scratch: list[Scratch]
-    ) -> Scheduled:
-        """A kernel of these statements that writes the targets."""
-        indices = _indices(body)
-        own = {array.name for array in scratch}
-        read = {
-            part.buffer
-            for stmt in statements(body)
-            for value in values_of(stmt)
-            for part in walk(value)
-            if isinstance(part, Load) and part.buffer not in own
-        }
-        buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
-        buffers += targets
-        parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
-        narrow = fit_32_bits(indices, self.extents)
-        kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
-        integers = dict(self.integers)
-        name_extents(kernel, integers)
-        used = set().union(*map(integers_of, _indices(body)))
-        used.update(*(integers_of(array.elements) for array in scratch))
-        integers = {n: v for n, v in integers.items() if n in used}
-        kernel.integers = list(integers)
-        chunks = minimum(items, MOST_CHUNKS)
-        return Scheduled(kernel, buffers, integers, chunks, self.tree)
 
     def kernel_body(self) -> list[Stmt]:
         blocks, c = self.blocks, self.c
@@ -624,19 +736,21 @@ class Builder:
         filled = filled if c.whole == TRUE else ("where", c.whole, filled, 0)
         depth, self.depth = self.let("depth", filled, blocks.k.capacity)
         inside: list[Stmt] = []
+        of_layers: list[Stmt] = []
         if panel_a.array in scratch:
             inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
         if blocks.windows:
             inside += self.pack_windows(panel_b, blocks.windows)
         elif panel_b.array in scratch:
-            inside += self.pack(panel_b, c.b, blocks.n, self.n_block)
+            packing = of_layers if panel_b.layered else inside
+            packing += self.pack(panel_b, c.b, blocks.n, self.n_block)
         if c.whole != TRUE and inside:
             inside = [For(self.loop(2), 0, ("where", c.whole, 1, 0), "serial", inside)]
-        inside.insert(0, depth)
         inside += self.tiles(panel_a, panel_b)
+        inside = [depth, *of_layers, *self.over(c.layers, inside)]
         if not self.blocked:
             return [*self.named_ends(), rows, columns, *inside]
-        size = self.extents[self.m_tile] * blocks.tile.rows * self.partial_stride
+        size = self.layer_size * c.size(c.layers)
         finished = self.finish_across() if self.turned else self.finish_block()
         if self.turned:  # rows are read 16 at a time
             size += LANES * self.partial_stride
@@ -666,7 +780,7 @@ class Builder:
         offset: list[Stmt] = []
         if self.blocks.windows:
             offset = [Let("offset", (), Load("offsets", step, TRUE, 0, dt.int64))]
-            place = _add(("val", "offset", (0, b.stride)), column)
+            place = add(("val", "offset", (0, b.stride)), column)
             y = Load(b.array, place, TRUE, 0.0, kind)
         return [
             *offset,
@@ -679,12 +793,12 @@ class Builder:
         """One tile of results over one block of k, vectors along columns."""
         both = (self.row, self.column)
         step, lane = self.loop(self.blocks.k.capacity), self.loop(LANES)
-        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
-        column = _add(_times(("i", self.n_tile), self.width),
-                      _times(("i", self.column), LANES), ("i", lane))  # fmt: skip
+        row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        column = add(times(("i", self.n_tile), self.width),
+                      times(("i", self.column), LANES), ("i", lane))  # fmt: skip
         sums = self.products(a, b, row, column, ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
-        place = _add(_times(row, self.partial_stride), column)
+        place = self.place_of_sum(self.c.nest.offset if self.c.layers else 0, row, column)
         start, stop, later = self.chain_bounds()
         body.append(For(step, start, stop, "serial", sums))
         if self.blocked:
@@ -698,7 +812,8 @@ class Builder:
                 body = [For(self.chain, 0, ends, "serial", body)]
         else:
             guard = ("and", ("lt", row, self.rows), ("lt", column, self.columns))
-            for stmt in self.finish(result, self.result_at(row, column), guard, both):
+            index = self.result_at(row, column)
+            for stmt in self.finish(lambda layer: result, index, guard, both):
                 body.append(self.each(both, stmt))
         return [For(lane, 0, LANES, "vector", body)]
 
@@ -707,18 +822,18 @@ class Builder:
         that there are sums already."""
         if self.chains == 1:
             return 0, self.depth, self.later()
-        start = _times(("i", self.chain), self.chain_length)
-        stop = ("min", _add(start, self.chain_length), self.depth)
+        start = times(("i", self.chain), self.chain_length)
+        stop = ("min", add(start, self.chain_length), self.depth)
         return start, stop, _either(self.later(), ("lt", 0, ("i", self.chain)))
 
     def dot_tile(self, a: Panel, b: Panel) -> list[Stmt]:
         """One tile of results over one block of k, vectors along k: 16 sums of every result."""
         both = (self.row, self.column)
         step, lane = self.loop(-(-self.blocks.k.capacity // LANES)), self.loop(LANES)
-        row = _add(_times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
-        column = _add(_times(("i", self.n_tile), self.width), ("i", self.column))
-        sums = self.products(a, b, row, column, _add(_times(("i", step), LANES), ("i", lane)))
-        place = _add(_times(_add(_times(row, self.partial_stride), column), LANES), ("i", lane))
+        row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        column = add(times(("i", self.n_tile), self.width), ("i", self.column))
+        sums = self.products(a, b, row, column, add(times(("i", step), LANES), ("i", lane)))
+        place = add(times(add(times(row, self.partial_stride), column), LANES), ("i", lane))
         before = Load("partial", place, self.later(), 0.0, self.dtype)
         body: list[Stmt] = [
             self.each(both, Init("acc", both, "add", self.dtype)),
@@ -732,8 +847,8 @@ class Builder:
         """The 16 sums of every result of a block added up."""
         row, column = self.loop(self.blocks.m.capacity), self.loop(self.blocks.n.capacity)
         lane = self.loop(LANES)
-        place = _add(_times(("i", row), self.partial_stride), ("i", column))
-        one = Load("partial", _add(_times(place, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
+        place = add(times(("i", row), self.partial_stride), ("i", column))
+        one = Load("partial", add(times(place, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
         body: list[Stmt] = [
             Init("total", (), "add", self.dtype, 1),
             For(lane, 0, LANES, "vector", [Update("total", (), "add", (one,))]),
@@ -741,6 +856,11 @@ class Builder:
         ]
         body = [For(column, 0, self.columns, "serial", body)]
         return [For(row, 0, self.rows, "serial", body)]
+
+    def place_of_sum(self, layer: Expr, row: Expr, column: Expr) -> Expr:
+        """Where the sum of a result of this block is kept."""
+        place = add(times(row, self.partial_stride), column)
+        return add(times(layer, self.layer_size), place)
 
     def later(self) -> Expr:
         """The condition that a block of k is not the first."""
@@ -778,7 +898,7 @@ class Builder:
         if w:
             column = 0
             for (loop, _), pitch in zip(order, w.pitch):
-                column = _add(column, _times(("i", loop), pitch))
+                column = add(column, times(("i", loop), pitch))
         return order, column, places
 
     def finish_across(self) -> list[Stmt]:
@@ -787,16 +907,16 @@ class Builder:
         m = self.blocks.m
         group, row, lane = self.loop(-(-m.capacity // LANES)), self.unroll(LANES), self.loop(LANES)
         one = self.loop(self.blocks.columns)
-        first = _times(("i", group), LANES)
-        place = _add(_times(_add(first, ("i", row)), self.partial_stride), ("i", one))
+        first = times(("i", group), LANES)
+        place = add(times(add(first, ("i", row)), self.partial_stride), ("i", one))
         value = Load("partial", place, TRUE, 0.0, self.dtype)
-        store: Stmt = Store("turned", _add(_times(("i", one), LANES), ("i", row)), value)
+        store: Stmt = Store("turned", add(times(("i", one), LANES), ("i", row)), value)
         turn = For(one, 0, self.columns, "vector", [For(row, 0, LANES, "unroll", [store])])
         self.scratch.append(Scratch("turned", self.dtype, LANES * self.partial_stride))
         order, column, places = self.result_columns(len(self.blocks.n.loops) - 1)
-        value = Load("turned", _add(_times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
-        places.append((m.loops, self.number(m, self.m_block, _add(first, ("i", lane)))))
-        body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
+        value = Load("turned", add(times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
+        places.append((m.loops, self.number(m, self.m_block, add(first, ("i", lane)))))
+        body = self.finish(lambda layer: value, self.mapping(self.at(*places)), TRUE, ())
         left = ("min", ("sub", self.rows, first), LANES)
         body = [For(lane, 0, left, "vector", body)]
         for loop, stop in reversed(order):
@@ -808,9 +928,12 @@ class Builder:
         m = self.blocks.m
         row = self.loop(m.capacity)
         order, column, places = self.result_columns(self.merged())
-        place = _add(_times(("i", row), self.partial_stride), column)
         sums = "totals" if self.blocks.form == "dot" else "partial"
-        value = Load(sums, place, TRUE, 0.0, self.dtype)
+
+        def value(layer: Expr) -> Value:
+            place = self.place_of_sum(layer, ("i", row), column)
+            return Load(sums, place, TRUE, 0.0, self.dtype)
+
         places.append((m.loops, self.number(m, self.m_block, ("i", row))))
         body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
         how = "vector"
@@ -819,50 +942,8 @@ class Builder:
             how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
 
-    def finish(
-        self, value: Value, index: IndexMap, guard: Expr, dims: tuple[int, ...]
-    ) -> list[Stmt]:
-        """What is done with a finished sum where the guard holds: it is stored, and so is what is
-        made of it."""
-        nest = self.c.nest
-        exists = conjunction(guard, index(self.c.exists))
-        if value.dtype is not nest.target.dtype:
-            value = Op("cast", (value,), nest.target.dtype)
-        made: dict[str, Value] = {}
-        body = self.keep(nest.target, value, index(nest.offset), exists, dims, made)
-        for other in self.after:
-            at = [*nest.carried[: len(other.extents)]]
-            body += self.keep(
-                other.target,
-                _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made),  # type: ignore[misc]
-                index(substitute(other.offset, at)),
-                exists,
-                dims,
-                made,
-            )
-        return body
 
-    def keep(
-        self,
-        target: Buffer,
-        value: Value,
-        offset: Expr,
-        exists: Expr,
-        dims: tuple[int, ...],
-        made: dict[str, Value],
-    ) -> list[Stmt]:
-        """A name for a result that is read later, and a store for one that has memory."""
-        body: list[Stmt] = []
-        if any(target in other.reads for other in self.after):
-            name = f"r{len(made)}"
-            body.append(Let(name, dims, value))
-            value = made[target.name] = Ref(name, dims, value.dtype)
-        if target.role != "local":
-            body.append(Store(target.name, offset, value, None, exists))
-        return body
-
-
-def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Value]) -> Value:
+def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Sums]) -> Value:
     """The value of a nest in the loops of the kernel, what was made before taken as it is."""
     memo: dict[int, Value] = {}
 
@@ -870,7 +951,7 @@ def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Value])
         known = memo.get(id(value))
         if known is None:
             if isinstance(value, Load) and value.buffer in made:
-                known = made[value.buffer]
+                known = made[value.buffer](index(value.offset))
             else:
                 known = value.rebuild(tuple(visit(a) for a in value.args), index)
                 if isinstance(known, Load):
@@ -907,7 +988,7 @@ def _guarded(value: Value, guard: Expr, memo: dict[int, Value]) -> Value:
 
 
 def _scaled(e: Expr, factor: Expr) -> Expr:
-    return _times(e, factor) if isinstance(factor, int) else 0 if e == 0 else ("mul", e, factor)
+    return times(e, factor) if isinstance(factor, int) else 0 if e == 0 else ("mul", e, factor)
 
 
 def _pieces(total: Expr, size: int) -> Expr:

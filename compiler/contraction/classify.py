@@ -42,6 +42,11 @@ class Factor:
         """True if something is not read everywhere."""
         return any(v.guard != TRUE for v in walk(self.value) if isinstance(v, Load))
 
+    @functools.cached_property
+    def loads(self) -> int:
+        """How much is read for an element."""
+        return sum(isinstance(v, Load) for v in walk(self.value))
+
     def span(self, extents: Sequence[int]) -> int:
         """The elements between the first and the last that are read, were it stored."""
         distance = 1
@@ -76,6 +81,8 @@ class Contraction:
     whole: Expr = TRUE  # the part of the guard that whole blocks have in common
     ends: dict[int, tuple[Expr, Expr]] = field(default_factory=dict)
     # loops of k that end earlier for some of the batch: (end, the part of the guard that says so)
+    layers: list[int] = field(default_factory=list)
+    # loops of the batch whose results stay with the thread: what is made of them needs all of them
 
     def turned(self) -> Contraction:
         """The same with M and N in each other's place: vectors across the rows of the result."""
@@ -167,7 +174,8 @@ def _divisions(e: Expr) -> list[tuple[Expr, int]]:
 
 
 def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
-    """The classes of a nest's loops, None if it is no contraction with both M and N."""
+    """The classes of a nest's loops, M empty if a factor has no loops of its own; None if it is no
+    contraction."""
     value = nest.value
     if not nest.contraction or nest.scatter or nest.named or nest.checks:
         return None
@@ -185,10 +193,10 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     whole, partly = _whole_parts(nest.guard, batch)
     ends, partly = _earlier_ends(partly, batch, nest)
     guards = _guards(partly, [first | set(batch), second | set(batch)])
-    if guards is None or not sides[0] or not sides[1] or rank == count:
+    if guards is None or not (sides[0] or sides[1]) or rank == count:
         return None
     implied = [part for _, part in ends.values()]
-    nest = replace(nest, value=_without(nest.value, implied, {}))
+    nest = replace(nest, value=without(nest.value, implied, {}))
     assert isinstance(nest.value, Op)
     accesses = [terms_of(e, nest.extents) for e in nest.order]
     factors = [Factor(*found) for found in zip(nest.value.args, guards, accesses)]
@@ -286,10 +294,10 @@ def _relaxed(nest: Nest) -> Nest:
     return replace(nest, value=visit(nest.value)) if known else nest
 
 
-def _without(value: Value, parts: list[Expr], memo: dict[int, Value]) -> Value:
+def without(value: Value, parts: list[Expr], memo: dict[int, Value]) -> Value:
     """value with loads not guarded by these parts."""
     if id(value) not in memo:
-        new = value.rebuild(tuple(_without(a, parts, memo) for a in value.args), lambda e: e)
+        new = value.rebuild(tuple(without(a, parts, memo) for a in value.args), lambda e: e)
         if isinstance(new, Load) and parts:
             guard: Expr = TRUE
             for part in conjuncts(new.guard):

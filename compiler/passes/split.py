@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from metaop.extent import Extent, hint
 from metaop.graph import (
-    Elementwise,
     Node,
     Piece,
     Reindex,
@@ -22,7 +21,7 @@ from metaop.graph import (
 )
 from metaop.index import TRUE, Expr
 
-from ..rewrite import Graph, map_graph
+from ..rewrite import Graph, is_contraction, map_graph
 
 ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
 SHORT = 8192  # terms of a sum that one thread may add up alone
@@ -31,8 +30,11 @@ ENOUGH_BLOCKS = 32  # blocks of a matrix product that threads can share
 BLOCK = 4096  # its results
 FIXED_AXIS = 16  # iterations of an axis of one size that is cut rather than a dynamic one
 LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
+ROW = 48  # terms of one index of a dynamic axis that are a piece
 PIECE = 512  # the shortest piece worth a result of its own
 MOST_PIECES = 64
+LONG_ROW, MANY = 64, 1 << 20  # results that are a row; terms of all of them that are many
+ROWS, FEWEST_PIECES = 64, 8  # the fewest rows that are a piece, and pieces that are worth it
 
 
 def split(graph: Graph) -> Graph:
@@ -45,10 +47,11 @@ def _split(node: Node) -> Node:
         return node
     y = node.inputs[0]
     terms = hint(y.size) // hint(node.size)
-    if terms < SHORT:
-        return node
     kept = [e[1] for e in node.indices]
     reduced = [k for k in range(len(y.shape)) if k not in kept]
+    by_rows = _adds_rows(y, kept, reduced)
+    if terms < (FEWEST_PIECES * ROWS if by_rows else SHORT):
+        return node
     # a piece of a dynamic axis has a fixed length, so few examples would fill a part of one
     fixed = [k for k in reduced if not isinstance(y.shape[k], Extent)]
     if _is_product(y) and fixed and max(hint(y.shape[k]) for k in fixed) >= FIXED_AXIS:
@@ -58,6 +61,9 @@ def _split(node: Node) -> Node:
     if _is_product(y) and results >= ENOUGH_RESULTS:
         shared = min(-(-ENOUGH_BLOCKS * BLOCK // results), terms // LONG_PIECE)
         accurate = 1
+    elif by_rows:
+        shared = min(MOST_PIECES, terms // ROWS)
+        accurate = -(-terms // ACCURATE)
     else:
         shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)
         accurate = -(-terms // ACCURATE)
@@ -65,17 +71,29 @@ def _split(node: Node) -> Node:
     if wanted < 2:
         return node
     if isinstance(extent, Extent):
-        length = -(-hint(extent) // wanted)
+        each = terms // hint(extent)  # terms of one index
+        length = 1 if each >= ROW else -(-hint(extent) // wanted)
         return _in_pieces(node, kept, axis, -(-extent // length), length)
     pieces = _pieces(extent, wanted)
     return _in_pieces(node, kept, axis, pieces, -(-extent // pieces))
 
 
+def _adds_rows(y: Node, kept: list[int], reduced: list[int]) -> bool:
+    """True for a sum of many long rows, where a thread should read whole rows."""
+    if not kept or not reduced or max(reduced) > min(kept) or _is_product(y):
+        return False
+    row = 1
+    for k in kept:
+        row *= hint(y.shape[k])
+    return row >= LONG_ROW and hint(y.size) >= MANY
+
+
 def _is_product(y: Node) -> bool:
-    """A product, perhaps behind the gather that a gradient reads it through."""
+    """A contraction's product, perhaps behind the gather that a gradient reads it through."""
+    size = y.size
     while isinstance(y, Reindex) and len(y.pieces) == 1:
         y = y.inputs[y.pieces[0].source]
-    return isinstance(y, Elementwise) and y.op == "mul"
+    return is_contraction(y, size)
 
 
 def _pieces(extent: int, wanted: int) -> int:

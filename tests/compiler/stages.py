@@ -23,7 +23,7 @@ from metaop.show import show_graph
 from tests.helpers import leaf_array
 
 GraphPass = Callable[[Graph], Graph]
-ALL_PASSES = tuple(graph_pass for _, graph_pass in pipeline.PASSES)
+ALL_PASSES = tuple(graph_pass for _, graph_pass in pipeline.passes())
 
 # --------------------------------------------------------------------------------------- stages
 

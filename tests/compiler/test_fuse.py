@@ -8,7 +8,7 @@ import pytest
 import metaop as mo
 from metaop import nn
 from metaop.compiler import pipeline
-from metaop.compiler.fuse import LONGEST_CHAIN, choose_stores, fuse, reshape_base
+from metaop.compiler.fuse import LONGEST_CHAIN, cheap_again, choose_stores, fuse, reshape_base
 from metaop.compiler.merge import merge_copies
 from metaop.graph import Elementwise, Reindex, ReindexReduce
 from tests.compiler.stages import (
@@ -238,6 +238,29 @@ def test_everything_that_is_a_reduction_or_an_output_is_stored():
     assert {n for n in graph.nodes if isinstance(n, ReindexReduce)} <= stored
     assert set(graph.outputs) <= stored
     assert len(stored) == 3
+
+
+def test_the_order_of_a_reduction_is_chosen_only_where_it_matters():
+    x = f32(4, 70)
+    assert only(nests(x.sum(axis=1))).order
+    assert not only(nests((x > 0).astype("int32").sum(axis=1))).order
+
+
+def test_what_is_computed_from_a_stored_value_costs_only_its_own_work():
+    x = f32(40, 50)
+    dear = mo.sigmoid(mo.sin(x))
+    above = mo.exp(dear + 1.0) * dear
+    windows = mo.reindex(above, (40, 40, 11), lambda i, j, k: (i, j + k))
+    graph = after(recorded(windows.max(axis=2), dear.sum(axis=1)), ALL_PASSES)
+    made = fuse(graph)
+    made.stored |= {n for n in graph.nodes if getattr(n, "op", None) == "sigmoid"}
+    made.dear = {n for n in made.stored if isinstance(n, Elementwise)}
+    costs: dict[str, float] = {}
+    cheap_again(graph, made, lambda node, price: costs.setdefault(node.op, price.again) < 0)
+    assert costs["mul"] < costs["sigmoid"]
+    again: dict[str, float] = {}
+    cheap_again(graph, made, lambda node, price: again.setdefault(node.op, price.again) >= 0)
+    assert again["mul"] > costs["mul"] + costs["sigmoid"]
 
 
 def test_a_mask_under_a_reduction_becomes_its_guard():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,14 @@ import metaop as mo
 from metaop import nn
 from metaop.compiler import pipeline
 from metaop.compiler.loops import LANES, For, Grid, Kernel, Let, show_kernel, statements, verify
+from metaop.compiler.nest import Tree
 from metaop.compiler.schedule import (
     MOST_ACCUMULATORS,
     MOST_CHUNKS,
     SMALL_WORK,
     Scheduled,
     collapse,
+    schedule,
 )
 from tests.compiler.stages import (
     ALL_PASSES,
@@ -29,6 +33,9 @@ from tests.compiler.stages import (
     scheduled,
 )
 from tests.golden import assert_golden
+
+SCHEDULE_MODULE = import_module("metaop.compiler.schedule")
+SPLIT_MODULE = import_module("metaop.compiler.passes.split")
 
 
 def f32(*shape: int) -> mo.Var:
@@ -324,6 +331,53 @@ def test_scatter_golden():
 
 def test_guarded_sum_golden():
     assert_golden(texts(mo.reindex_reduce(f32(50, 3), "add", (52,), lambda i, j: (i + j,))))
+
+
+def channel_gradients(shape: tuple[int, ...]) -> list[mo.Var]:
+    """The gradients of a normalised, squashed and pooled image, and of its scales and shifts."""
+    count = shape[1]
+    x, scale, shift = trained(*shape), trained(count), trained(count)
+    mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+    normal = (x - mean) / mo.sqrt(variance + 1.0)
+    y = mo.sigmoid(normal * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1))
+    pooled = nn.functional.avg_pool2d(y, 2)
+    return mo.grad((pooled * f32(*pooled.shape)).sum(), [x, scale, shift])
+
+
+def test_maps_run_in_the_loops_of_the_reductions_that_read_them_golden(monkeypatch):
+    monkeypatch.setattr(SPLIT_MODULE, "SHORT", 256)
+    graph = after(recorded(*channel_gradients((8, 40, 8, 8))), ALL_PASSES)
+    trees = pipeline.group_graph(graph)[1].trees
+    assert_golden(show_kernel(schedule(only([t for t in trees if isinstance(t, Tree)])).kernel))
+
+
+def test_stages_that_run_backwards_and_divided_loops_change_no_bit():
+    apart, together = [], []
+    with mo.no_fuse():
+        apart = [g.numpy() for g in channel_gradients((140, 40, 8, 8))]
+    together = [g.numpy() for g in channel_gradients((140, 40, 8, 8))]
+    for one, other in zip(apart, together):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_sum_of_many_rows_golden():
+    assert_golden(texts(f32(2048, 512).sum(axis=0)))
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (33, 5, 3), (64, 16)])
+@pytest.mark.parametrize("op", ["sum", "max", "prod"])
+def test_sums_of_rows_compute_the_definition(monkeypatch, shape, op):
+    monkeypatch.setattr(SCHEDULE_MODULE, "LEAST_ROW", 1)
+    monkeypatch.setattr(SCHEDULE_MODULE, "LEAST_ROWS", 1)
+    y = getattr(mo, op)(f32(*shape) / 4, axis=0)
+    assert " = identity" not in texts(y)  # no register holds a result
+    assert_computes_definition(y)
+
+
+def test_a_sum_of_many_rows_is_that_of_its_columns():
+    x = np.random.default_rng(0).standard_normal((2100, 512)).astype(np.float32)
+    total = mo.array(x).sum(axis=0).numpy()
+    np.testing.assert_allclose(total, x.astype(np.float64).sum(axis=0), rtol=0, atol=1e-4)
 
 
 # --- all of it ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -94,6 +95,29 @@ def test_conv1d_agrees_with_torch(options):
         draw(2, 4, 9),
         draw(6, channels, 3),
     )
+
+
+@pytest.mark.parametrize("groups", [4, 256])
+@pytest.mark.parametrize("convolve", [mo.conv2d, mo.conv_transpose2d])
+def test_a_filter_of_dynamic_size_is_divided_into_groups_by_its_size_now(groups, convolve):
+    """The outputs of a filter that `array` made were taken for any number: 256 groups divided their
+    hint to nothing, and the parts of fewer groups were added up one element at a time."""
+    torch = pytest.importorskip("torch")
+    name = convolve.__name__
+    x, w = draw(2, groups, 5, 5), draw(groups, 1, 3, 3)
+    ours = [mo.array(a) for a in (x, w)]
+    theirs = [torch.tensor(a, requires_grad=True) for a in (x, w)]
+    for a in ours:
+        a.requires_grad = True
+    y = convolve(*ours, padding=1, groups=groups)
+    expected = getattr(torch.nn.functional, name)(*theirs, padding=1, groups=groups)
+    gradients = mo.grad(y.sum(), ours)
+    expected.sum().backward()
+    adds_to_memory = re.compile(r"^ *v\d+\[.*\] add= ", re.MULTILINE)
+    for one in (y, *gradients):
+        assert not adds_to_memory.search(mo.dump(one, stage="loops"))
+    for found, want in zip([y, *gradients], [expected.detach(), *(t.grad for t in theirs)]):
+        np.testing.assert_allclose(found.numpy(), want.numpy(), rtol=1e-5, atol=1e-4)
 
 
 def test_an_empty_batch_gives_an_empty_output():
