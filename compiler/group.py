@@ -500,6 +500,8 @@ class _Grouping:
     @staticmethod
     def adds_rows(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
         """True for sums of pieces of many rows, whose pieces would not be root loops."""
+        if nest.contraction:
+            return False  # see `keeps_tiles`
         root = {axis[nest] for axis in axes}
         pieces = any(k not in root and nest.extents[k] != 1 for k in range(nest.rank))
         return pieces and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
