@@ -454,17 +454,21 @@ class _Grouping:
         self, contraction: Nest, nests: list[Nest], axes: list[dict[Nest, int]]
     ) -> bool:
         """True if all runs along the results of a contraction; or if these come in a few layers,
-        loops of both factors, which nothing else reads, and of which few results are made at once.
+        loops of both factors, which nothing else reads, and of which few results are made at once,
+        that no other nest reads.
         """
-        layers = self.loops_inside(contraction, axes)
-        inside = [[n.extents[k] for k in self.loops_inside(n, axes)] for n in nests]
+        inside = {nest: self.loops_inside(nest, axes) for nest in nests}
+        layers = inside.pop(contraction)
         if not layers:
-            return not any(inside)
+            return not any(inside.values())
         readers = set(self.readers.get(contraction.target, []))
         alone = contraction.target.role == "tmp" and readers <= set(nests)
-        maps = all(n.op is None for n in nests if n is not contraction)
-        few = all(_are_few(extents) for extents in inside)
-        return alone and maps and few and set(layers) <= loops_of_both(contraction)
+        maps = all(nest.op is None for nest in inside)
+        each = {contraction: layers, **inside}
+        few = all(_are_few([nest.extents[k] for k in loops]) for nest, loops in each.items())
+        read = {buffer for nest in inside for buffer in nest.reads}
+        last = not any(loops and nest.target in read for nest, loops in inside.items())
+        return alone and maps and few and last and set(layers) <= loops_of_both(contraction)
 
     @staticmethod
     def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> list[int]:
