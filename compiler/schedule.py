@@ -586,6 +586,7 @@ class _Scheduler:
             nest.op is not None
             and not (nest.scatter or nest.contraction or nest.named)
             and nest.rank == self.root
+            and nest.exists == TRUE
             and nest.value.dtype is nest.target.dtype
             and hint(nest.extents[vector]) >= LEAST_ROW
             and hint(nest.iterations) * nest.target.dtype.itemsize >= LEAST_ROWS
