@@ -7,9 +7,9 @@ a reindex of several pieces fills one buffer box by box.  A reshape of a stored 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from metaop import dtype as dt
 from metaop.errors import CompilerBug
@@ -25,11 +25,13 @@ from metaop.graph import (
     Reindex,
     ReindexReduce,
     Scalar,
+    identity_indices,
     identity_of,
     is_projection,
     size_of,
 )
 from metaop.index import (
+    FALSE,
     TRUE,
     Expr,
     conjunction,
@@ -44,7 +46,7 @@ from metaop.index import (
     within,
 )
 
-from .loops import Load, Op, Value
+from .loops import IndexValue, Load, Op, Value
 from .nest import Buffer, CheckSite, Nest, Part, Values
 from .rewrite import Graph, Input, is_contraction
 from .schedule import adds_in_lanes
@@ -54,7 +56,16 @@ RANDOM_COST = 16  # 75 integer operations, several of which run side by side
 FEW_LAYERS = 2  # results of a contraction for an element of what is made of them
 MOST_BASES = 8  # values told apart of those that another is made from
 LONGEST_CHAIN = 64  # levels of inlined operators before a value is stored
+MOST_WASTE = 16  # operators that an element of several pieces may evaluate for nothing
 MOST_SPLITS = 4  # loops of a result that are cut in two
+
+
+class Dear(NamedTuple):
+    """What an element of a value costs if it is stored, to make it once, and if it is not, every
+    time it is read.  They differ for one of several pieces: stored, each piece fills its box."""
+
+    once: float
+    again: float
 
 
 @dataclass(eq=False)
@@ -122,19 +133,24 @@ def choose_stores(
     stored = {reshape_base(n) for n in graph.outputs}
     stored |= {n for n in graph.nodes if isinstance(n, ReindexReduce | Escape)}
     stored |= {i for n in graph.nodes if isinstance(n, Escape) for i in map(reshape_base, n.inputs)}
-    stored |= {n for n in graph.nodes if isinstance(n, Reindex) and _boxes(n) is not None}
     stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
     stored |= _of_layers(graph)
     cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     dear: set[Node] = set()
+    overwritten: set[Node] = set()  # they become what their parts are assigned to, not a copy of it
     for node in reversed(graph.nodes):
         worth = 2 * int(footprint[node]) >= hint(node.size)  # else store what it is spread from
-        if node not in stored and worth and _too_dear(node, evaluations[node], cost[node]):
-            if node not in inlined:
+        if node not in stored and (node in overwritten or worth):
+            price = _price(node, cost, stored)
+            if node in overwritten or price.again - price.once > MOST_WASTE:
+                stored.add(node)
+            elif node not in inlined and _too_dear(node, evaluations[node], price):
                 stored.add(node)
                 dear.add(node)
+        if node in stored and _is_pieced(node):
+            overwritten |= {source for source in _copied_whole(node) if _is_pieced(source)}
         # the cost of an inlined value holds that of its inputs: they are not dear once more
         once = node in stored or node in inlined
         count = float(node.size) if once else evaluations[node]
@@ -180,17 +196,18 @@ def _are_layers(node: Node, size: int) -> bool:
     return is_contraction(product, product.size) and hint(made.size) > FEW_LAYERS * hint(size)
 
 
-def cheap_again(graph: Graph, fused: Fused, is_cheap: Callable[[Node, float], bool]) -> set[Node]:
-    """The dear values that are cheap by what one more evaluation of an element costs, where what
-    they are made from is loaded, or computed again if that is cheap."""
+def cheap_again(graph: Graph, fused: Fused, is_cheap: Callable[[Node, Dear], bool]) -> set[Node]:
+    """The dear values that are cheap by what an element costs, where what they are made from is
+    loaded, or computed again if that is cheap."""
     cost: dict[Node, float] = {}
+    stored = set(fused.stored)
     cheap: set[Node] = set()
     for node in graph.nodes:
-        inputs = (LOAD_COST if i in fused.stored and i not in cheap else cost[i]
-                  for i in node.inputs)  # fmt: skip
+        inputs = (LOAD_COST if i in stored else cost[i] for i in node.inputs)
         cost[node] = min(_own_cost(node) + sum(inputs), 1e9)
-        if node in fused.dear and is_cheap(node, cost[node] - LOAD_COST):
+        if node in fused.dear and is_cheap(node, _price(node, cost, stored)):
             cheap.add(node)
+            stored.discard(node)
     return cheap
 
 
@@ -242,6 +259,8 @@ def _own_cost(node: Node) -> float:
             return OPERATORS[node.op].cost if node.op in OPERATORS else 1
         case RandomBits():
             return RANDOM_COST
+        case Reindex():
+            return len(node.pieces) - 1
     return 0
 
 
@@ -262,13 +281,25 @@ def _made_from(
     return found if len(found) <= MOST_BASES else {node: sum(found.values())}
 
 
-def _too_dear(node: Node, evaluations: float, cost: float) -> bool:
+def _price(node: Node, cost: dict[Node, float], stored: set[Node]) -> Dear:
+    """What an element of a value costs, stored and not, where `stored` is what it can read."""
+    again = cost[node] - LOAD_COST
+    if not _is_pieced(node):
+        return Dear(again, again)
+    sources = (node.inputs[piece.source] for piece in node.pieces)
+    each = (LOAD_COST if source in stored else cost[source] for source in sources)
+    once = sum(c * share for c, share in zip(each, _shares(node)))
+    return Dear(once - LOAD_COST, again)
+
+
+def _too_dear(node: Node, evaluations: float, price: Dear) -> bool:
     """True if writing a value once and reading it costs less than computing it again."""
     if not isinstance(node, Elementwise | Reindex | RandomBits) or not node.size:
         return False
     repeats = evaluations / node.size
-    again = (cost - LOAD_COST) * (repeats - 1)
-    return repeats > 1.5 and again > 6 + LOAD_COST * repeats
+    if repeats <= 1.5 and price.once == price.again:
+        return False
+    return price.again * repeats - price.once > 6 + LOAD_COST * repeats
 
 
 def _demand(node: Node, count: float) -> list[tuple[Node, float]]:
@@ -278,17 +309,41 @@ def _demand(node: Node, count: float) -> list[tuple[Node, float]]:
     if not isinstance(node, Reindex) or not node.size:
         return [(i, count) for i in node.inputs]
     demand = [(i, count) for i in node.inputs[len(node.pieces) :]]
-    for piece in node.pieces:
+    for piece, share in zip(node.pieces, _shares(node)):
         loops = set().union(*map(loops_of, piece.indices)) if piece.indices else set()
         inner = size_of(node.shape[max(loops) + 1 :]) if loops else node.size
-        share = 1 / len(node.pieces) if len(node.pieces) > 1 else 1.0
         demand.append((node.inputs[piece.source], count * share / inner))
     return demand
+
+
+def _shares(node: Reindex) -> list[float]:
+    """The part of a value that each of its pieces makes."""
+    boxes = _boxes(node)
+    if boxes is None or not node.size:
+        return [1 / len(node.pieces)] * len(node.pieces)
+    return [_box_size(box) / node.size for box in boxes]
 
 
 # --------------------------------------------------------------------- several pieces, box by box
 
 Box = list[tuple[int, int]]
+
+
+def _box_size(box: Box) -> int:
+    return size_of(max(high - low, 0) for low, high in box)
+
+
+def _is_pieced(node: Node) -> TypeGuard[Reindex]:
+    """True for a value that, stored, is filled box by box."""
+    return isinstance(node, Reindex) and _boxes(node) is not None
+
+
+def _copied_whole(node: Reindex) -> Iterator[Node]:
+    """What a reindex of several pieces is, where its other pieces do not overwrite it."""
+    for piece in node.pieces:
+        source = node.inputs[piece.source]
+        if source.shape == node.shape and piece.indices == identity_indices(len(node.shape)):
+            yield source
 
 
 def _boxes(node: Reindex) -> list[Box] | None:
@@ -427,18 +482,36 @@ class Lowering:
         array = node.inputs[source]
         inside = simplify(within(at, array.shape), self.extents)
         value = self.value(array, at, conjunction(guard, inside))
+        if isinstance(value, IndexValue) and self._is_in(value.expr, bounds):
+            return value.expr  # what is computed from an arange
         if value.dtype is not dt.int64:
             value = self.values.op("cast", (value,), dt.int64)
         if bounds is not None:
             value = self.values.check(value, CheckSite(node, *bounds), guard)
         return self.values.name(value, bounds)
 
+    def _is_in(self, e: Expr, bounds: tuple[int, int] | None) -> bool:
+        if bounds is None:
+            return True
+        low, high = bounds
+        return simplify(conjunction(("le", low, e), ("lt", e, high)), self.extents) == TRUE
+
     def _reindex(self, node: Reindex, indices: tuple[Expr, ...], guard: Expr) -> Value:
         result = None
-        for piece in reversed(node.pieces):
+        for piece in reversed(self._live(node, indices, guard)):
             result = self._piece(node, piece, indices, guard, result)
-        assert result is not None
-        return result
+        return self.values.const(node.fill, node.dtype) if result is None else result
+
+    def _live(self, node: Reindex, indices: tuple[Expr, ...], guard: Expr) -> list[Piece]:
+        """The pieces that some index reads: of a part of a concat only those that lie in it."""
+        live: list[Piece] = []
+        for piece in node.pieces:
+            condition = self.resolve(node, piece.condition, indices, guard)
+            if condition != FALSE:
+                live.append(piece)
+            if condition == TRUE:
+                break
+        return live
 
     def _piece(
         self,
@@ -497,7 +570,8 @@ class _Builder:
         self.buffers: list[Buffer] = []
         self.nests: list[Nest | Escape] = []
         self.names = graph.names
-        self.reduced: set[str] = set()  # buffers that hold the result of a reduction
+        self.layouts = _layouts(graph)
+        self.reduced: dict[str, tuple[Part, ...]] = {}  # the loops of reductions by their buffers
 
     def run(self) -> Fused:
         for given in self.graph.inputs:
@@ -529,7 +603,7 @@ class _Builder:
         nests = self._nests(node)
         buffer = self._new_buffer(node, "tmp")
         if isinstance(node, ReindexReduce):
-            self.reduced.add(buffer.name)
+            self.reduced[buffer.name] = nests[-1].parts or ()
         for nest in nests:
             nest.target = buffer
         self.nests.extend(n for n in nests if n.iterations)
@@ -591,7 +665,7 @@ class _Builder:
             if cut is None:  # a contraction shares no loops with what it reads
                 break
             at, k = cut
-            dim, divisor, n = parts[at]
+            dim, divisor, n, _ = parts[at]
             parts[at : at + 1] = [Part(dim, divisor * k, n // k), Part(dim, divisor, k)]
             nest = build(node, parts)
         nest.parts = tuple(parts)
@@ -600,15 +674,15 @@ class _Builder:
 
     def _cut(self, nest: Nest) -> tuple[int, int] | None:
         """A loop of the result and the divisor by which the index of a reduction's result divides
-        it."""
+        it, or the reduction's loops do."""
         for name, at in nest.reads_at:
-            if name not in self.reduced:
-                continue
-            for e in at:
-                match e:
-                    case ("floordiv", ("i", loop), int() as k) if loop < nest.rank:
-                        if nest.extents[loop] % k == 0 and 1 < k < nest.extents[loop]:
-                            return loop, k
+            divided = [d for e in at for d in _divisions(e)] if name in self.reduced else []
+            for dim, divisor, *_ in self.reduced.get(name, ()):
+                if divisor != 1 and dim < len(at) and _is_loop(at[dim]):
+                    divided.append((at[dim][1], divisor))
+            for loop, k in divided:
+                if loop < nest.rank and nest.extents[loop] % k == 0 and 1 < k < nest.extents[loop]:
+                    return loop, k
         return None
 
     def _map_over(self, node: Node, parts: Sequence[Part]) -> Nest:
@@ -649,8 +723,22 @@ class _Builder:
         nest.guard = guard
         if node.dtype.is_float:  # else every order gives the same
             factors = inner.inputs if nest.contraction else (inner,)
-            nest.order = tuple(_origin(factor, at, extents) for factor in factors)
+            nest.order = tuple(self._origin(factor, at, extents) for factor in factors)
         return nest
+
+    def _origin(self, node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
+        """Where an operand lies in the memory of what it is a reindex of, were that stored.
+
+        A reduction adds up in an order chosen by these accesses, which do not depend on what
+        happens to be stored or is expressed by something else: so neither do its bits.
+        """
+        while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
+            if 0 in node.inputs[0].shape:
+                break
+            at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
+            node = node.inputs[0]
+        axes = self.layouts.get(node, range(len(node.shape)))
+        return simplify(flatten([at[k] for k in axes], [node.shape[k] for k in axes]), extents)
 
     def _unguarded(
         self, lowering: Lowering, node: ReindexReduce, y: Node, indices: tuple[Expr, ...]
@@ -708,18 +796,34 @@ class _Builder:
             value = lowering._piece(node, plain, at, TRUE, None)
             value = self._stored(lowering, value, node)
             offset = simplify(flatten(at, node.shape), extents)
-            nests.append(
-                self._finish(
-                    node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
-                )
+            nest = self._finish(
+                node, lowering, extents=extents, rank=len(extents), value=value, offset=offset
             )
+            nest.parts = tuple(Part(k, 1, n, box[k][0]) for k, n in enumerate(extents))
+            nests.append(nest)
         return nests
+
+
+def _is_loop(e: Expr) -> bool:
+    return isinstance(e, tuple) and e[0] == "i"
+
+
+def _divisions(e: Expr) -> Iterator[tuple[int, int]]:
+    """The terms i // k of an index expression, as loop and divisor."""
+    match e:
+        case ("floordiv", ("i", loop), int() as k):
+            yield loop, k
+        case ("add", a, b):
+            yield from _divisions(a)
+            yield from _divisions(b)
+        case ("mul", a, int()):
+            yield from _divisions(a)
 
 
 def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
     """The index of every dimension of the result from the loops over its parts."""
     indices: list[Expr] = [0] * rank
-    for loop, (dim, divisor, _) in enumerate(parts):
+    for loop, (dim, divisor, *_) in enumerate(parts):
         index: Expr = ("i", loop)
         index = ("mul", index, divisor) if divisor != 1 else index
         indices[dim] = index if indices[dim] == 0 else ("add", indices[dim], index)
@@ -729,7 +833,7 @@ def _joined(parts: Sequence[Part], rank: int) -> tuple[Expr, ...]:
 def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
     """True if the boxes surely fill the shape: one of them is everything, or they are disjoint
     and their sizes add up."""
-    sizes = [size_of(max(high - low, 0) for low, high in box) for box in boxes]
+    sizes = list(map(_box_size, boxes))
     if size_of(shape) in sizes:
         return True
     disjoint = all(
@@ -740,15 +844,38 @@ def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
     return disjoint and sum(sizes) == size_of(shape)
 
 
-def _origin(node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
-    """Where an operand lies in the memory of what it is a reindex of, were that stored.
+def _layouts(graph: Graph) -> dict[Node, tuple[int, ...]]:
+    """The axes of values from the outermost to the innermost in memory, were nothing stored on the
+    way: a transposed array lies as the array does, and what is computed from it element by element
+    as its first operand that says how it lies.  A value that is not in it spreads out others."""
+    found: dict[Node, tuple[int, ...]] = {}
+    for node in graph.nodes:
+        match node:
+            case Elementwise():
+                known = (found[i] for i in node.inputs if i in found)
+                layout = next(known, None)
+            case Reindex():
+                layout = _transposed(node, found)
+            case Scalar():
+                layout = None
+            case _:
+                layout = tuple(range(len(node.shape)))
+        if layout is not None:
+            found[node] = layout
+    return found
 
-    A reduction adds up in an order chosen by these accesses, which do not depend on what happens
-    to be stored or is expressed by something else: so neither do its bits.
-    """
-    while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
-        if 0 in node.inputs[0].shape:
-            break
-        at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
-        node = node.inputs[0]
-    return simplify(flatten(at, node.shape), extents)
+
+def _transposed(node: Reindex, layouts: dict[Node, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The layout of a reindex: that of its source in other words if it permutes the axes, None if
+    it repeats elements."""
+    piece = node.pieces[0]
+    source, indices = node.inputs[piece.source], piece.indices
+    if len(node.pieces) == 1 and sorted(map(str, indices)) == sorted(
+        map(str, identity_range(len(node.shape)))
+    ):
+        loops = [e[1] for e in indices]
+        if [node.shape[k] for k in loops] == list(source.shape) and source in layouts:
+            return tuple(loops[axis] for axis in layouts[source])
+    used = set().union(*map(loops_of, indices)) if indices else set()
+    spread = any(n != 1 for k, n in enumerate(node.shape) if k not in used)
+    return None if spread else tuple(range(len(node.shape)))

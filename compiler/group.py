@@ -13,6 +13,7 @@ tree's last part.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,12 +23,22 @@ from typing import Any
 from metaop.errors import CompilerBug
 from metaop.extent import hint
 from metaop.graph import Escape
-from metaop.index import Expr, flatten, remembered, simplify, terms_of
+from metaop.index import (
+    TRUE,
+    Expr,
+    conjunction,
+    conjuncts,
+    flatten,
+    remembered,
+    simplify,
+    terms_of,
+)
 
 from .boundary import Boundary, read_again
-from .fuse import LOAD_COST, Fused, is_barrier, memory_cost
+from .follow import Path, can_follow, following, path_of
+from .fuse import LOAD_COST, Dear, Fused, is_barrier, memory_cost
 from .loops import Load, Value
-from .nest import Buffer, Nest, Tree, dependencies, loops_of_both
+from .nest import Buffer, Nest, Part, Tree, dependencies, loops_of_both
 from .schedule import (
     MOST_CHUNKS,
     SMALL_WORK,
@@ -48,6 +59,7 @@ MOST_LAYERS = 16  # results of a contraction at one place that what follows it c
 MANY_ROWS = 1 << 22  # bytes that are better read row by row than column by column
 SCALAR_COST = 32  # of an addition that waits for the one before, in those of whole vectors
 WORTH_SHARING = 1 << 16  # bytes of a buffer that is better read once than twice
+MOST_PIECES = 8  # boxes of one buffer that one kernel fills
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
 # Rules whose boundaries state what merging would cost, each with its words.
@@ -109,7 +121,7 @@ def group(fused: Fused, separate: bool = False, forced: Iterable[tuple[str, str]
     return _Grouping(fused, separate).run(forced)
 
 
-def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
+def is_cheaper_again(grouped: Grouped, buffer: Buffer, price: Dear) -> bool:
     """True if computing an element wherever it is read costs less than writing and reading it.
 
     What reads it at one depth of one tree shares a loop, and computes it once; what reads it there
@@ -119,7 +131,8 @@ def is_cheaper_again(grouped: Grouped, buffer: Buffer, cost: float) -> bool:
         times for tree in grouped.outlines.get(buffer, []) for times in _evaluations(tree, buffer)
     ]
     times, reads = sum(evaluations), len(evaluations)
-    return cost * (times - 1) <= memory_cost(buffer.nbytes, reads) + LOAD_COST * (times - reads)
+    cost_of_memory = memory_cost(buffer.nbytes, reads) + LOAD_COST * (times - reads)
+    return price.again * times - price.once <= cost_of_memory
 
 
 def _evaluations(tree: Tree, buffer: Buffer) -> list[float]:
@@ -201,6 +214,7 @@ class _Grouping:
                 if isinstance(item, Nest):
                     self.join_producers(item)
             self.join_siblings()
+            self.join_pieces()
             for item in self.items:
                 if isinstance(item, Nest):
                     self.append_last(item)
@@ -263,12 +277,90 @@ class _Grouping:
         for source in sorted(sources, key=lambda g: -g.number):
             mine = self.group_of[nest]
             if source is not mine:
-                axes = self.common_axes(source, mine)
-                reason = self.objection(source, mine, axes)
-                if reason is None:
-                    self.join(source, mine, axes)
-                else:
+                reason = self.join_source(source, mine)
+                if reason is not None:
                     self.note(source, nest, reason)
+
+    def join_source(self, source: _Group, group: _Group) -> str | None:
+        """Joins a group with one that reads it, or says why not."""
+        axes = self.common_axes(source, group)
+        reason = self.objection(source, group, axes)
+        if reason is None:
+            self.join(source, group, axes)
+        elif reason in COSTS and self.join_following(source, group):
+            return None
+        return reason
+
+    def join_following(self, source: _Group, group: _Group) -> bool:
+        """Joins a group that follows the loops at which another one reads it."""
+        paths = self.paths(source, group)
+        if not paths:
+            return False
+        nests, axes_before = list(source.nests), source.axes
+        self.follow(source, paths)
+        axes = self.common_axes(source, group)
+        if self.objection(source, group, axes) is None:
+            self.join(source, group, axes)
+            return True
+        self.replace(source, dict(zip(source.nests, nests)))
+        source.axes = axes_before
+        return False
+
+    def paths(self, source: _Group, group: _Group) -> dict[int, Path]:
+        """By the number of a root loop of the source, the path at which the group reads it, where
+        that is not a loop like it; nothing if something else reads what the source makes."""
+        inside = {*source.nests, *group.nests}
+        for nest in source.nests:
+            others = any(r not in inside for r in self.readers.get(nest.target, []))
+            if others or nest.target.role != "tmp" or len(self.writer[nest.target]) > 1:
+                return {}
+        found: list[set[Path | None]] = [set() for _ in source.axes]
+        for writer, nest, at in self.reads_between(source, group):
+            loops = {axis[nest]: b for b, axis in enumerate(group.axes)}
+            for a, axis in enumerate(source.axes):
+                part = None if writer.parts is None else writer.parts[axis[writer]]
+                path = part and path_of(at[part.dim], nest.extents, loops)
+                found[a].add(path)
+        paths: dict[int, Path] = {}
+        for a, (axis, each) in enumerate(zip(source.axes, found)):
+            path = each.pop() if len(each) == 1 else None
+            extent = source.extents()[a]
+            if path is not None and not path.is_plain(extent) and not path.wastes(extent):
+                if all(can_follow(nest, loop) for nest, loop in axis.items()):
+                    paths[a] = path
+        return paths
+
+    def follow(self, source: _Group, paths: dict[int, Path]) -> None:
+        """Replaces root loops of a group by paths."""
+        new: dict[Nest, Nest] = {}
+        became: dict[Nest, list[list[int]]] = {}
+        for nest in source.nests:
+            loops = {source.axes[a][nest]: path for a, path in paths.items()}
+            new[nest], became[nest] = following(nest, loops)
+        axes = [
+            {new[nest]: became[nest][loop][k] for nest, loop in axis.items()}
+            for a, axis in enumerate(source.axes)
+            for k in range(len(paths[a].steps) if a in paths else 1)
+        ]
+        self.replace(source, new)
+        source.axes = axes
+
+    def replace(self, group: _Group, new: dict[Nest, Nest]) -> None:
+        """Puts other nests in the place of a group's."""
+
+        def current(item: Any) -> Any:
+            return new.get(item, item)
+
+        group.nests = list(map(current, group.nests))
+        self.items[:] = map(current, self.items)
+        for table in (self.writer, self.readers):
+            for buffer, items in table.items():
+                table[buffer] = list(map(current, items))
+        self.position = {current(k): v for k, v in self.position.items()}
+        self.reached = {current(k): v for k, v in self.reached.items()}
+        self.group_of = {current(k): v for k, v in self.group_of.items()}
+        self.after = {current(k): set(map(current, v)) for k, v in self.after.items()}
+        self.before = {current(k): set(map(current, v)) for k, v in self.before.items()}
 
     def note(self, source: _Group, nest: Nest, reason: str) -> None:
         for buffer in nest.reads:
@@ -279,14 +371,9 @@ class _Grouping:
         """Root loops that both can have: of each root loop of the source, the loop of the group's
         nests at which all its results are read."""
         matches: list[set[int | None]] = [set() for _ in source.axes]
-        for nest in group.nests:
-            for name, at in nest.reads_at:
-                buffer = nest.buffers[name]
-                for writer in self.writer.get(buffer, []):
-                    if self.group_of[writer] is source and isinstance(writer, Nest):
-                        found = self.axes_of_read(source, writer, group, nest, at)
-                        for a, b in enumerate(found):
-                            matches[a].add(b)
+        for writer, nest, at in self.reads_between(source, group):
+            for a, b in enumerate(self.axes_of_read(source, writer, group, nest, at)):
+                matches[a].add(b)
         result: list[dict[Nest, int]] = []
         taken: set[int] = set()
         for a, found_axes in enumerate(matches):
@@ -295,6 +382,16 @@ class _Grouping:
                 taken.add(b)
                 result.append({**source.axes[a], **group.axes[b]})
         return result
+
+    def reads_between(
+        self, source: _Group, group: _Group
+    ) -> Iterator[tuple[Nest, Nest, tuple[Expr, ...]]]:
+        """Every read by a group of what the source makes: writer, reader and indices."""
+        for nest in group.nests:
+            for name, at in nest.reads_at:
+                for writer in self.writer.get(nest.buffers[name], []):
+                    if self.group_of[writer] is source and isinstance(writer, Nest):
+                        yield writer, nest, at
 
     @staticmethod
     def axes_of_read(
@@ -305,10 +402,11 @@ class _Grouping:
             return [None] * len(source.axes)
         found: list[int | None] = []
         for axis in source.axes:
-            dim, divisor, modulus = writer.parts[axis[writer]]
-            e: Expr = at[dim]
-            e = ("floordiv", e, divisor) if divisor != 1 else e
-            e = simplify(("mod", e, modulus), nest.extents)
+            part = writer.parts[axis[writer]]
+            modulus = part.modulus
+            e = simplify(_loop_of(part, at[part.dim]), nest.extents)
+            if not (isinstance(e, tuple) and e[0] == "i" and nest.extents[e[1]] == modulus):
+                e = simplify(("mod", e, modulus), nest.extents)
             place = None
             if isinstance(e, tuple) and e[0] == "i" and nest.extents[e[1]] == modulus:
                 place = next((b for b, g in enumerate(group.axes) if g[nest] == e[1]), None)
@@ -336,9 +434,9 @@ class _Grouping:
         if any(n.scatter for n in nests):
             return "a scatter has a kernel of its own"
         targets = [n.target for n in nests]
-        if any(len(self.writer[t]) > 1 for t in targets[: len(source.nests)]):
-            return "its source is written in several pieces"
-        if len(set(targets)) < len(targets):
+        if any(n.parts is None and len(self.writer[n.target]) > 1 for n in source.nests):
+            return "its source is filled before pieces of it are written"
+        if len(set(targets)) < len(targets) and not _write_apart(nests, axes):
             return "both write one buffer"
         if len(nests) > LARGEST_TREE:
             return f"the kernel would have more than {LARGEST_TREE} nests"
@@ -356,17 +454,21 @@ class _Grouping:
         self, contraction: Nest, nests: list[Nest], axes: list[dict[Nest, int]]
     ) -> bool:
         """True if all runs along the results of a contraction; or if these come in a few layers,
-        loops of both factors, which nothing else reads, and of which few results are made at once.
+        loops of both factors, which nothing else reads, and of which few results are made at once,
+        that no other nest reads.
         """
-        layers = self.loops_inside(contraction, axes)
-        inside = [[n.extents[k] for k in self.loops_inside(n, axes)] for n in nests]
+        inside = {nest: self.loops_inside(nest, axes) for nest in nests}
+        layers = inside.pop(contraction)
         if not layers:
-            return not any(inside)
+            return not any(inside.values())
         readers = set(self.readers.get(contraction.target, []))
         alone = contraction.target.role == "tmp" and readers <= set(nests)
-        maps = all(n.op is None for n in nests if n is not contraction)
-        few = all(_are_few(extents) for extents in inside)
-        return alone and maps and few and set(layers) <= loops_of_both(contraction)
+        maps = all(nest.op is None for nest in inside)
+        each = {contraction: layers, **inside}
+        few = all(_are_few([nest.extents[k] for k in loops]) for nest, loops in each.items())
+        read = {buffer for nest in inside for buffer in nest.reads}
+        last = not any(loops and nest.target in read for nest, loops in inside.items())
+        return alone and maps and few and last and set(layers) <= loops_of_both(contraction)
 
     @staticmethod
     def loops_inside(nest: Nest, axes: list[dict[Nest, int]]) -> list[int]:
@@ -402,9 +504,11 @@ class _Grouping:
     @staticmethod
     def adds_rows(nest: Nest, axes: list[dict[Nest, int]]) -> bool:
         """True for sums of pieces of many rows, whose pieces would not be root loops."""
+        if nest.contraction:
+            return False  # see `keeps_tiles`
         root = {axis[nest] for axis in axes}
         pieces = any(k not in root and nest.extents[k] != 1 for k in range(nest.rank))
-        return pieces and not nest.contraction and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
+        return pieces and hint(nest.iterations) * nest.target.dtype.itemsize >= MANY_ROWS
 
     @staticmethod
     def preferred_root(nest: Nest, axes: list[dict[Nest, int]]) -> int | None:
@@ -502,6 +606,33 @@ class _Grouping:
         if any(a.extents()[p] != b.extents()[q] for p, q in pairs):
             return None
         return [{**a.axes[p], **b.axes[q]} for p, q in pairs]
+
+    # -- pieces -------------------------------------------------------------------------------
+
+    def join_pieces(self) -> None:
+        """Joins what fills a few boxes of one buffer: each iteration of leading loops that are as
+        long in all boxes fills its part of all of them."""
+        for writers in self.writer.values():
+            if 1 < len(writers) <= MOST_PIECES:
+                for one, other in itertools.pairwise(writers):
+                    self.join_boxes(one, other)
+
+    def join_boxes(self, one: Nest | Escape, other: Nest | Escape) -> None:
+        source, group = self.group_of[one], self.group_of[other]
+        if source is group or isinstance(one, Escape) or isinstance(other, Escape):
+            return
+        if one.parts is None or other.parts is None:
+            return
+        axes: list[dict[Nest, int]] = []
+        for loop, (mine, its) in enumerate(zip(one.parts, other.parts)):
+            if mine.modulus != its.modulus:
+                break
+            a = next((axis for axis in source.axes if axis[one] == loop), None)
+            b = next((axis for axis in group.axes if axis[other] == loop), None)
+            if a is not None and b is not None:
+                axes.append({**a, **b})
+        if axes and self.objection(source, group, axes) is None:
+            self.join(source, group, axes)
 
     # -- last parts ---------------------------------------------------------------------------
 
@@ -659,7 +790,7 @@ class _Grouping:
             return tree_of(made.nests[0])
         nests = [self.rooted(nest, made) for nest in made.nests]
         tree = Tree(len(made.axes), nests, made.last)
-        _make_local(tree, self.readers_outside(made))
+        _make_local(tree, self.held(made))
         return tree
 
     @staticmethod
@@ -676,11 +807,45 @@ class _Grouping:
         order = [*first, *(k for k in range(len(nest.extents)) if k not in first)]
         return nest if order == sorted(order) else permuted(nest, order)
 
-    def readers_outside(self, made: _Group) -> set[Buffer]:
-        """The buffers of the group that something else reads, its last part included."""
+    def held(self, made: _Group) -> set[Buffer]:
+        """The buffers of the group of which something else, as its last part, reads or writes."""
         inside = set(made.nests)
         written = {nest.target for nest in made.all_nests}
-        return {b for b in written if not inside.issuperset(self.readers.get(b, []))}
+        return {
+            b for b in written if not inside.issuperset([*self.readers.get(b, []), *self.writer[b]])
+        }
+
+
+def _loop_of(part: Part, index: Expr) -> Expr:
+    """(index - low) // divisor: the loop of a part, but for the modulus."""
+    e: Expr = ("sub", index, part.low) if part.low else index
+    if part.divisor == -1:
+        return ("mul", e, -1)
+    return ("floordiv", e, part.divisor) if part.divisor != 1 else e
+
+
+def _write_apart(nests: list[Nest], axes: list[dict[Nest, int]]) -> bool:
+    """True if nests that fill boxes of one buffer may run in any order of iterations: an iteration
+    of the root loops fills the same part of the dimensions that they are, or the boxes are
+    disjoint."""
+    for one, other in itertools.combinations(nests, 2):
+        if one.target is other.target and not _disjoint(one, other):
+            if one.parts is None or other.parts is None:
+                return False
+            if any(one.parts[axis[one]] != other.parts[axis[other]] for axis in axes):
+                return False
+    return True
+
+
+def _disjoint(one: Nest, other: Nest) -> bool:
+    """True if two boxes of one buffer have no element in common."""
+    if one.parts is None or other.parts is None:
+        return False
+    return any(
+        a.low + a.modulus <= b.low or b.low + b.modulus <= a.low
+        for a, b in zip(one.parts, other.parts)
+        if a.divisor == b.divisor == 1 and a.dim == b.dim
+    )
 
 
 def _are_few(extents: list[int]) -> bool:
@@ -688,83 +853,100 @@ def _are_few(extents: list[int]) -> bool:
     return all(type(n) is int for n in extents) and math.prod(extents) <= MOST_LAYERS
 
 
-def _make_local(tree: Tree, read_outside: set[Buffer]) -> None:
-    """Intermediates that only this tree reads live within one iteration of the root loops."""
+def _has_layers(tree: Tree) -> bool:
+    """True if a tree begins with a contraction of which an iteration makes several results."""
     first = tree.nests[0]
-    layered = first.contraction and any(n != 1 for n in first.extents[tree.root : first.rank])
-    tree.across = not layered and runs_across(tree)
-    for position, nest in enumerate(tree.nests):
-        buffer = nest.target
-        if buffer.role != "tmp" or buffer in read_outside or nest.parts is None:
+    return first.contraction and any(n != 1 for n in first.extents[tree.root : first.rank])
+
+
+def _make_local(tree: Tree, held: set[Buffer]) -> None:
+    """Intermediates that only this tree reads and writes live within one iteration of the root
+    loops; `held` are those of which something else reads or writes."""
+    tree.across = not _has_layers(tree) and runs_across(tree)
+    for buffer in dict.fromkeys(nest.target for nest in tree.nests):
+        writers = [k for k, nest in enumerate(tree.nests) if nest.target is buffer]
+        first = tree.nests[writers[0]]
+        if buffer.role != "tmp" or buffer in held or first.parts is None:
             continue
-        inner = nest.extents[tree.root : nest.rank]
-        if inner and tree.across:
+        if tree.across and len(first.parts) > tree.root:
             continue  # every lane would need an array of its own
-        local = _LocalArray(tree.root, nest, inner)
-        readers = [n for n in tree.nests[position + 1 :] if buffer in n.reads]
-        if local.nbytes > LARGEST_LOCAL or not all(local.fits(n) for n in readers):
+        local = _LocalArray(tree.root, first, len(writers) > 1)
+        readers = [k for k, nest in enumerate(tree.nests) if buffer in nest.reads]
+        if local.nbytes > LARGEST_LOCAL or not all(local.is_of(tree.nests[k]) for k in writers):
+            continue
+        if any(k <= writers[-1] or not local.fits(tree.nests[k]) for k in readers):
             continue
         buffer.role, buffer.size = "local", local.size
-        tree.nests[position] = local.written()
-        for k, other in enumerate(tree.nests):
-            if other in readers:
-                tree.nests[k] = local.read_by(other)
+        for k in writers:
+            tree.nests[k] = local.written(tree.nests[k])
+        for k in readers:
+            tree.nests[k] = local.read_by(tree.nests[k])
 
 
 class _LocalArray:
-    """What a nest makes in one iteration of the root loops, in row-major order of its own loops."""
+    """What nests make of one buffer in one iteration of the root loops: the dimensions, or parts of
+    them, that are no root loops, in row-major order."""
 
-    def __init__(self, root: int, nest: Nest, inner: list[int]):
-        self.root, self.nest, self.inner = root, nest, inner
+    def __init__(self, root: int, nest: Nest, pieced: bool):
+        assert nest.parts is not None
+        self.root, self.buffer, self.parts, self.pieced = root, nest.target, nest.parts, pieced
+        whole = self.buffer.shape
+        self.axes = [
+            Part(part.dim, 1, whole[part.dim]) if pieced else part for part in nest.parts[root:]
+        ]
         self.size = 1
-        for n in inner:
-            self.size *= n
+        for axis in self.axes:
+            self.size *= axis.modulus
 
     @property
     def nbytes(self) -> int:
-        return int(self.size) * self.nest.target.dtype.itemsize
+        return int(self.size) * self.buffer.dtype.itemsize
 
-    def written(self) -> Nest:
+    def is_of(self, nest: Nest) -> bool:
+        """True if one iteration of a nest writes into one array."""
+        if nest.parts is None or nest.parts[: self.root] != self.parts[: self.root]:
+            return False
+        return [part.dim for part in nest.parts] == [part.dim for part in self.parts]
+
+    def offset(self, indices: list[Expr], extents: list[int]) -> Expr:
+        return simplify(flatten(indices, [axis.modulus for axis in self.axes]), extents)
+
+    def written(self, nest: Nest) -> Nest:
         """The nest with the result at its place in the array."""
-        nest = self.nest
-        own = tuple(("i", k) for k in range(self.root, nest.rank))
+        assert nest.parts is not None
+        own: list[Expr] = [
+            ("add", ("i", k), part.low) if self.pieced else ("i", k)
+            for k, part in enumerate(nest.parts[self.root :], start=self.root)
+        ]
         new = map_nest(nest, lambda e: e)
-        new.offset = simplify(flatten(own, self.inner), nest.extents)
+        new.offset = self.offset(own, nest.extents)
         return new
 
     def place(self, reader: Nest, at: tuple[Expr, ...]) -> Expr | None:
         """Where a reader finds an element; None if it is not plain."""
-        assert self.nest.parts is not None
-        indices = []
-        for k in range(self.root, self.nest.rank):
-            dim, divisor, modulus = self.nest.parts[k]
-            if dim >= len(at):
+        indices: list[Expr] = []
+        for axis in self.axes:
+            if axis.dim >= len(at):
                 return None  # read as another shape
-            e: Expr = ("floordiv", at[dim], divisor) if divisor != 1 else at[dim]
-            whole = divisor == 1 and sum(p.dim == dim for p in self.nest.parts) == 1
-            indices.append(e if whole else ("mod", e, modulus))
-        return simplify(flatten(indices, self.inner), reader.extents)
+            whole = axis[1:] == (1, self.buffer.shape[axis.dim], 0)
+            e = _loop_of(axis, at[axis.dim])
+            indices.append(e if whole else ("mod", e, axis.modulus))
+        return self.offset(indices, reader.extents)
 
     def offsets(self, reader: Nest) -> dict[Expr, Expr]:
         """From each offset at which a reader loads the buffer to that in the array."""
         found: dict[Expr, Expr] = {}
-        buffer = self.nest.target
         for name, at in reader.reads_at:
-            if reader.buffers[name] is buffer and self.nest.parts is not None:
-                parts = self.nest.parts
-                rank = 1 + max((p.dim for p in parts), default=-1)
-                shape = [1] * rank
-                for part in parts:
-                    shape[part.dim] *= part.modulus
-                global_offset = simplify(flatten(at, shape), reader.extents)
+            if reader.buffers[name] is self.buffer and len(at) == len(self.buffer.shape):
                 place = self.place(reader, at)
                 if place is not None:
-                    found[global_offset] = place
+                    global_offset = flatten(at, self.buffer.shape)
+                    found[simplify(global_offset, reader.extents)] = place
         return found
 
     def loads(self, reader: Nest) -> Iterator[Load]:
         for value, _ in dependencies(reader):
-            if isinstance(value, Load) and reader.buffers[value.buffer] is self.nest.target:
+            if isinstance(value, Load) and reader.buffers[value.buffer] is self.buffer:
                 yield value
 
     def fits(self, reader: Nest) -> bool:
@@ -772,14 +954,17 @@ class _LocalArray:
         return all(simplify(v.offset, reader.extents) in known for v in self.loads(reader))
 
     def read_by(self, reader: Nest) -> Nest:
-        """The reader with its loads taken from the array."""
-        known = self.offsets(reader)
-        buffer = self.nest.target
+        """The reader with its loads taken from the array, which has room for all iterations."""
+        known, buffer = self.offsets(reader), self.buffer
+        exists = conjuncts(reader.exists)
 
         def local(value: Value) -> Value:
             if not isinstance(value, Load) or reader.buffers[value.buffer] is not buffer:
                 return value
             place = known[simplify(value.offset, reader.extents)]
-            return Load(value.buffer, place, value.guard, value.fill, value.dtype)
+            guard: Expr = TRUE
+            for part in conjuncts(value.guard):
+                guard = guard if part in exists else conjunction(guard, part)
+            return Load(value.buffer, place, guard, value.fill, value.dtype)
 
         return map_values(reader, local)

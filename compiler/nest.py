@@ -61,11 +61,13 @@ class CheckSite:
 
 
 class Part(NamedTuple):
-    """Loop = (index // divisor) % modulus of dimension `dim` of the result."""
+    """Loop = ((index - low) // divisor) % modulus of dimension `dim` of the result; a divisor of -1
+    is that of a loop that runs backwards."""
 
     dim: int
     divisor: int
     modulus: int
+    low: int = 0
 
 
 @dataclass(eq=False)
@@ -147,6 +149,7 @@ class Nest:
     checks: dict[str, CheckSite] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     guard: Expr = TRUE
+    exists: Expr = TRUE  # where there is a result, of loops 0 … rank-1
     order: tuple[Expr, ...] = ()  # of a reduction: the accesses that decide how it adds up
     lanes: bool = False  # a reduction that adds up in lanes over a reduced loop, not one by one
     parts: tuple[Part, ...] | None = None  # how loops 0 … rank-1 follow from the result's indices

@@ -22,7 +22,7 @@ from . import nest as nests_module
 from . import rewrite
 from .assemble import assemble, schedule_nest
 from .collector import collecting_seldom
-from .fuse import Fused, cheap_again, fuse, reshape_base
+from .fuse import Dear, Fused, cheap_again, fuse, reshape_base
 from .group import Grouped, group, is_cheaper_again
 from .kernels import machine_code, statistics
 from .keys import is_leaf, kernel_key, structure_of
@@ -186,12 +186,12 @@ def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
     return fused, grouped
 
 
-def _is_cheap(fused: Fused, grouped: Grouped, kept: Set[Node], node: Node, cost: float) -> bool:
+def _is_cheap(fused: Fused, grouped: Grouped, kept: Set[Node], node: Node, price: Dear) -> bool:
     """True for a value that nobody asked for and that is cheaper computed again than stored."""
     buffer = fused.place.get(node)
     if buffer is None or not (buffer.role == "tmp" or node in kept):
         return False
-    return is_cheaper_again(grouped, buffer, cost) and not grouped.is_local(buffer)
+    return is_cheaper_again(grouped, buffer, price) and not grouped.is_local(buffer)
 
 
 # ------------------------------------------------------------------------------------ program

@@ -31,6 +31,7 @@ from metaop.index import (
     TRUE,
     Expr,
     Terms,
+    conjunction,
     fit_32_bits,
     flatten,
     from_terms,
@@ -137,6 +138,7 @@ def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
         value=rewrite(nest.value, index, memo),
         offset=index(nest.offset),
         guard=index(nest.guard),
+        exists=index(nest.exists),
         order=tuple(map(index, nest.order)),
         carried=tuple(map(index, nest.carried)),
     )
@@ -220,6 +222,7 @@ def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
         reads_at=[(called[n], at) for n, at in nest.reads_at],
         offset=transform(nest.offset, leaf),
         guard=transform(nest.guard, leaf),
+        exists=transform(nest.exists, leaf),
     )
 
 
@@ -249,7 +252,7 @@ def _opaque_terms(forms: list[Terms]) -> set[int]:
 
 def opaque_loops(nest: Nest, forms: list[Terms]) -> set[int]:
     """Loops that occur anywhere but as a plain term of an offset."""
-    opaque = _opaque_terms(forms) | loops_of(nest.guard)
+    opaque = _opaque_terms(forms) | loops_of(nest.guard) | loops_of(nest.exists)
     for value, _ in dependencies(nest):
         for e in value.indices:
             if is_condition(e):
@@ -583,6 +586,7 @@ class _Scheduler:
             nest.op is not None
             and not (nest.scatter or nest.contraction or nest.named)
             and nest.rank == self.root
+            and nest.exists == TRUE
             and nest.value.dtype is nest.target.dtype
             and hint(nest.extents[vector]) >= LEAST_ROW
             and hint(nest.iterations) * nest.target.dtype.itemsize >= LEAST_ROWS
@@ -611,7 +615,8 @@ class _Scheduler:
     def finish(self, name: str, body_of_kernel: list[Stmt], body: _Body, items: int) -> Scheduled:
         """The kernel with its arguments: what is read, what is written, integers."""
         tree = self.tree
-        arrays = [n.target for n in tree.nests if n.target in body.arrays] + body.staged
+        made = dict.fromkeys(n.target for n in tree.nests if n.target in body.arrays)
+        arrays = [*made, *body.staged]
         read = {
             part.buffer
             for stmt in statements(body_of_kernel)
@@ -766,7 +771,7 @@ class _Scheduler:
 
     def fits_32_bits(self, nest: Nest) -> bool:
         """True if no index expression, nor any part of one, can leave 32 bits."""
-        found = [nest.offset, nest.guard]
+        found = [nest.offset, nest.guard, nest.exists]
         for value, _ in dependencies(nest):
             found.extend(value.indices)
         return fit_32_bits(found, self.extents)
@@ -1274,17 +1279,22 @@ class _Placement:
 
     def mapped(self, value: Value) -> None:
         nest = self.nest
-        if self.bottom == len(self.body.shared) and self.is_read_later():
+        if self.bottom == len(self.body.shared) and self.is_read_later() and not self.is_piece():
             self.register_result(value, self.stage.before)
             return
         dims = self.body.dims(self.loops[id(nest.value)])
         if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
-        store = Store(nest.target.name, nest.offset, value, None, nest.guard)
+        guard = conjunction(nest.guard, nest.exists)
+        store = Store(nest.target.name, nest.offset, value, None, guard)
         if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
             store.past = past_caches(nest.target, self.body.scheduler.past)
         self.stage_bottom().append(self.body.unroll(dims, store))
+
+    def is_piece(self) -> bool:
+        """True if the nest writes a part of a buffer, and others the rest."""
+        return sum(n.target is self.nest.target for n in self.body.scheduler.tree.nests) > 1
 
     def is_read_later(self) -> bool:
         return self.nest.target.role == "local" or any(
@@ -1296,7 +1306,7 @@ class _Placement:
         nest, body = self.nest, self.body
         lanes = tuple(body.lanes)
         if not self.is_read_later():
-            stored = Store(nest.target.name, nest.offset, value)
+            stored = Store(nest.target.name, nest.offset, value, None, nest.exists)
             place.append(body.unroll(lanes, stored))
             return
         name = f"r{body.results}"
@@ -1304,7 +1314,8 @@ class _Placement:
         place.append(body.unroll(lanes, Let(name, lanes, value)))
         body.registers[nest.target.name] = name
         if nest.target.role != "local":
-            stored = Store(nest.target.name, nest.offset, Ref(name, lanes, value.dtype))
+            result = Ref(name, lanes, value.dtype)
+            stored = Store(nest.target.name, nest.offset, result, None, nest.exists)
             place.append(body.unroll(lanes, stored))
 
     def reduced(self, value: Value) -> None:
@@ -1330,7 +1341,7 @@ class _Placement:
         if depth == len(body.shared):
             self.register_result(final, place)
         else:
-            store = Store(nest.target.name, nest.offset, final)
+            store = Store(nest.target.name, nest.offset, final, None, nest.exists)
             place.append(body.unroll(lanes, store))
 
     def added(self, value: Value) -> None:

@@ -149,6 +149,7 @@ def hint_for(owner: str, name: str, known: Iterable[str]) -> str:
 def function_named(name: str) -> str | None:
     """Where metaop has a function of that name: `mo.floor_divide`; None if nowhere."""
     import metaop as mo  # which is built on this module
+
     places = {
         "mo": vars(mo),
         "mo.linalg": vars(mo.linalg),

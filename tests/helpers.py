@@ -9,6 +9,7 @@ import numpy as np
 
 import metaop as mo
 from metaop.compiler import pipeline
+from metaop.compiler.assemble import schedule_tree
 from metaop.compiler.emit_python import run_python
 from metaop.compiler.nest import Nest
 from metaop.graph import Escape, Scalar, pending
@@ -72,26 +73,34 @@ def leaf_array(node: Any) -> np.ndarray:
     return np.array(node.storage.view(node.dtype.storage, (node.size,)))
 
 
-def python_value(x: mo.Var) -> np.ndarray:
-    """The value of a pending Var computed by its printed Python kernels under CPython."""
+def python_value(x: mo.Var, grouped: bool = False) -> np.ndarray:
+    """The value of a pending Var computed by its printed Python kernels under CPython: a kernel of
+    every nest, or the kernels that machine code would have."""
     node = x._node
     nodes = pending([node])
     graph = pipeline.run_passes(pipeline.import_graph(nodes, [node]))
-    fused = pipeline.fuse_graph(graph)
+    if grouped:
+        fused, found = pipeline.group_graph(graph)
+        works = found.trees
+    else:
+        fused = pipeline.fuse_graph(graph)
+        works = fused.nests
     leaves = [n for n in nodes if pipeline.is_leaf(n)]
     memory = {b: np.zeros(max(b.size, 1), b.dtype.storage) for b in fused.buffers}
     for buffer in fused.buffers:
         if buffer.role == "in":
             memory[buffer] = leaf_array(leaves[buffer.position])
-    for number, nest in enumerate(fused.nests):
-        if isinstance(nest, Escape):
-            arguments = [memory[fused.place[i]][: i.size].reshape(i.shape) for i in nest.inputs]
-            memory[fused.place[nest]][: nest.size] = np.ravel(nest.call(*arguments))
+    for number, work in enumerate(works):
+        if isinstance(work, Escape):
+            arguments = [memory[fused.place[i]][: i.size].reshape(i.shape) for i in work.inputs]
+            memory[fused.place[work]][: work.size] = np.ravel(work.call(*arguments))
             continue
-        assert isinstance(nest, Nest)
-        scheduled = pipeline.schedule_nest(nest, number)
-        integers = list(scheduled.integers.values())
-        run_python(scheduled.kernel, [memory[b] for b in scheduled.buffers], integers)
+        one = [pipeline.schedule_nest(work, number)] if isinstance(work, Nest) else None
+        for scheduled in one or schedule_tree(work, number):
+            for b in scheduled.buffers:
+                memory.setdefault(b, np.zeros(max(b.size, 1), b.dtype.storage))
+            integers = list(scheduled.integers.values())
+            run_python(scheduled.kernel, [memory[b] for b in scheduled.buffers], integers)
     result = memory[fused.place[graph.outputs[0]]][: node.size].reshape(node.shape)
     if x.dtype is mo.bfloat16:
         result = (result.astype(np.uint32) << 16).view(np.float32)

@@ -146,7 +146,7 @@ def test_while_loop_and_its_gradient() -> None:
     while want.sum() < 50:
         want = want * b + 1
     np.testing.assert_allclose(grown(mo.array(a), mo.array(b)).numpy(), want)
-    assert mo.gradcheck(grown, (a, b))
+    assert mo.gradcheck(grown, (a, b), order=2)
 
 
 def branch(a: mo.Var, b: mo.Var) -> mo.Var:
@@ -159,6 +159,50 @@ def test_cond_and_its_gradients(sign: int) -> None:
     want = np.sin(a) * b if sign > 0 else a * a
     np.testing.assert_allclose(branch(mo.array(a), mo.array(b)).numpy(), want)
     assert mo.gradcheck(branch, (a, b), order=2)
+
+
+def scanned(a: Any, b: Any, xp: Any) -> Any:
+    """sum of h_k * h_k, h_k = tanh(h_(k-1) * b + x_k), h_0 = a."""
+    xs = np.linspace(-1.0, 1.0, 6).reshape(3, 2)
+    if xp is mo:
+
+        def step(h: mo.Var, x: mo.Var) -> Any:
+            h = mo.tanh(h * b + x)
+            return h, h * h
+
+        return mo.scan(step, a, xs)[1].sum()
+    total = 0
+    for x in xp.tensor(xs):
+        a = xp.tanh(a * b + x)
+        total = total + (a * a).sum()
+    return total
+
+
+def looped(a: Any, b: Any, xp: Any) -> Any:
+    """The cubes of a = sin(a) * b + a, repeated while the sum is below 5."""
+    if xp is mo:
+        a = mo.while_loop(lambda a: a.sum() < 5.0, lambda a: mo.sin(a) * b + a, a)
+    else:
+        while a.sum() < 5.0:
+            a = xp.sin(a) * b + a
+    return (a * a * a).sum()
+
+
+def chosen(a: Any, b: Any, xp: Any) -> Any:
+    branches = (lambda a: xp.exp(a) * b * b), (lambda a: a * a * b)
+    if xp is mo:
+        return mo.cond(a.sum() > 2.0, *branches, a).sum()
+    return branches[0 if a.sum() > 2.0 else 1](a).sum()
+
+
+@pytest.mark.parametrize("f", [scanned, looped, chosen])
+def test_hessians_of_loops_and_branches_are_torchs(f: Any) -> None:
+    torch = pytest.importorskip("torch")
+    both = np.array([[0.4, 0.9], [0.7, 1.3]])
+    got = mo.hessian(lambda v: f(v[0], v[1], mo))(mo.array(both)).numpy()
+    want = torch.autograd.functional.hessian(lambda v: f(v[0], v[1], torch), torch.tensor(both))
+    np.testing.assert_allclose(got, want.numpy(), rtol=1e-10, atol=1e-12)
+    assert abs(want).max() > 0.1
 
 
 def test_only_the_chosen_branch_is_computed() -> None:

@@ -162,6 +162,27 @@ def test_concat_writes_boxes_of_one_buffer():
     assert_computes_definition(mo.concat([mo.exp(a), b * 2.0]))
 
 
+def test_what_reads_a_concat_of_cheap_pieces_chooses_among_them():
+    a, b = f32(5, 4), f32(5, 3)
+    for joined in (mo.concat([a, b], 1), mo.stack([a, a * 2.0, a])):
+        assert len(nests(joined.sum(1))) == 1
+        assert_computes_definition(joined.sum(1))
+
+
+def test_a_part_of_a_concat_reads_the_pieces_that_it_lies_in():
+    a, b, c = f32(4, 3), f32(4, 2), f32(4, 5)
+    part = mo.concat([a, b, c], 1)[:, 1:5] * 2.0
+    assert [len(n.reads) for n in nests(part)] == [2]
+    assert_computes_definition(part)
+
+
+def test_pieces_that_are_dear_are_computed_in_their_boxes():
+    a, b = f32(5, 4), f32(5, 3)
+    total = mo.concat([mo.lgamma(a), mo.lgamma(b)], 1).sum(1)
+    assert sorted(n.iterations for n in nests(total)) == [15, 20, 35]
+    assert_computes_definition(total)
+
+
 def test_boxes_that_leave_gaps_are_filled_first():
     x = f32(4)
     padded = mo.pad(x, [(1, 2)], constant_values=3.0)
@@ -235,10 +256,10 @@ def test_what_is_computed_from_a_stored_value_costs_only_its_own_work():
     made.stored |= {n for n in graph.nodes if getattr(n, "op", None) == "sigmoid"}
     made.dear = {n for n in made.stored if isinstance(n, Elementwise)}
     costs: dict[str, float] = {}
-    cheap_again(graph, made, lambda node, cost: bool(costs.setdefault(node.op, cost) < 0))
+    cheap_again(graph, made, lambda node, price: costs.setdefault(node.op, price.again) < 0)
     assert costs["mul"] < costs["sigmoid"]
     again: dict[str, float] = {}
-    cheap_again(graph, made, lambda node, cost: again.setdefault(node.op, cost) >= 0)
+    cheap_again(graph, made, lambda node, price: again.setdefault(node.op, price.again) >= 0)
     assert again["mul"] > costs["mul"] + costs["sigmoid"]
 
 

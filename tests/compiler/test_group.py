@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import metaop as mo
 from metaop import life, nn
@@ -18,6 +22,8 @@ from metaop.config import config
 from metaop.extent import evaluate
 from metaop.graph import pending
 from tests.compiler.stages import only
+from tests.helpers import python_value
+from tests.strategies import compiled
 
 LARGE = (64, 64, 56, 56)
 ROWS = (8192, 1024)
@@ -256,6 +262,152 @@ def test_trees_compute_what_separate_nests_compute_bit_for_bit() -> None:
         config.fuse = True
     for a, b in zip(together, apart, strict=True):
         assert (a == b).all()
+
+
+# --- pieces of one buffer -------------------------------------------------------------------------
+
+
+def test_boxes_of_one_buffer_share_the_loops_that_both_span() -> None:
+    x, y = f32(40, 24), f32(40, 8)
+    joined = mo.concat([nn.functional.softmax(x, 1), y * 2], 1)
+    (tree,) = (launch.tree for launch in program_of([joined]).launches)
+    assert tree.root == 1 and len(tree.writes) == 1
+    want = np.concatenate([nn.functional.softmax(x, 1).numpy(), y.numpy() * 2], 1)
+    np.testing.assert_array_equal(joined.numpy(), want)
+
+
+def test_a_row_of_dear_pieces_lives_within_its_iteration() -> None:
+    x, y = f32(40, 24), f32(40, 8)
+    total = mo.concat([mo.lgamma(x), mo.lgamma(y)], 1).sum(1)
+    (tree,) = (launch.tree for launch in program_of([total]).launches)
+    assert [b.size for b in {n.target for n in tree.nests} if b.role == "local"] == [32]
+    want = mo.lgamma(x).numpy().sum(1) + mo.lgamma(y).numpy().sum(1)
+    np.testing.assert_allclose(total.numpy(), want, rtol=1e-5)
+
+
+def test_boxes_that_overlap_are_filled_in_order() -> None:
+    """Rows 0 to 29 of one box and rows 10 to 39 of the other may not be filled side by side."""
+    x = f32(30, 24)
+    y = mo.lgamma(x)
+    z = mo.zeros(40, 24)
+    z[:30] = y
+    z[10:] = 1 - y
+    want = np.zeros((40, 24), np.float32)
+    want[:30] = y.numpy()
+    want[10:] = 1 - y.numpy()
+    np.testing.assert_array_equal(z.numpy(), want)
+
+
+# --- loops that follow their readers --------------------------------------------------------------
+
+
+def test_rows_are_computed_where_a_pad_a_slice_a_flip_or_a_reshape_reads_them() -> None:
+    x = f32(300, 96)
+    p = nn.functional.softmax(x, 1)
+    for y in (mo.pad(p, 1), p[1:-1] * 2, p[::2] * 2, mo.flip(p, 0) * 2, p.reshape(150, 192) * 2):
+        assert len(mo.explain(y).kernels) == 1
+
+
+def test_rows_that_something_else_reads_are_computed_for_all() -> None:
+    x = f32(300, 96)
+    total = x.sum(1)
+    largest = mo.exp(x - total[:, None]).max(1)
+    assert len(mo.explain(total[3:] + largest[3:], total).kernels) == 2
+
+
+def test_loops_that_do_not_follow_from_an_index_by_division_are_not_followed() -> None:
+    """Every third row of a padded column: index 3 * i + j - 1, and j is not (index + 1) % 2."""
+    x = f32(6, 5)
+    y = moved(
+        ("slice", 1, 3), moved(("pad", 1, 0), rows_of("centred", x, mo).max(1)[:, None], mo), mo
+    )
+    want = np.pad(rows_of("centred", x.numpy(), np).max(1)[:, None], 1, constant_values=0.5)
+    with mock.patch.multiple(group, SMALL_WORK=0, LITTLE_WORK=0, ENOUGH_ITEMS=2):
+        np.testing.assert_allclose(python_value(y * 1.0, grouped=True), want[1:-1:3, :2], rtol=1e-5)
+
+
+def test_a_transposed_array_is_summed_as_the_array_lies() -> None:
+    image = f32(40, 32, 20, 20)
+    last = mo.transpose(image, (0, 2, 3, 1))
+    y = mo.transpose(nn.functional.layer_norm(last, (32,)), (0, 3, 1, 2))
+    (launch,) = program_of([y]).launches
+    assert not any(nest.lanes for nest in launch.tree.nests)
+    assert len(mo.explain(nn.functional.softmax(f32(300, 96).T, 0)).kernels) == 1
+
+
+def rows_of(kind: str, x: Any, xp: Any) -> Any:
+    match kind:
+        case "softmax":
+            e = xp.exp(x - x.max(1, keepdims=True))
+            return e / e.sum(1, keepdims=True)
+        case "centred":
+            return x - x.mean(1, keepdims=True)
+        case "sums":
+            return x.sum(1)[:, None] * 2
+
+
+def moved(move: Any, y: Any, xp: Any) -> Any:
+    match move:
+        case ("pad", before, after):
+            return xp.pad(y, [(before, after)] * y.ndim, constant_values=0.5)
+        case ("slice", first, step):
+            return y[first::step] if len(y) > first else y
+        case ("flip", axis):
+            return xp.flip(y, axis % y.ndim)
+        case ("transpose",):
+            return y.T
+        case ("roll", shift):
+            return xp.roll(y, shift, 0)
+        case ("join", axis):
+            return xp.concat([y, y * 2], axis % y.ndim)
+        case ("stack",):
+            return xp.stack([y, y + 1, 1 - y], 1)
+        case ("split", k):
+            n = y.shape[0]
+            return y.reshape(n // k, k, *y.shape[1:]) if n % k == 0 else y
+        case ("flat",):
+            return y.reshape(-1)
+        case ("centre",):
+            return y - y.mean(0, keepdims=True)
+        case ("sum", axis):
+            return y.sum(axis % y.ndim, keepdims=True)
+    return y
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("pad"), st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.just("slice"), st.integers(0, 2), st.integers(1, 3)),
+    st.tuples(st.just("flip"), st.integers(0, 3)),
+    st.tuples(st.just("transpose")),
+    st.tuples(st.just("roll"), st.integers(-2, 2)),
+    st.tuples(st.just("join"), st.integers(0, 1)),
+    st.tuples(st.just("stack")),
+    st.tuples(st.just("split"), st.integers(2, 3)),
+    st.tuples(st.just("flat")),
+    st.tuples(st.just("centre")),
+    st.tuples(st.just("sum"), st.integers(0, 3)),
+)
+
+
+@settings(max_examples=int(os.environ.get("METAOP_EXAMPLES", "60")), deadline=None)
+@given(
+    st.sampled_from(["softmax", "centred", "sums"]),
+    st.lists(MOVES, min_size=1, max_size=4),
+    st.integers(4, 6),
+)
+def test_trees_of_moved_rows_are_numpys(rows: str, moves: list[Any], count: int) -> None:
+    """Kernels as for large arrays: no work is too little to be kept apart."""
+    x = f32(count, 5)
+    want, got = rows_of(rows, x.numpy(), np), rows_of(rows, x, mo)
+    for move in moves:
+        if want.size < 500 and want.ndim < 5:
+            want, got = moved(move, want, np), moved(move, got, mo)
+    limits = {"SMALL_WORK": 0, "LITTLE_WORK": 0, "ENOUGH_ITEMS": 2}
+    with mock.patch.multiple(group, **limits):
+        value = python_value(got * 1.5, grouped=True)
+        np.testing.assert_allclose(value, want * np.float32(1.5), rtol=2e-5, atol=1e-5)
+        if compiled((rows, moves), 20):
+            np.testing.assert_allclose((got * 1.5).numpy(), value, rtol=2e-5, atol=1e-5)
 
 
 def test_boundaries_say_why() -> None:

@@ -255,6 +255,27 @@ def test_convolutions_and_gradients_are_those_of_numpy(
     assert relative_error(gx, around) < RELATIVE[dtype]
 
 
+@pytest.mark.usefixtures("always")
+def test_an_image_of_one_pixel_is_a_part_of_its_tile():
+    x, w = values(3, 32, 1, 1), values(33, 32, 3, 3)
+    with mo.winograd():
+        y = F.conv2d(x, w, None, 1, 1)
+        mo.sync()
+    assert relative_error(y, convolved(x.numpy(), w.numpy(), 1)) < RELATIVE["float32"]
+
+
+@pytest.mark.usefixtures("always")
+def test_results_by_tiles_are_read_by_what_follows():
+    x, w = values(3, 32, 6, 6), values(33, 32, 3, 3)
+    with mo.winograd():
+        y = F.conv2d(x, w, None, 1, 1)
+        z = mo.abs(y)
+        mo.sync()
+    want = convolved(x.numpy().astype("float64"), w.numpy(), 1)
+    assert relative_error(y, want) < RELATIVE["float32"]
+    assert relative_error(z, np.abs(want)) < RELATIVE["float32"]
+
+
 def test_the_error_of_256_channels_is_small():
     x, w = values(2, 256, 14, 14), values(256, 256, 3, 3)
     with mo.winograd():
