@@ -1178,6 +1178,8 @@ class _Placement:
         scheduler, levels = self.body.scheduler, self.stage.levels
         if not levels or levels[-1].kind[:1] != ("vector",) or self.written_before(load):
             return load
+        if self.body.dims(self.loops[id(load)]):
+            return load  # another array for each element of an unrolled loop
         (loop,) = levels[-1].loops
         parts = parts_of(load, loop, scheduler.extents)
         if parts is None:

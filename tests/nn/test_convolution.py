@@ -266,3 +266,18 @@ def test_pooling_refuses_bad_arguments(pool, options, message):
 def test_pooling_refuses_another_rank(pool):
     with pytest.raises(mo.errors.ShapeError, match=r"x must be \[batch,channels,height,width\]"):
         pool(mo.zeros((5, 5)), 2)
+
+
+@pytest.mark.parametrize("channels", [455, 512])
+def test_the_filter_gradient_of_many_groups(channels):
+    """Its taps are unrolled: what a vector reads differs from tap to tap."""
+    rng = np.random.default_rng(0)
+    x, g = (rng.standard_normal((3, channels, 14, 14)).astype(np.float32) for _ in range(2))
+    w = mo.array(np.zeros((channels, 1, 3, 3), np.float32))
+    w.requires_grad = True
+    y = mo.conv2d(mo.array(x), w, padding=1, groups=channels)
+    found = mo.grad((y * mo.array(g)).sum(), w).numpy()
+    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    seen = np.lib.stride_tricks.sliding_window_view(wide, (14, 14), axis=(2, 3))
+    want = np.einsum("ncrqij,ncij->crq", seen, g, dtype=np.float64)[:, None]
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
