@@ -5,6 +5,8 @@ processes that tests start find it, too.  A test that counts compilations takes 
 """
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,3 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def no_disk_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that count compilations: nothing comes from disk in this process."""
     monkeypatch.setattr(mo.config, "cache", "off")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also in the background of a shell, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -679,6 +679,7 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
     assert last > 10
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_held_back_and_delivered_afterwards() -> None:
     seen = []
     with pytest.raises(KeyboardInterrupt):

@@ -64,7 +64,7 @@ def _sliced(draw, x, made):
     if x.ndim == 0:
         return None
     step = draw.choice([1, 2, -1])
-    return x[draw.randint(0, max(x.shape[0] - 2, 0)) :: step]
+    return x[draw.randint(0, max(int(x.shape[0]) - 2, 0)) :: step]
 
 
 def _padded(draw, x, made):
@@ -111,7 +111,7 @@ def _joined(draw, x, made):
 def _picked(draw, x, made):
     if x.ndim == 0:
         return None
-    at = mo.array(np.array([draw.randrange(x.shape[0]) for _ in range(3)], np.int64))
+    at = mo.array(np.array([draw.randrange(int(x.shape[0])) for _ in range(3)], np.int64))
     return mo.take(x, at, axis=0)
 
 

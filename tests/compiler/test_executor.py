@@ -461,6 +461,7 @@ def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_end_of_the_body() -> None:
     before = signal.getsignal(signal.SIGINT)
     steps = []
