@@ -223,10 +223,18 @@ class Writer:
         else:
             body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
         for other in self.after:
-            at, spread = self.carried(other), [k for k in self.spread[other] if k is not None]
-            value = _finished(other, lambda e, at=at: index(substitute(e, at)), exists, made)  # type: ignore[misc]
-            offset, inner = index(substitute(other.offset, at)), (*dims, *spread)
-            kept = self.keep(other.target, value, offset, exists, inner, made, bool(spread))
+            spread = [k for k in self.spread[other] if k is not None]
+            where = _through(self.carried(other), index)
+            value = _finished(other, where, exists, made)
+            kept = self.keep(
+                other.target,
+                value,
+                where(other.offset),
+                exists,
+                (*dims, *spread),
+                made,
+                bool(spread),
+            )
             body += [self.each(spread, stmt) for stmt in kept]
         return body
 
@@ -716,54 +724,67 @@ class Builder(Writer):
         return [k for k in loops if several(self.extents[k])]
 
     def kernel_body(self) -> list[Stmt]:
-        blocks, c = self.blocks, self.c
-        panel_a = self.panel("panel_a", c.a, blocks.m, self.m_block)
+        blocks = self.blocks
+        a = self.panel("panel_a", self.c.a, blocks.m, self.m_block)
         if blocks.windows:
-            panel_b = self.window_panel("panel_b", blocks.windows)
+            b = self.window_panel("panel_b", blocks.windows)
         else:
-            panel_b = self.panel("panel_b", c.b, blocks.n, self.n_block)
-        scratch = {array.name for array in self.scratch}
+            b = self.panel("panel_b", self.c.b, blocks.n, self.n_block)
+        rows, columns, depth = self.named_sizes()
+        packing, of_layers = self.packed_here(a, b)
+        inside = self.over(self.c.layers, [*packing, *self.tiles(a, b)])
+        inside = [depth, *of_layers, *inside]
+        before = [*self.named_ends(), rows, columns]
+        if not self.blocked:
+            return [*before, *inside]
+        finished = self.finished()
+        inside = self.over([*blocks.k.outer, self.k_block], inside)
+        offsets = self.tap_offsets(blocks.windows) if blocks.windows else []
+        return [*before, *offsets, *inside, *finished]
+
+    def named_sizes(self) -> tuple[Stmt, Stmt, Stmt]:
+        """The names of how many rows, columns and products of a result a block has."""
+        blocks, whole = self.blocks, self.c.whole
         rows, self.rows = self.let("rows", self.filled(blocks.m, self.m_block), blocks.m.capacity)
-        filled: Expr
+        filled = self.filled(blocks.n, self.n_block)
         if blocks.windows:
             assert isinstance(blocks.n, Cut)
             pieces = self.pieces(blocks.n, self.n_block)
             filled = ("sub", _scaled(pieces, blocks.windows.pitch[0]), blocks.windows.tail)
-        else:
-            filled = self.filled(blocks.n, self.n_block)
         columns, self.columns = self.let("columns", filled, blocks.columns)
         filled = self.filled(blocks.k, self.k_block)
-        filled = filled if c.whole == TRUE else ("where", c.whole, filled, 0)
+        filled = filled if whole == TRUE else ("where", whole, filled, 0)
         depth, self.depth = self.let("depth", filled, blocks.k.capacity)
-        inside: list[Stmt] = []
+        return rows, columns, depth
+
+    def packed_here(self, a: Panel, b: Panel) -> tuple[list[Stmt], list[Stmt]]:
+        """The packing of the panels that the kernel itself packs: of one layer, and of all."""
+        scratch = {array.name for array in self.scratch}
+        body: list[Stmt] = []
         of_layers: list[Stmt] = []
-        if panel_a.array in scratch:
-            inside += self.pack(panel_a, c.a, blocks.m, self.m_block)
-        if blocks.windows:
-            inside += self.pack_windows(panel_b, blocks.windows)
-        elif panel_b.array in scratch:
-            packing = of_layers if panel_b.layered else inside
-            packing += self.pack(panel_b, c.b, blocks.n, self.n_block)
-        if c.whole != TRUE and inside:
-            inside = [For(self.loop(2), 0, ("where", c.whole, 1, 0), "serial", inside)]
-        inside += self.tiles(panel_a, panel_b)
-        inside = [depth, *of_layers, *self.over(c.layers, inside)]
-        if not self.blocked:
-            return [*self.named_ends(), rows, columns, *inside]
-        size = self.layer_size * c.size(c.layers)
+        if a.array in scratch:
+            body += self.pack(a, self.c.a, self.blocks.m, self.m_block)
+        if self.blocks.windows:
+            body += self.pack_windows(b, self.blocks.windows)
+        elif b.array in scratch:
+            packing = of_layers if b.layered else body
+            packing += self.pack(b, self.c.b, self.blocks.n, self.n_block)
+        if self.c.whole != TRUE and body:
+            body = [For(self.loop(2), 0, ("where", self.c.whole, 1, 0), "serial", body)]
+        return body, of_layers
+
+    def finished(self) -> list[Stmt]:
+        """What follows the last block of k, where sums are kept until then."""
+        size = self.layer_size * self.c.size(self.c.layers)
         finished = self.finish_across() if self.turned else self.finish_block()
         if self.turned:  # rows are read 16 at a time
             size += LANES * self.partial_stride
-        if blocks.form == "dot":
+        if self.blocks.form == "dot":
             self.scratch.append(Scratch("totals", self.dtype, size))
             finished = [*self.add_lanes(), *finished]
             size *= LANES
         self.scratch.append(Scratch("partial", self.dtype, size))
-        loops = [*blocks.k.outer, self.k_block]
-        inside = self.over(loops, inside)
-        offsets = self.tap_offsets(blocks.windows) if blocks.windows else []
-        before = [*self.named_ends(), rows, columns, *offsets]
-        return [*before, *inside, *finished]
+        return finished
 
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
         body = self.dot_tile(a, b) if self.blocks.form == "dot" else self.outer_tile(a, b)
@@ -941,6 +962,11 @@ class Builder(Writer):
             body = [For(loop, 0, stop, how, body)]
             how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
+
+
+def _through(at: Sequence[Expr], index: IndexMap) -> IndexMap:
+    """An index map behind the loops of another nest."""
+    return lambda e: index(substitute(e, at))
 
 
 def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Sums]) -> Value:

@@ -109,7 +109,8 @@ class Seen:
     def add(self, shift: tuple[int, int], length: tuple[int, int]) -> None:
         """Notes a tap so far from the base, and how many rows and columns of results it has."""
         self.shifts.add(shift)
-        self.last = tuple(max(n, s + m) for n, s, m in zip(self.last, shift, length))  # type: ignore[assignment]
+        rows, columns = (max(n, s + m) for n, s, m in zip(self.last, shift, length))
+        self.last = rows, columns
 
     def is_full(self) -> bool:
         """True if taps read the corners of the panel, so that all of it is where B may be read."""
