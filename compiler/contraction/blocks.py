@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from metaop.dtype import DType
-from metaop.extent import Extent, hint
+from metaop.extent import Extent, hint, maximum, minimum
 from metaop.index import TRUE, Expr, loops_of, recalled, simplify, substitute
 
 from ..loops import LANES, rewrite, walk
@@ -72,17 +72,21 @@ def cut(loops: Sequence[int], extents: Sequence[int], most: int) -> Cut:
 
 @dataclass(eq=False)
 class Flat:
-    """All loops of a class numbered by one index, in blocks that may cut across any of them."""
+    """All loops of a class numbered by one index, in blocks that may cut across any of them.
+
+    wanted: as many blocks keep all threads busy, if each is worth it.
+    """
 
     loops: list[int]
     capacity: int
     total: int
     tile: int
+    wanted: int = 1
 
     @property
     def count(self) -> int:
         """The number of blocks."""
-        return -(-self.total // self.capacity)
+        return -(-self.total // self.stride)
 
     @property
     def stride(self) -> int:
@@ -90,14 +94,25 @@ class Flat:
         kernel runs, as many as make equal blocks then."""
         if not isinstance(self.total, Extent):
             return self.capacity
-        equal = (self.total + self.count - 1) // self.count
+        wanted = minimum(-(-self.total // LEAST_ROWS), self.wanted)
+        blocks = maximum(-(-self.total // self.capacity), wanted)
+        equal = (self.total + blocks - 1) // blocks
         return (equal + self.tile - 1) // self.tile * self.tile
 
 
-def flat(c: Contraction, loops: list[int], tile: int, most: int) -> Flat:
-    """Blocks of whole tiles of up to `most` rows, as equal as they can be."""
+def flat(c: Contraction, loops: list[int], tile: int, most: int, others: int = 1) -> Flat:
+    """Blocks of whole tiles of up to `most` rows, as equal as they can be; others: the items that
+    there are for each of them."""
     total = c.size(loops)
-    return Flat(loops, evenly(hint(total), tile, most), total, tile)
+    if isinstance(total, Extent):
+        wanted = -(-ENOUGH_ITEMS // max(1, hint(others)))
+        return Flat(loops, whole_tiles(tile, most), total, tile, wanted)
+    return Flat(loops, evenly(total, tile, most), total, tile)
+
+
+def whole_tiles(tile: int, most: int) -> int:
+    """Rows of as many whole tiles as fit in `most`, of at least one."""
+    return max(1, most // tile) * tile
 
 
 def evenly(total: int, tile: int, most: int) -> int:
@@ -250,6 +265,7 @@ def _from_first_tap(
 
 # What is tried: products added up before a tile moves on, rows and columns of a block.
 KEPT, KEPT_DOTS = 640, (512, 1024)  # the first is one, so that no choice changes a sum
+LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
 MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
 MOST_COLUMNS = (128, 256, 400, 800)
 FEW_COLUMNS = (32, 64, 96)  # of all layers at once
@@ -257,6 +273,7 @@ MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
 MOST_OF_LAYERS = 3_500_000  # the same of layers, of which one is in use at a time
 ENOUGH_SUMS = 0.43  # of the registers
 MOST_TILE_ROWS, MOST_TILE_COLUMNS = 16, 8
+LEAST_ROWS = 64  # of a block that is made smaller only so that there are more
 
 
 def registers(dtype: DType) -> tuple[int, int]:
@@ -358,9 +375,16 @@ class Option:
     k: Cut
     windows: Windows | None = None
 
+    def others(self, c: Contraction) -> int:
+        """Items for each block of rows."""
+        batch = hint(c.size([k for k in c.batch if k not in c.layers]))
+        if isinstance(self.n, Cut):
+            return batch * hint(c.size(self.n.outer)) * hint(self.n.count)
+        return batch * -(-hint(c.size(c.n)) // evenly(hint(c.size(c.n)), self.tile.columns, self.n))
+
     def blocks(self, c: Contraction) -> Blocks:
         """The blocks themselves."""
-        m = flat(c, c.m, self.tile.rows, self.rows)
+        m = flat(c, c.m, self.tile.rows, self.rows, self.others(c))
         if isinstance(self.n, Cut):
             return Blocks(self.form, self.tile, m, self.n, self.k, self.n.outer, self.windows)
         return Blocks(self.form, self.tile, m, flat(c, c.n, self.tile.columns, self.n), self.k, [])
@@ -376,8 +400,20 @@ def _dot_options(c: Contraction) -> Iterator[Option]:
 
 
 def _outer_options(c: Contraction) -> Iterator[Option]:
+    return _with_tiles(c, [(n, k, None) for n in _columns(c) for k in _depths(c)])
+
+
+def _depths(c: Contraction) -> list[Cut]:
+    """Blocks of k of one depth, and of half of it where that adds up in the same order."""
     k = cut(c.k, c.nest.extents, KEPT)
-    return _with_tiles(c, [(n, k, None) for n in _columns(c)])
+    length = chain_length(k.capacity)
+    half = cut(c.k, c.nest.extents, length)
+    return [k, half] if half.capacity == length < k.capacity else [k]
+
+
+def chain_length(depth: int) -> int:
+    """As many products are added up in a register."""
+    return -(-depth // -(-depth // LONGEST_CHAIN))
 
 
 def _window_options(c: Contraction) -> Iterator[Option]:
@@ -415,9 +451,11 @@ APART, APART_STEPS = 5.0, (2, 3, 4)  # of 16 elements that lie so far apart
 TURN = 12.0  # of 16 elements that are read along k and put down along n
 SHORT_LOOP = 8.0  # to begin a row
 ACROSS = 1.5  # of a result that is not stored along its row
-STREAM = 0.5  # to bring an element of a panel near again for another block
+STREAM = 0.5  # to bring an element near that is packed
+STREAM_PACKED, WRITE = 0.2, 1.5  # the same of one that a kernel has packed, and to put it in memory
 LATENCY = 8  # sums that must be under way
 ENOUGH_ITEMS, FEW_ITEMS = 16, 0.25
+MOST_PADDING = 1.25  # of what is packed once, against the operand
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
 
 
@@ -430,22 +468,28 @@ class Costs:
         self.m, self.n, self.k = (hint(c.size(loops)) for loops in (c.m, c.n, c.k))
         self.batch = hint(c.size([k for k in c.batch if k not in c.layers]))
         self.layers = hint(c.size(c.layers))
+        self.dynamic = isinstance(c.size(c.m), Extent)
         self.along_m = rows_along(c, c.m)
+        self.plain_b = self.n * self.k <= MOST_PADDING * self._span(c.b, (*c.n, *c.k))
         self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
+
+    def _span(self, factor: Factor, loops: Sequence[int]) -> int:
+        """The elements of memory between the first and the last that some loops reach."""
+        steps = ((factor.access.get(("i", k), 0), self.c.nest.extents[k]) for k in loops)
+        return 1 + sum(abs(hint(step)) * (hint(extent) - 1) for step, extent in steps)
 
     def of(self, option: Option) -> float:
         """Cycles for 16 products, with what tiles compute beyond the edges."""
         dot, tile, n = option.form == "dot", option.tile, option.n
         depth = min(hint(option.k.capacity), self.k)
-        rows = min(evenly(self.m, tile.rows, option.rows), self.m)
-        waste = -(-self.m // tile.rows) * tile.rows / self.m
         if isinstance(n, Cut):
             columns, blocks, more = self._cut(n, option.windows, tile.columns * LANES)
         else:
             columns = min(evenly(self.n, tile.columns, n), self.n)
             blocks, more = -(-self.n // columns), -(-self.n // tile.columns) * tile.columns / self.n
+        rows, groups, waste = self._rows_of(option, self.batch * blocks)
         kept = rows * (LANES if dot else self.layers)
         most = MOST_SCRATCH if self.layers == 1 else MOST_OF_LAYERS
         if self.itemsize * columns * (depth * self.layers + kept) > most:
@@ -457,12 +501,31 @@ class Costs:
             cost += (PARTIAL + FAR_PARTIAL * self._over(kept * columns, SECOND_CACHE)) / depth
         if not dot and self.across:
             cost += LANES * ACROSS / self.k
-        once = blocks if blocks >= SHARED else 1
-        cost += LANES * (STREAM + self._pack_a(option, rows, depth)) / columns / once
+        cost += self._panel(self._pack_a(option, rows, depth), columns, blocks)
         again = self._again(option.windows, columns)
-        cost += LANES * again * (STREAM + self._pack_b(option, columns, depth)) / rows
-        items = self.batch * -(-self.m // rows) * blocks
+        shared = groups if self.plain_b else 1
+        cost += again * self._panel(self._pack_b(option, columns, depth), rows, shared)
+        items = self.batch * groups * blocks
         return cost * (1 + FEW_ITEMS * max(0.0, 1 - items / ENOUGH_ITEMS))
+
+    def _rows_of(self, option: Option, others: int) -> tuple[int, int, float]:
+        """Rows of a block, the number of blocks, and what tiles compute for each result: nothing in
+        vain if how many rows there are is not known, since most often it is a round number."""
+        tile = option.tile.rows
+        if self.dynamic:
+            wanted = min(-(-self.m // LEAST_ROWS), -(-ENOUGH_ITEMS // others))
+            count = max(-(-self.m // whole_tiles(tile, option.rows)), wanted)
+            return -(-self.m // count), count, 1.0
+        rows = min(evenly(self.m, tile, option.rows), self.m)
+        return rows, -(-self.m // rows), -(-self.m // tile) * tile / self.m
+
+    @staticmethod
+    def _panel(packing: float, uses: float, items: int) -> float:
+        """Cycles for a panel whose elements are used so often by each of these items, by what it
+        takes to pack one of them."""
+        if items < SHARED:
+            return LANES * (STREAM + packing) / uses
+        return LANES * (STREAM_PACKED + (WRITE + packing) / items) / uses
 
     def _pack_a(self, option: Option, rows: int, depth: int) -> float:
         """Cycles for an element of a panel of A."""

@@ -54,11 +54,13 @@ from ..loops import (
 from ..nest import Buffer, Nest, Tree
 from ..schedule import LITERAL_EXTENT, MOST_CHUNKS, Scheduled
 from .blocks import (
+    MOST_PADDING,
     SHARED,
     Blocks,
     Cut,
     Flat,
     Windows,
+    chain_length,
     odd_lines,
     rows_along,
     several,
@@ -69,8 +71,6 @@ from .classify import Contraction, Factor
 IndexMap = Callable[[Expr], Expr]
 Sums = Callable[[Expr], Value]  # the finished sum of a layer
 Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
-LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
-MOST_PADDING = 1.25  # of what is packed once, against the operand
 NOTHING: Mapping[int, Expr] = {}
 FAR_APART = 512  # elements from row to row
 ROWS_AHEAD = 8  # as many as a set of the first cache has room for
@@ -315,8 +315,8 @@ class Builder(Writer):
         self.blocked = (
             several(k.count) or bool(k.outer) or blocks.form == "dot" or self.merged() > 0
         )
-        self.chains = -(-k.capacity // LONGEST_CHAIN) if blocks.form == "outer" else 1
-        self.chain_length = -(-k.capacity // self.chains)
+        self.chain_length = chain_length(k.capacity) if blocks.form == "outer" else k.capacity
+        self.chains = -(-k.capacity // self.chain_length)
         self.chain = self.loop(self.chains)
         self.turned = blocks.form == "outer" and not c.layers and self.runs_across()
         self.blocked = self.blocked or blocks.windows is not None or self.turned
@@ -596,13 +596,15 @@ class Builder(Writer):
         if self.blocks.form == "outer" and isinstance(side, Flat):
             along_k = bool(self.c.layers) or not rows_along(self.c, side.loops)
         tile = self.blocks.tile.rows if side is self.blocks.m else self.width
-        own = -(-side.capacity // tile) * tile
+        most = -(-side.capacity // tile) * tile
         k = self.blocks.k
-        rows, length = (own, k) if along_k else (k.capacity, side)
+        rows, length = (most, k) if along_k else (k.capacity, side)
         room = _room(length, self.extents) + (LANES if self.blocks.form == "dot" else 0)
-        stride = odd_lines(max(room, 0 if along_k else own))
+        stride = odd_lines(max(room, 0 if along_k else most))
         panel = Panel(array, along_k, stride)
-        if not self.packs_once(panel, factor, block, rows * stride):
+        own = side.stride if along_k and isinstance(side, Flat) else most
+        together = (own if isinstance(own, Extent) else rows) * stride
+        if not self.packs_once(panel, factor, block, together):
             size = rows * stride
             if self.c.layers and factor is self.c.b:
                 panel.layered, panel.start = True, times(self.c.nest.offset, size)
@@ -686,7 +688,8 @@ class Builder(Writer):
         number: Expr = 0
         for k in loops:
             number = add(_scaled(number, self.integer(self.extents[k])), ("i", k))
-        panel.start = times(number, elements)
+        whole = self.integer(elements) if isinstance(elements, Extent) else elements
+        panel.start = _scaled(number, whole)
         buffer = Buffer(f"{self.c.nest.target.name}_{panel.array}", self.dtype, total)
         panel.array = buffer.name
         side = self.blocks.m if block == self.m_block else self.blocks.n

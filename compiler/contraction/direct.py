@@ -60,8 +60,8 @@ from ..loops import (
     walk,
 )  # fmt: skip
 from ..nest import Nest, Tree
-from .blocks import registers
-from .build import LONGEST_CHAIN, Plan, Writer, add, times
+from .blocks import LONGEST_CHAIN, registers
+from .build import Plan, Writer, add, times
 from .classify import Contraction, Factor, result_steps, without
 
 MOST_TAPS = 64  # that are unrolled

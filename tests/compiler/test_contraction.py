@@ -19,6 +19,7 @@ from metaop.compiler.contraction.classify import classify, prepared
 from metaop.compiler.emit_python import emit_python
 from metaop.compiler.loops import show_kernel, verify
 from metaop.compiler.nest import Buffer, Nest
+from metaop.extent import evaluate, symbol
 from tests.compiler.stages import (
     ALL_PASSES,
     after,
@@ -54,9 +55,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "KEPT", 18)
-    monkeypatch.setattr(build, "LONGEST_CHAIN", 11)
+    monkeypatch.setattr(blocks, "LONGEST_CHAIN", 11)
     monkeypatch.setattr(blocks, "KEPT_DOTS", (20,))
     monkeypatch.setattr(blocks, "MOST_ROWS", (4, 8))
+    monkeypatch.setattr(blocks, "LEAST_ROWS", 4)
     monkeypatch.setattr(blocks, "MOST_DOT", (5,))
     monkeypatch.setattr(blocks, "MOST_COLUMNS", (30, 48))
     for module in (blocks, build):
@@ -468,6 +470,20 @@ def test_what_is_made_of_a_result_is_stored_with_it():
     want = [exact, np.maximum(exact + bias.numpy(), 0) * other.numpy()]
     for found, wanted in zip((product.numpy(), y.numpy()), want, strict=True):
         assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_of_rows_are_cut_when_the_kernel_runs():
+    """As many as keep threads busy, none of them empty, whatever the number of rows."""
+    b = values(33, 21)
+    for rows in (*range(2, 36), 47, 64, 65, 97, 130):
+        a = values(rows, 33)
+        assert_close((a @ b).numpy(), a.numpy().astype(np.float64) @ b.numpy())
+        side = blocks.Flat([0], 8, symbol(0, rows), 4, wanted=5)
+        count, stride = (evaluate(n, [rows]) for n in (side.count, side.stride))
+        assert stride <= 8 and stride % 4 == 0
+        assert (count - 1) * stride < rows <= count * stride
+        assert count >= min(5, -(-rows // 8))
 
 
 # --- as text --------------------------------------------------------------------------------------
