@@ -195,6 +195,12 @@ class Windows:
         inner = zip(self.axes[1:], self.lengths[1:], self.pitch[1:])
         return self.pitch[0] - 1 - sum((n - 1 - self.reach(k)) * p for k, n, p in inner)
 
+    @property
+    def lines(self) -> float:
+        """The lines that a vector lies in: two unless rows begin where vectors do."""
+        shifted = self.axes[-1] in self.taps
+        return 2 if shifted else 1 if self.lengths[-1] % LANES == 0 else 1.5
+
     def reach(self, loop: int) -> int:
         """By how much the taps make an axis longer."""
         return self._reach.get(loop, 0)
@@ -211,12 +217,13 @@ class Windows:
         return sum(self.reach(k) * p for k, p in zip(self.axes, self.pitch))
 
 
-def find_windows(c: Contraction, n: Cut, k: Cut) -> Windows | None:
-    """The windows of B within blocks of n and k, None if there are none."""
+def find_windows(c: Contraction, n: Cut, k: Cut, along: bool = True) -> Windows | None:
+    """The windows of B within blocks of n and k, None if there are none; along: also those along
+    the innermost loop of n, which make rows of the panel longer than those of results."""
     extents = list(c.nest.extents)
     factor, taps, reach = c.b, {}, {}
     candidates = [q for q in k.loops if q != k.loop or not several(k.count)]
-    for loop in n.loops:
+    for loop in n.loops if along else n.loops[:-1]:
         own = c.b.access.get(("i", loop), 0)
         steps = {q: c.b.access.get(("i", q), 0) for q in candidates if own}
         fitting = [q for q, step in steps.items() if step and step % own == 0]
@@ -267,7 +274,7 @@ def _from_first_tap(
 KEPT, KEPT_DOTS = 640, (512, 1024)  # the first is one, so that no choice changes a sum
 LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
 MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
-MOST_COLUMNS = (128, 256, 400, 800)
+MOST_COLUMNS = (64, 128, 256, 400, 800)
 FEW_COLUMNS = (32, 64, 96)  # of all layers at once
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
 MOST_OF_LAYERS = 3_500_000  # the same of layers, of which one is in use at a time
@@ -418,7 +425,7 @@ def chain_length(depth: int) -> int:
 
 def _window_options(c: Contraction) -> Iterator[Option]:
     k = cut(c.k, c.nest.extents, KEPT)
-    inner = [(n, k, find_windows(c, n, k)) for n in _columns(c)]
+    inner = [(n, k, find_windows(c, n, k, along)) for n in _columns(c) for along in (True, False)]
     return _with_tiles(c, [one for one in inner if one[2] is not None])
 
 
@@ -444,16 +451,17 @@ def _with_tiles(
 DOT = 0.65  # a vector that a tile of dots loads, by its products
 LOAD = 0.35  # a vector that a tile loads (an element costs nothing: it is an operand)
 FIRST_CACHE, FAR_LOAD = 30_000, 0.8  # bytes of a panel that stay there; a vector from the second
-SECOND_CACHE, FAR_ROW = 500_000, 0.25  # the same of the second cache, and an element
-PARTIAL, FAR_PARTIAL, LANE_PARTIAL = 15.0, 15.0, 90.0  # 16 sums fetched and put away
+SECOND_CACHE, FAR_ROW = 500_000, 0.12  # the same of the second cache, and an element
+PARTIAL, FAR_PARTIAL, LANE_PARTIAL = 25.0, 15.0, 90.0  # 16 sums fetched and put away
 COPY, GUARDED, GATHER = 1.5, 1.5, 15.0  # of 16 elements packed: plainly, conditions, with a stride
 APART, APART_STEPS = 5.0, (2, 3, 4)  # of 16 elements that lie so far apart
 TURN = 12.0  # of 16 elements that are read along k and put down along n
-SHORT_LOOP = 8.0  # to begin a row
+SHORT_LOOP = 6.0  # to begin a row
 ACROSS = 1.5  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element near that is packed
 STREAM_PACKED, WRITE = 0.2, 1.5  # the same of one that a kernel has packed, and to put it in memory
 LATENCY = 8  # sums that must be under way
+VARYING = 1.05  # what is computed along rows of results whose length the kernel learns when it runs
 ENOUGH_ITEMS, FEW_ITEMS = 16, 0.25
 MOST_PADDING = 1.25  # of what is packed once, against the operand
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
@@ -556,7 +564,7 @@ class Costs:
         """Cycles of a tile for a vector of products."""
         tile, windows = option.tile, option.windows
         sums = tile.rows * tile.columns
-        lines = 2 if windows else 1  # vectors that are not aligned lie in two lines
+        lines = windows.lines if windows else 1
         cost = max(1.0, LATENCY / sums)
         cost += LOAD * lines * tile.columns / sums
         taps = hint(windows.count(self.c)) if windows else 1
@@ -577,6 +585,7 @@ class Costs:
             last = hint(windows.columns(pieces)) if windows else pieces * step
             block = hint(windows.columns(size)) if windows else size * step
             computed = ((count - 1) * -(-block // width) + -(-last // width)) * width
+            computed *= VARYING if isinstance(n.extent, Extent) and step == 1 else 1
             around = hint(self.c.size(n.outer))
             self._columns[key] = size * step, count * around, computed / (extent * step)
         return self._columns[key]
