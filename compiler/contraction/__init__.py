@@ -22,6 +22,9 @@ Three forms.  *outer*: vectors along N, panel B as rows of n for each k.  *dot*:
 both panels as rows of k; for factors that lie contiguous along K, which to turn around would cost
 more.  *direct* (direct.py): windows with few rows of M or none, taps unrolled.
 
+Where the taps of a window would repeat the elements of a factor, its panel can hold them once, as
+they lie: of B in blocks of N (blocks.Windows), of A in blocks of K (taps.py).
+
 A few loops of the batch may be *layers*: where what follows makes its results of those of several
 batches, a block is computed for all of them before that is done.
 

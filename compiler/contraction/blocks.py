@@ -7,9 +7,10 @@ chosen one is written in formulas of the extents.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from metaop.index import TRUE, Expr, loops_of, recalled, simplify, substitute
 
 from ..loops import LANES, rewrite, walk
 from .classify import Contraction, Factor, result_steps
+from .taps import Taps, find_taps
 
 
 @dataclass(eq=False)
@@ -105,7 +107,7 @@ def flat(c: Contraction, loops: list[int], tile: int, most: int, others: int = 1
     there are for each of them."""
     total = c.size(loops)
     if isinstance(total, Extent):
-        wanted = -(-ENOUGH_ITEMS // max(1, hint(others)))
+        wanted = -(-ITEMS * processors() // max(1, hint(others)))
         return Flat(loops, whole_tiles(tile, most), total, tile, wanted)
     return Flat(loops, evenly(total, tile, most), total, tile)
 
@@ -150,6 +152,7 @@ class Blocks:
     k: Cut
     grid_n: list[int]  # loops of n that are outside all blocks
     windows: Windows | None = None
+    taps: Taps | None = None
 
     @property
     def columns(self) -> int:
@@ -280,6 +283,8 @@ MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
 MOST_OF_LAYERS = 3_500_000  # the same of layers, of which one is in use at a time
 ENOUGH_SUMS = 0.43  # of the registers
 MOST_TILE_ROWS, MOST_TILE_COLUMNS = 16, 8
+MOST_TAP_ROWS = 27  # of a tile that has the rows of whole windows
+ALL_ROWS = 1024  # of a block whose panel of A is small, since it does not repeat A
 LEAST_ROWS = 64  # of a block that is made smaller only so that there are more
 
 
@@ -289,6 +294,12 @@ def registers(dtype: DType) -> tuple[int, int]:
 
     count, wide = vector_registers()
     return count, max(1, LANES * dtype.itemsize // wide)
+
+
+@cache
+def processors() -> int:
+    """How many processors the machine has, whoever may use them."""
+    return os.cpu_count() or 1
 
 
 def tiles(form: str, dtype: DType, most: int) -> list[Tile]:
@@ -305,6 +316,15 @@ def tiles(form: str, dtype: DType, most: int) -> list[Tile]:
             if fits and (sums >= ENOUGH_SUMS * count or rows == most):
                 found[columns, -(-most // rows)] = Tile(rows, columns)
     return list(found.values())
+
+
+def tiles_of(rows: int, dtype: DType) -> list[Tile]:
+    """The tiles of vectors along columns of so many rows that fit in registers and nearly fill half
+    of them."""
+    count, each = registers(dtype)
+    fitting = (count // each - 1) // (rows + 1)
+    found = [Tile(rows, columns) for columns in range(1, min(fitting, MOST_TILE_COLUMNS) + 1)]
+    return [tile for tile in found if rows * tile.columns * each >= ENOUGH_SUMS * count]
 
 
 def choose(c: Contraction) -> tuple[Contraction, Blocks] | None:
@@ -335,30 +355,34 @@ class Choice:
     """An option by its place among those of a contraction, or of it turned."""
 
     turned: bool
-    windows: bool = False
+    panels: str = "plain"  # windows, taps: packed as B or A lies
     position: int = 0
 
 
 def _options(c: Contraction, choice: Choice) -> Iterator[Option]:
     """The options of a contraction, turned already if it is to be."""
-    if choice.windows:
-        return _window_options(c)
+    if choice.panels != "plain":
+        return _window_options(c) if choice.panels == "windows" else _tap_options(c)
     if choice.turned or c.layers:
         return _outer_options(c)
     return chain(_dot_options(c), _outer_options(c))
 
 
 def _search(c: Contraction) -> Choice | None:
-    plain = _cheapest(c, Choice(False))
-    if c.layers:
+    found = [_cheapest(c, Choice(False))]
+    if not c.layers:
+        found.append(_cheapest(c.turned(), Choice(True)))
+    plain = min((one for one in found if one), key=lambda one: one[0], default=None)
+    if c.layers or plain is None or plain[1].form != "outer":
         return plain and plain[2]
-    across = _cheapest(c.turned(), Choice(True))
-    if plain is None or (across is not None and across[0] < plain[0]):
-        plain, c = across, c.turned()
-    if plain is None or plain[1].form != "outer":
-        return None if plain is None else plain[2]
-    windows = _cheapest(c, Choice(plain[2].turned, True))
-    return windows[2] if windows is not None and windows[0] < plain[0] else plain[2]
+    turned = plain[2].turned
+    found = [
+        plain,
+        _cheapest(c.turned() if turned else c, Choice(turned, "windows")),
+        _cheapest(c, Choice(False, "taps")),
+        _cheapest(c.turned(), Choice(True, "taps")),
+    ]
+    return min((one for one in found if one), key=lambda one: one[0])[2]
 
 
 def _cheapest(c: Contraction, choice: Choice) -> tuple[float, Option, Choice] | None:
@@ -381,6 +405,12 @@ class Option:
     n: Cut | int  # dot: columns
     k: Cut
     windows: Windows | None = None
+    taps: Taps | None = None
+
+    @property
+    def unit(self) -> int:
+        """Rows that a block has a multiple of: those of a tile, of whole windows if A has any."""
+        return max(self.tile.rows, self.taps.count) if self.taps else self.tile.rows
 
     def others(self, c: Contraction) -> int:
         """Items for each block of rows."""
@@ -391,9 +421,10 @@ class Option:
 
     def blocks(self, c: Contraction) -> Blocks:
         """The blocks themselves."""
-        m = flat(c, c.m, self.tile.rows, self.rows, self.others(c))
+        m = flat(c, c.m, self.unit, self.rows, self.others(c))
         if isinstance(self.n, Cut):
-            return Blocks(self.form, self.tile, m, self.n, self.k, self.n.outer, self.windows)
+            around = self.n.outer
+            return Blocks(self.form, self.tile, m, self.n, self.k, around, self.windows, self.taps)
         return Blocks(self.form, self.tile, m, flat(c, c.n, self.tile.columns, self.n), self.k, [])
 
 
@@ -429,6 +460,16 @@ def _window_options(c: Contraction) -> Iterator[Option]:
     return _with_tiles(c, [one for one in inner if one[2] is not None])
 
 
+def _tap_options(c: Contraction) -> Iterator[Option]:
+    k = cut(c.k, c.nest.extents, KEPT)
+    taps = find_taps(c, k)
+    for rows in taps.rows_of_tiles(MOST_TAP_ROWS) if taps else ():
+        for tile in tiles_of(rows, c.nest.value.dtype):
+            for most in (*MOST_ROWS, ALL_ROWS):
+                for n in _columns(c):
+                    yield Option("outer", tile, most, n, k, None, taps)
+
+
 def _columns(c: Contraction) -> list[Cut]:
     limits = (*FEW_COLUMNS, *MOST_COLUMNS) if c.layers else MOST_COLUMNS
     return [cut(_by_stride(c), c.nest.extents, most) for most in limits]
@@ -459,11 +500,11 @@ TURN = 12.0  # of 16 elements that are read along k and put down along n
 SHORT_LOOP = 6.0  # to begin a row
 ACROSS = 1.5  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element near that is packed
-STREAM_PACKED, WRITE = 0.2, 1.5  # the same of one that a kernel has packed, and to put it in memory
+STREAM_PACKED, WRITE = 0.8, 1.5  # the same of one that a kernel has packed, and to put it in memory
 LATENCY = 8  # sums that must be under way
 VARYING = 1.05  # what is computed along rows of results whose length the kernel learns when it runs
-ENOUGH_ITEMS, FEW_ITEMS = 16, 0.25
-MOST_PADDING = 1.25  # of what is packed once, against the operand
+ITEMS, GRAIN = 4, 0.1  # wanted for each processor; what one that must wait for the last loses
+MOST_PADDING = 1.3  # of what is packed once, against the operand
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
 
 
@@ -478,15 +519,11 @@ class Costs:
         self.layers = hint(c.size(c.layers))
         self.dynamic = isinstance(c.size(c.m), Extent)
         self.along_m = rows_along(c, c.m)
-        self.plain_b = self.n * self.k <= MOST_PADDING * self._span(c.b, (*c.n, *c.k))
+        inside = c.b.span(c.nest.extents, (*c.n, *c.k))
+        self.plain_b = self.n * self.k <= MOST_PADDING * inside
         self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
-
-    def _span(self, factor: Factor, loops: Sequence[int]) -> int:
-        """The elements of memory between the first and the last that some loops reach."""
-        steps = ((factor.access.get(("i", k), 0), self.c.nest.extents[k]) for k in loops)
-        return 1 + sum(abs(hint(step)) * (hint(extent) - 1) for step, extent in steps)
 
     def of(self, option: Option) -> float:
         """Cycles for 16 products, with what tiles compute beyond the edges."""
@@ -509,19 +546,24 @@ class Costs:
             cost += (PARTIAL + FAR_PARTIAL * self._over(kept * columns, SECOND_CACHE)) / depth
         if not dot and self.across:
             cost += LANES * ACROSS / self.k
-        cost += self._panel(self._pack_a(option, rows, depth), columns, blocks)
+        if option.taps is None:
+            cost += self._panel(self._pack_a(option, rows, depth), columns, blocks)
+        else:
+            cost += self._pack_taps(option.taps, depth) * LANES / columns
         again = self._again(option.windows, columns)
         shared = groups if self.plain_b else 1
         cost += again * self._panel(self._pack_b(option, columns, depth), rows, shared)
         items = self.batch * groups * blocks
-        return cost * (1 + FEW_ITEMS * max(0.0, 1 - items / ENOUGH_ITEMS))
+        rounds = -(-items // processors())
+        share = processors() / items
+        return cost * rounds * share * (1 + GRAIN * share)
 
     def _rows_of(self, option: Option, others: int) -> tuple[int, int, float]:
         """Rows of a block, the number of blocks, and what tiles compute for each result: nothing in
         vain if how many rows there are is not known, since most often it is a round number."""
-        tile = option.tile.rows
+        tile = option.unit
         if self.dynamic:
-            wanted = min(-(-self.m // LEAST_ROWS), -(-ENOUGH_ITEMS // others))
+            wanted = min(-(-self.m // LEAST_ROWS), -(-ITEMS * processors() // others))
             count = max(-(-self.m // whole_tiles(tile, option.rows)), wanted)
             return -(-self.m // count), count, 1.0
         rows = min(evenly(self.m, tile, option.rows), self.m)
@@ -540,6 +582,12 @@ class Costs:
         if option.form == "outer" and self.along_m:
             return self._packing(self.c.a, self.c.m, rows)
         return self._packing(self.c.a, option.k.loops, depth)
+
+    def _pack_taps(self, taps: Taps, depth: int) -> float:
+        """Cycles for an element of A that is packed as it lies."""
+        row = taps.lengths[-1]
+        packing = ((COPY + GUARDED) * -(-row // LANES) + SHORT_LOOP) / row
+        return (STREAM + packing) * math.prod(taps.lengths) / (depth * taps.count)
 
     def _pack_b(self, option: Option, columns: int, depth: int) -> float:
         """Cycles for an element of a panel of B."""
@@ -568,9 +616,10 @@ class Costs:
         cost = max(1.0, LATENCY / sums)
         cost += LOAD * lines * tile.columns / sums
         taps = hint(windows.count(self.c)) if windows else 1
-        strip = depth * (tile.rows + tile.columns * LANES / taps)
+        own = depth if option.taps is None else math.prod(option.taps.lengths) / option.taps.count
+        strip = own * tile.rows + depth * tile.columns * LANES / taps
         cost += FAR_LOAD * self._over(strip, FIRST_CACHE) / tile.rows
-        return cost + FAR_ROW * self._over(rows * depth, SECOND_CACHE) / tile.columns
+        return cost + FAR_ROW * self._over(rows * own, SECOND_CACHE) / tile.columns
 
     def _over(self, elements: float, room: int) -> float:
         """The share of these elements that a cache has no room for."""
@@ -584,7 +633,7 @@ class Costs:
             pieces = extent - size * (count - 1)
             last = hint(windows.columns(pieces)) if windows else pieces * step
             block = hint(windows.columns(size)) if windows else size * step
-            computed = ((count - 1) * -(-block // width) + -(-last // width)) * width
+            computed: float = ((count - 1) * -(-block // width) + -(-last // width)) * width
             computed *= VARYING if isinstance(n.extent, Extent) and step == 1 else 1
             around = hint(self.c.size(n.outer))
             self._columns[key] = size * step, count * around, computed / (extent * step)

@@ -67,6 +67,7 @@ from .blocks import (
     turns,
 )  # fmt: skip
 from .classify import Contraction, Factor
+from .taps import Taps
 
 IndexMap = Callable[[Expr], Expr]
 Sums = Callable[[Expr], Value]  # the finished sum of a layer
@@ -670,6 +671,62 @@ class Builder(Writer):
         store = Store("offsets", self.inside(k, piece), IndexValue(place))
         return [For(piece, 0, self.integer(k.size), "serial", self.over(k.inner, [store]))]
 
+    def panel_of_a(self) -> Panel:
+        """A's panel; of windows packed as it lies its stride is the distance of windows."""
+        m, taps = self.blocks.m, self.blocks.taps
+        if taps is None:
+            return self.panel("panel_a", self.c.a, m, self.m_block)
+        whole = -(-m.capacity // self.blocks.tile.rows) * self.blocks.tile.rows
+        windows = -(-whole // taps.count)
+        self.scratch.append(Scratch("panel_a", self.dtype, windows * taps.plane))
+        self.scratch.append(Scratch("steps", dt.int64, self.blocks.k.capacity))
+        return Panel("panel_a", True, taps.plane)
+
+    def place_of_tap(self, taps: Taps, row: Expr, along: Expr) -> Expr:
+        """Where the element of a row of a block is at a step of k that lies `along`."""
+        window, axes = taps.row(row)
+        place = times(window, taps.plane)
+        for one, pitch in zip(axes, taps.pitch):
+            place = add(place, times(one, pitch))
+        return simplify(add(place, along), self.extents)
+
+    def pack_taps(self, panel: Panel, taps: Taps) -> list[Stmt]:
+        """A's block with the borders that its taps reach."""
+        m, k = self.blocks.m, self.blocks.k
+        window = self.loop(-(-m.capacity // taps.count))
+        axes = [self.loop(length) for length in taps.lengths]
+        number = add(_scaled(self.i(self.m_block), m.capacity // taps.count), ("i", window))
+        at = self.at((taps.own, number)) if taps.own else self.at()
+        ends: list[Expr] = []
+        place = times(("i", window), taps.plane)
+        for loop, axis, length, pitch in zip(taps.axes, axes, taps.lengths, taps.pitch):
+            tap, step = taps.taps.get(loop, (loop, 1))
+            first = times(self.i(self.k_block), k.size * step) if loop == k.loop else 0
+            at[loop] = 0
+            at[tap] = add(first, ("i", axis))
+            place = add(place, times(("i", axis), pitch))
+            left = length - step * k.size
+            whole = self.integer(length)
+            ends.append(add(times(self.pieces(k, self.k_block), step), left)
+                        if loop == k.loop else whole)  # fmt: skip
+        last, stop = axes.pop(), ends.pop()
+        stop, exists = self.whole_vectors(last, stop, taps.factor)
+        value = self.packed(taps.factor, self.mapping(at), exists)
+        body: list[Stmt] = [For(last, 0, stop, "vector", [Store(panel.array, place, value)])]
+        for axis, stop in zip(reversed(axes), reversed(ends)):
+            body = [For(axis, 0, stop, "serial", body)]
+        windows = _pieces(self.filled(m, self.m_block), taps.count)
+        return [For(window, 0, windows, "serial", body)]
+
+    def step_offsets(self, taps: Taps) -> list[Stmt]:
+        """Where in A's panel the columns of every k of a block begin."""
+        k = self.blocks.k
+        piece, place = self.loop(k.size), 0
+        for axis, step, pitch in zip(taps.axes, taps.steps(), taps.pitch):
+            place = add(place, times(("i", piece if axis == k.loop else axis), step * pitch))
+        store = Store("steps", self.inside(k, piece), IndexValue(place))
+        return [For(piece, 0, self.integer(k.size), "serial", self.over(k.inner, [store]))]
+
     def packs_once(self, panel: Panel, factor: Factor, block: int, elements: int) -> bool:
         """Makes a packing kernel if many items would pack the same blocks and memory allows it."""
         used = set(loops_of(factor.guard)).union(*map(loops_of, self.ends.values()))
@@ -728,7 +785,7 @@ class Builder(Writer):
 
     def kernel_body(self) -> list[Stmt]:
         blocks = self.blocks
-        a = self.panel("panel_a", self.c.a, blocks.m, self.m_block)
+        a = self.panel_of_a()
         if blocks.windows:
             b = self.window_panel("panel_b", blocks.windows)
         else:
@@ -743,6 +800,7 @@ class Builder(Writer):
         finished = self.finished()
         inside = self.over([*blocks.k.outer, self.k_block], inside)
         offsets = self.tap_offsets(blocks.windows) if blocks.windows else []
+        offsets += self.step_offsets(blocks.taps) if blocks.taps else []
         return [*before, *offsets, *inside, *finished]
 
     def named_sizes(self) -> tuple[Stmt, Stmt, Stmt]:
@@ -765,7 +823,9 @@ class Builder(Writer):
         scratch = {array.name for array in self.scratch}
         body: list[Stmt] = []
         of_layers: list[Stmt] = []
-        if a.array in scratch:
+        if self.blocks.taps:
+            body += self.pack_taps(a, self.blocks.taps)
+        elif a.array in scratch:
             body += self.pack(a, self.c.a, self.blocks.m, self.m_block)
         if self.blocks.windows:
             body += self.pack_windows(b, self.blocks.windows)
@@ -798,12 +858,16 @@ class Builder(Writer):
     def products(self, a: Panel, b: Panel, row: Expr, column: Expr, step: Expr) -> list[Stmt]:
         """The sums of a tile += A * B at one step of k."""
         both, kind = (self.row, self.column), self.dtype
-        x = Load(a.array, a.place(row, step), TRUE, 0.0, kind)
+        offset: list[Stmt] = []
+        place = a.place(row, step)
+        if self.blocks.taps:
+            offset.append(Let("along", (), Load("steps", step, TRUE, 0, dt.int64)))
+            place = self.place_of_tap(self.blocks.taps, row, ("val", "along", (0, a.stride)))
+        x = Load(a.array, place, TRUE, 0.0, kind)
         y = Load(b.array, b.place(column, step), TRUE, 0.0, kind)
         factors = (Ref("x", (self.row,), kind), Ref("y", (self.column,), kind))
-        offset: list[Stmt] = []
         if self.blocks.windows:
-            offset = [Let("offset", (), Load("offsets", step, TRUE, 0, dt.int64))]
+            offset.append(Let("offset", (), Load("offsets", step, TRUE, 0, dt.int64)))
             place = add(("val", "offset", (0, b.stride)), column)
             y = Load(b.array, place, TRUE, 0.0, kind)
         return [

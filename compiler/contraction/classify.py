@@ -47,11 +47,12 @@ class Factor:
         """How much is read for an element."""
         return sum(isinstance(v, Load) for v in walk(self.value))
 
-    def span(self, extents: Sequence[int]) -> int:
-        """The elements between the first and the last that are read, were it stored."""
+    def span(self, extents: Sequence[int], loops: Sequence[int] | None = None) -> int:
+        """The elements between the first and the last that are read, were it stored; loops: of all
+        that these read."""
         distance = 1
         for atom, step in self.access.items():
-            if atom is not None and atom[0] == "i":
+            if atom is not None and atom[0] == "i" and (loops is None or atom[1] in loops):
                 distance += abs(hint(step)) * (hint(extents[atom[1]]) - 1)
         return distance
 

@@ -63,6 +63,7 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MOST_COLUMNS", (30, 48))
     for module in (blocks, build):
         monkeypatch.setattr(module, "SHARED", 3)
+    monkeypatch.setattr(blocks, "processors", lambda: 4)
     monkeypatch.setattr(blocks, "registers", lambda dtype: (16, dtype.itemsize // 4))
     always(monkeypatch)
 
@@ -292,6 +293,34 @@ def test_the_gradient_of_an_image(case: tuple[int, ...]):
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_the_gradient_of_a_filter(case: tuple[int, ...]):
     assert_computes(*gradient(case, 1))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("most", [(9,), (40, 90)], ids=["one window a block", "several"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, 3, 9, 8, 3, 1, 1, 1, 1),
+        (3, 2, 7, 33, 3, 2, 1, 1, 1),
+        (2, 4, 11, 17, 5, 3, 2, 1, 1),
+        (2, 5, 8, 19, 2, 1, 0, 1, 1),
+        (5, 4, 3, 20, 3, 1, 1, 1, 1),
+        (2, 3, 12, 18, 7, 1, 3, 1, 1),
+    ],
+    ids=str,
+)
+def test_a_filter_s_gradient_over_the_image_as_it_lies(
+    case: tuple[int, ...], most: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """The panel of an image holds every element once, not once for every tap that sees it."""
+    monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
+    monkeypatch.setattr(blocks, "MOST_ROWS", most)
+    monkeypatch.setattr(blocks, "KEPT", 30)
+    monkeypatch.setattr(blocks, "_dot_options", lambda c: iter(()))
+    monkeypatch.setattr(blocks.Costs, "_pack_taps", lambda *arguments: -1e9)
+    made = assert_computes(*gradient(case, 1))
+    assert made.blocks is not None and made.blocks.taps is not None
+    assert made.blocks.taps.count % case[4] == 0
 
 
 @pytest.mark.usefixtures("packed")
