@@ -91,13 +91,18 @@ class Flat:
         return -(-self.total // self.stride)
 
     @property
+    def needed(self) -> int:
+        """The number of blocks if they are as large as they may be."""
+        return -(-self.total // self.capacity)
+
+    @property
     def stride(self) -> int:
         """The elements from one block to the next: if how many there are is known only when the
         kernel runs, as many as make equal blocks then."""
         if not isinstance(self.total, Extent):
             return self.capacity
         wanted = minimum(-(-self.total // LEAST_ROWS), self.wanted)
-        blocks = maximum(-(-self.total // self.capacity), wanted)
+        blocks = maximum(self.needed, wanted)
         equal = (self.total + blocks - 1) // blocks
         return (equal + self.tile - 1) // self.tile * self.tile
 
@@ -551,7 +556,7 @@ class Costs:
         else:
             cost += self._pack_taps(option.taps, depth) * LANES / columns
         again = self._again(option.windows, columns)
-        shared = groups if self.plain_b else 1
+        shared = -(-self.m // whole_tiles(option.unit, option.rows)) if self.plain_b else 1
         cost += again * self._panel(self._pack_b(option, columns, depth), rows, shared)
         items = self.batch * groups * blocks
         rounds = -(-items // processors())

@@ -734,7 +734,11 @@ class Builder(Writer):
         loops = [k for k in (*self.c.batch, *self.blocks.grid_n) if k in used]
         loops += [*self.blocks.k.outer, self.k_block, block]
         loops = [k for k in loops if several(self.extents[k])]
-        shared = math.prod(self.extents[k] for k in self.grid_loops() if k not in loops)
+        shared = math.prod(
+            self.blocks.m.needed if k == self.m_block else self.extents[k]
+            for k in self.grid_loops()
+            if k not in loops
+        )
         total = elements * math.prod(self.extents[k] for k in loops)
         size = sum(self.c.nest.buffers[name].size for name in _buffers_of(factor.value))
         nest = self.c.nest
