@@ -73,7 +73,7 @@ BROKEN = {
 
 
 MEASURED = Roofline("a CPU", "an instruction set", [
-    Point(1, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
+    Point(1, 100.0, 10.0, 15.0, 9.0, 14.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
 ])  # fmt: skip
 
 
@@ -263,9 +263,10 @@ def test_a_module_name_is_a_target():
     assert target is mo.nn.functional.relu
 
 
-def test_the_console_command_runs_as_a_module(model):
+@pytest.mark.parametrize("module", ["metaop", "metaop.cli"])
+def test_the_console_command_runs_as_a_module(model, module):
     done = subprocess.run(
-        [sys.executable, "-m", "metaop.cli", "dump", f"{model}:value"],
+        [sys.executable, "-m", module, "dump", f"{model}:value"],
         capture_output=True, text=True, timeout=60, cwd=Path(mo.__file__).parent.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
