@@ -14,7 +14,6 @@ from metaop import nn
 from metaop.compiler import pipeline
 from metaop.compiler.boundary import Boundary
 from metaop.compiler.emit_python import load_python
-from metaop.compiler.group import group
 from metaop.compiler.loops import Grid
 from metaop.compiler.nest import Buffer, Tree
 from metaop.compiler.schedule import Scheduled
@@ -41,7 +40,7 @@ def merged(step: Stages, boundaries: Sequence[Boundary]) -> list[Scheduled]:
     pairs = [(b.source.name, b.target.name) for b in boundaries]
     trees = [
         (tree, {nest.target.name for nest in tree.all_nests})
-        for tree in group(pipeline.fuse_graph(step.canonical), forced=pairs).trees
+        for tree in pipeline.group_graph(step.canonical, pairs)[1].trees
         if isinstance(tree, Tree)
     ]
     found = [only([tree for tree, names in trees if set(pair) <= names]) for pair in pairs]
@@ -66,18 +65,18 @@ class Watched:
 
 def bytes_read_again(kernel: Scheduled, iterations: int) -> int:
     """Runs the printed source of one iteration of the outer loops, the first and the last one; what
-    each of all iterations reads, less what they read together if each takes its own share."""
+    all iterations read if the others read as much as the first, less what they read together if
+    each takes its own share."""
     function, found = load_python(kernel.kernel), []
     for iteration in (0, iterations - 1):
         buffers = [Watched(b.dtype) for b in kernel.buffers]
         with np.errstate(all="ignore"):
             function(*buffers, *kernel.integers.values(), chunk=iteration, chunks=iterations)
         found.append([len(b.read) for b in buffers])
-    assert found[0] == found[1]
     total = 0
-    for buffer, parameter, count in zip(kernel.buffers, kernel.kernel.buffers, found[0]):
+    for buffer, parameter, first, last in zip(kernel.buffers, kernel.kernel.buffers, *found):
         if not parameter.written:
-            shares = iterations * count
+            shares = (iterations - 1) * first + last
             whole = min(buffer.size, shares)
             total += (shares - whole) * buffer.dtype.itemsize
     return total
@@ -105,18 +104,12 @@ def test_the_stated_loss_of_parallelism_is_what_the_merged_kernel_has(step):
 
 
 def test_the_stated_bytes_are_what_the_merged_kernel_reads_again(step):
-    """Where 16 iterations run side by side in the lanes of a vector they share what they read: such
-    a boundary states more than is measured, and is left out."""
-    stated = different(step, lambda b: b.read_again > 0 and b.iterations is None, 7)
-    measured = 0
+    stated = different(step, lambda b: b.read_again > 1 << 16 and b.iterations is None, 7)
     for boundary, kernel in zip(stated, merged(step, stated), strict=True):
         grid = only([stmt for stmt in kernel.kernel.body if isinstance(stmt, Grid)])
         iterations = math.prod(integer(e, kernel.integers) for e in grid.extents)
-        if iterations == min(map(math.prod, boundary.loops)):
-            measured += 1
-            found = bytes_read_again(kernel, iterations)
-            assert found == pytest.approx(boundary.read_again, rel=0.03), boundary
-    assert measured >= 5
+        found = bytes_read_again(kernel, iterations)
+        assert found == pytest.approx(boundary.read_again, rel=0.03), boundary
 
 
 def integer(e: Expr, integers: dict[str, int]) -> int:
