@@ -36,6 +36,7 @@ import numpy as np
 from .compiler import machine
 from .compiler.cache import cache
 from .compiler.executor import Launch, NativeProgram, executor
+from .compiler.threading_layer import usable_cpus
 from .storage import aligned_bytes
 
 VERSION, METHOD = 1, 3  # of the JSON; of measuring: what was measured in another way is not used
@@ -181,8 +182,10 @@ def _entry(threads: int) -> str:
 
 
 def measure(counts: Iterable[int]) -> Roofline:
-    """Measures now, for these numbers of threads."""
-    counts = list(counts)
+    """Measures now, for these numbers of threads.  Raises ValueError for more than can run."""
+    counts, most = list(counts), max(executor().threads, usable_cpus())
+    if max(counts) > most:
+        raise ValueError(f"roofline: {max(counts)} threads cannot be measured, {most} can run")
     plain = _Measured(plain=True)
     rates = [(plain.rate("copy", count), plain.rate("stream", count)) for count in counts]
     disturbed = plain.disturbed

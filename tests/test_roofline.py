@@ -80,6 +80,11 @@ def test_what_others_disturbed_is_told_and_not_kept(tmp_path, monkeypatch):
     assert roofline.known(2) is None
 
 
+def test_more_threads_than_can_run_are_not_measured():
+    with pytest.raises(ValueError, match="99999 threads cannot be measured"):
+        roofline.measure([1, 99999])
+
+
 @pytest.mark.parametrize(("share", "disturbed"), [(1.0, False), (0.5, True)])
 def test_it_is_disturbed_if_every_run_had_too_little_of_the_cpus(monkeypatch, share, disturbed):
     measured = roofline._Measured()
