@@ -70,7 +70,8 @@ def by_kernels(boundaries: Iterable[Boundary]) -> list[str]:
     for ((one, other), reason), members in found.items():
         sources = dict.fromkeys(b.source.name for b in members)
         targets = dict.fromkeys(b.target.name for b in members)
-        lines.append(f"{one} -> {other}: {reason} ({' '.join(sources)} -> {' '.join(targets)})")
+        ends = f"{one or 'a callback'} -> {other or 'a callback'}"
+        lines.append(f"{ends}: {reason} ({' '.join(sources)} -> {' '.join(targets)})")
     return lines
 
 

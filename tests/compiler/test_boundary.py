@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 import metaop as mo
 from metaop import nn
 from metaop.compiler import pipeline
-from metaop.compiler.boundary import Boundary
+from metaop.compiler.boundary import Boundary, by_kernels, read_again
 from metaop.compiler.emit_python import load_python
-from metaop.compiler.loops import Grid
-from metaop.compiler.nest import Buffer, Tree
+from metaop.compiler.group import COSTS
+from metaop.compiler.loops import Grid, Load
+from metaop.compiler.nest import Buffer, Nest, Tree
 from metaop.compiler.schedule import Scheduled
 from metaop.errors import CompilerBug
-from metaop.index import Expr
+from metaop.index import TRUE, Expr
 from metaop.inspection import stages_of
 from metaop.stages import Stages, Step
 from tests.compiler.stages import only
@@ -146,6 +148,17 @@ def targets(step: Step) -> list[Any]:
 def test_every_buffer_between_two_kernels_has_a_reason(step):
     assert len(step.boundaries) > 100
     assert unexplained(step) == []
+    assert {b.reason for b in step.boundaries}.isdisjoint({"", *COSTS})
+
+
+def test_windows_that_overlap_are_read_again():
+    """Each of 3 x 5 iterations (an output channel, a tap) reads 96 of the image's 100 columns."""
+    image, out = (Buffer(name, mo.float32, n, shape=(n,)) for name, n in (("x", 100), ("y", 15)))
+    at = ("add", ("i", 1), ("i", 2))
+    load = Load("x", at, TRUE, 0, mo.float32)
+    nest = Nest(out, [3, 5, 96], 2, load, 0, "add", buffers={"x": image}, reads_at=[("x", (at,))])
+    assert read_again([nest], [{nest: 0}, {nest: 1}]) == 4 * (15 * 96 - 100)
+    assert read_again([nest], [{nest: 0}]) == 4 * (3 * 100 - 100)
 
 
 def test_every_kind_of_boundary_says_why():
@@ -162,6 +175,11 @@ def test_every_kind_of_boundary_says_why():
     reasons = {b.reason for b in stages.boundaries}
     assert unexplained(stages) == []
     assert {"stop_fuse()", "a host callback", "a scatter has a kernel of its own"} <= reasons
+    assert reasons.isdisjoint(COSTS)  # the names of rules; "few" was once shown for its words
+    lines = by_kernels(stages.boundaries)
+    assert any(
+        re.fullmatch(r"k\d+ -> a callback: a host callback \(v\d+ -> v\d+\)", x) for x in lines
+    )
 
 
 def test_the_words_of_a_boundary():
@@ -170,5 +188,8 @@ def test_the_words_of_a_boundary():
     assert repr(costly) == (
         "v12 -> v17: different outer loops [64] / [64, 56, 56]; merging would re-read 51 MB"
     )
+    both = [Boundary(source, target, "why", kernels=("k1", "k2")) for target in (source, target)]
+    assert by_kernels(both) == ["k1 -> k2: why (v12 -> v12 v17)"]
+    assert "re-read" not in Boundary(source, target, "why", read_again=252).reason
     serial = Boundary(source, target, "", ([64], [8]), 1)
     assert serial.reason.endswith("merging would leave 1 iteration to share out")
