@@ -148,7 +148,7 @@ def test_what_is_shown_is_what_is_launched():
     assert mo.stats().launched - before == len(kernels) > 1
     text = mo.dump(a @ b, "loops")
     assert all(f"kernel {kernel.name}(" in text for kernel in kernels)
-    assert "v3_panel_b" in text
+    assert "v3_panel_a" in text
 
 
 def test_memory_names_sizes_lives_and_places():
