@@ -6,12 +6,16 @@ left to share out, or each of them would read again what no outer loop moves thr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from metaop.index import Expr, integers_of, loops_of
+from metaop.index import Expr, integers_of, loops_of, terms_of
 
+from .loops import LANES
 from .nest import Buffer, Nest
+
+LEAST_READ_AGAIN = 1 << 16  # bytes: fewer stay in the nearest cache, and are no reason
 
 
 @dataclass
@@ -20,7 +24,7 @@ class Boundary:
 
     loops: the outer loops of both kernels; iterations: those that a common kernel would have, if
     they are too few to keep all threads busy; read_again: bytes that it would read once more
-    than is needed.
+    than is needed; kernels: the names of both.
     """
 
     source: Buffer
@@ -29,6 +33,7 @@ class Boundary:
     loops: tuple[list[int], list[int]] | None = None
     iterations: int | None = None
     read_again: int = 0
+    kernels: tuple[str, str] = ("", "")
 
     @property
     def reason(self) -> str:
@@ -39,7 +44,7 @@ class Boundary:
         if self.iterations is not None:
             left = "1 iteration" if self.iterations == 1 else f"{self.iterations} iterations"
             parts.append(f"merging would leave {left} to share out")
-        if self.read_again:
+        if self.read_again >= LEAST_READ_AGAIN:
             parts.append(f"merging would re-read {megabytes(self.read_again)}")
         return "; ".join(parts)
 
@@ -56,37 +61,78 @@ def megabytes(nbytes: int) -> str:
     return f"{nbytes} bytes"
 
 
+def by_kernels(boundaries: Iterable[Boundary]) -> list[str]:
+    """A line for each pair of kernels and reason: `k3 -> k4: the reason (v12 v13 -> v17)`."""
+    found: dict[tuple[tuple[str, str], str], list[Boundary]] = {}
+    for boundary in boundaries:
+        found.setdefault((boundary.kernels, boundary.reason), []).append(boundary)
+    lines = []
+    for ((one, other), reason), members in found.items():
+        sources = dict.fromkeys(b.source.name for b in members)
+        targets = dict.fromkeys(b.target.name for b in members)
+        ends = f"{one or 'a callback'} -> {other or 'a callback'}"
+        lines.append(f"{ends}: {reason} ({' '.join(sources)} -> {' '.join(targets)})")
+    return lines
+
+
 def read_again(
-    nests: Iterable[Nest], axes: Sequence[Mapping[Nest, int]], size: Callable[[int], int] = int
+    nests: Iterable[Nest],
+    axes: Sequence[Mapping[Nest, int]],
+    size: Callable[[int], int] = int,
+    vector: int | None = None,
 ) -> int:
     """Bytes that nests read more than once if each iteration of common root loops `axes` reads its
-    part of every buffer anew: a buffer is read once per iteration of the loops that it is not
-    indexed by.  Halos of windows are left out."""
+    part of every buffer anew; of the root loop number `vector` LANES iterations read together."""
     nests = list(nests)
     made = {nest.target for nest in nests}
     most: dict[Buffer, int] = {}
     for nest in nests:
+        steps = {axis[nest]: size(nest.extents[axis[nest]]) for axis in axes}
+        if vector is not None:
+            loop = axes[vector][nest]
+            steps[loop] = -(-steps[loop] // LANES)
         for name, at in nest.reads_at:
             buffer = nest.buffers[name]
-            most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, axes, size))
+            most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, steps, size))
     return sum(n * buffer.dtype.itemsize for buffer, n in most.items() if buffer not in made)
 
 
 def _repeated(
     nest: Nest,
     buffer: Buffer,
-    at: Iterable[Expr],
-    axes: Sequence[Mapping[Nest, int]],
+    at: Sequence[Expr],
+    steps: Mapping[int, int],
     size: Callable[[int], int],
 ) -> int:
-    """Elements that a read takes more than once, because root loops do not move it."""
+    """Elements that a read takes more than once, if every step of root loops reads anew.
+
+    steps: by root loop, how many there are.
+    """
     if any(integers_of(e) for e in at):
         return 0  # where values say: unknown
-    loops = set().union(*map(loops_of, at))
-    elements, repeats = 1, 1
-    for loop in loops:
-        elements *= size(nest.extents[loop])
-    for axis in axes:
-        if axis[nest] not in loops:
-            repeats *= size(nest.extents[axis[nest]])
-    return (repeats - 1) * min(elements, size(buffer.size))
+    lengths = {k: float(size(n)) for k, n in enumerate(nest.extents)}
+    whole = _elements(nest, buffer, at, lengths, size)
+    each = _elements(nest, buffer, at, {k: n / steps.get(k, 1) for k, n in lengths.items()}, size)
+    return max(round(math.prod(steps.values()) * each - whole), 0)
+
+
+def _elements(
+    nest: Nest,
+    buffer: Buffer,
+    at: Sequence[Expr],
+    lengths: Mapping[int, float],
+    size: Callable[[int], int],
+) -> float:
+    """Elements that a read touches while loops run so long."""
+    found = 1.0
+    for place, e in enumerate(at):
+        loops = loops_of(e)
+        here = math.prod(lengths[k] for k in loops)
+        if len(loops) > 1:  # a window: neighbours overlap
+            terms = terms_of(e, nest.extents)
+            if all(atom is None or atom[0] == "i" for atom in terms):
+                spans = ((lengths[k] - 1) * abs(size(terms.get(("i", k), 0))) for k in loops)
+                here = min(here, sum(spans) + 1)
+        found *= min(here, size(buffer.shape[place])) if len(at) == len(buffer.shape) else here
+    moved = frozenset[int]().union(*map(loops_of, at))
+    return min(found, math.prod(lengths[k] for k in moved), size(buffer.size))

@@ -72,6 +72,7 @@ def machine_text(kernel: Kernel, name: str = "kernel") -> str:
 
 def assembly_of(kernel: Kernel) -> str:
     """The LLVM assembly that Numba makes of a kernel, before any optimisation."""
+    machine.processor()  # what METAOP_CPU says wrongly is no fault of ours
     try:
         return _target().assembly_of(kernel)
     except Exception as error:

@@ -37,7 +37,7 @@ from metaop.index import (
 from .boundary import Boundary, read_again
 from .follow import Path, can_follow, following, path_of
 from .fuse import LOAD_COST, Dear, Fused, is_barrier, memory_cost
-from .loops import Load, Value
+from .loops import LANES, Load, Value
 from .nest import Buffer, Nest, Part, Tree, dependencies, loops_of_both
 from .schedule import (
     MOST_CHUNKS,
@@ -48,6 +48,7 @@ from .schedule import (
     permuted,
     runs_across,
     tree_of,
+    vector_of_root,
 )
 
 ENOUGH_ITEMS = 32  # iterations of the root loops that leave nothing to be desired in parallelism
@@ -63,15 +64,17 @@ MOST_PIECES = 8  # boxes of one buffer that one kernel fills
 FEW_NUMBERS = 64  # elements of what follows a last part and belongs to it
 
 # Rules whose boundaries state what merging would cost, each with its words.
-TILES, FEW, ROWS, LANES_DIFFER, LOOPS_DIFFER = "tiles", "few", "rows", "lanes", "loops"
+TILES, OPERAND, FEW, ROWS = "tiles", "operand", "few", "rows"
+LANES_DIFFER, LOOPS_DIFFER = "lanes", "loops"
 COSTS = {
-    TILES: "a contraction keeps its tiles, only what runs along all its results joins",
+    TILES: "a contraction keeps its tiles: only what has all loops of its results joins it",
+    OPERAND: "a contraction reads each element of an operand for many results: it is made before",
     FEW: "",
     ROWS: "one adds up whole rows, the other goes along columns",
     LANES_DIFFER: "one adds up in lanes along a row, the other across rows",
     LOOPS_DIFFER: "they add up along different loops",
 }
-BETWEEN = "{} stands between them: it needs one, and the other needs it"
+BETWEEN = "{} stands between them: it needs the first, and the second needs it"
 UNDECIDED = "what they were before others joined them did not fit"
 
 
@@ -438,13 +441,14 @@ class _Grouping:
             return "its source is filled before pieces of it are written"
         if len(set(targets)) < len(targets) and not _write_apart(nests, axes):
             return "both write one buffer"
-        if len(nests) > LARGEST_TREE:
-            return f"the kernel would have more than {LARGEST_TREE} nests"
         contractions = [n for n in nests if n.contraction]
         if len(contractions) > 1:
-            return "a contraction has a kernel of its own"
+            return "a kernel has one contraction at most"
         if contractions and not self.keeps_tiles(contractions[0], nests, axes):
-            return TILES
+            made = {n.target for n in source.nests}
+            return TILES if made.isdisjoint(contractions[0].reads) else OPERAND
+        if len(nests) > LARGEST_TREE:
+            return f"the kernel would have more than {LARGEST_TREE} nests"
         between = self.between(source, group)
         if between is not None:
             return BETWEEN.format(between.name)
@@ -724,10 +728,14 @@ class _Grouping:
         if (one, other) not in self.costs:
             self.costs[one, other] = self.cost_between(one, other)
         rule, *cost = self.costs[one, other]
-        return Boundary(source, target, rule or self.noted.get((source, target), UNDECIDED), *cost)
+        if rule is None:  # nothing is against it now
+            noted = self.noted.get((source, target), UNDECIDED)
+            return Boundary(source, target, COSTS.get(noted, noted) or UNDECIDED)
+        return Boundary(source, target, COSTS.get(rule, rule), *cost)
 
     def cost_between(self, one: _Group, other: _Group) -> tuple[Any, ...]:
-        """The rule that keeps two groups apart, and if it is one of `COSTS` what merging costs."""
+        """The rule that keeps two groups apart, None if there is none any more, and if it is one of
+        `COSTS` what merging costs."""
         between = self.between(one, other)
         if between is not None:
             return (BETWEEN.format(between.name),)
@@ -736,12 +744,22 @@ class _Grouping:
         rule = self.rule_against(one, other, axes) or self.cost_objection(one, other, axes, nests)
         if rule not in COSTS:
             return (rule,)
+        vector = self.side_by_side(nests, axes)
         iterations = 1
-        for axis in axes:
-            iterations *= self.size(nests[0].extents[axis[nests[0]]])
+        for number, axis in enumerate(axes):
+            n = self.size(nests[0].extents[axis[nests[0]]])
+            iterations *= -(-n // LANES) if number == vector else n
         loops = list(map(self.size, one.extents())), list(map(self.size, other.extents()))
         few = iterations if iterations < MOST_CHUNKS else None
-        return COSTS[rule], loops, few, read_again(nests, axes, self.size)
+        return rule, loops, few, read_again(nests, axes, self.size, vector)
+
+    def side_by_side(self, nests: list[Nest], axes: list[dict[Nest, int]]) -> int | None:
+        """The root loop of which a kernel of these nests would run LANES iterations at once."""
+        if any(n.lanes for n in nests):
+            return None
+        ordered = sorted(nests, key=self.position.__getitem__)
+        tree = Tree(len(axes), [self.rooted(nest, axes) for nest in ordered])
+        return None if _has_layers(tree) else vector_of_root(tree)
 
     def force(self, source: str, target: str) -> None:
         """Makes the groups of a boundary one."""
@@ -788,7 +806,7 @@ class _Grouping:
     def tree(self, made: _Group) -> Tree:
         if len(made.all_nests) == 1:
             return tree_of(made.nests[0])
-        nests = [self.rooted(nest, made) for nest in made.nests]
+        nests = [self.rooted(nest, made.axes) for nest in made.nests]
         tree = Tree(len(made.axes), nests, made.last)
         _make_local(tree, self.held(made))
         return tree
@@ -802,8 +820,8 @@ class _Grouping:
         return Tree(len(made.axes), made.nests, made.last)
 
     @staticmethod
-    def rooted(nest: Nest, made: _Group) -> Nest:
-        first = [axis[nest] for axis in made.axes]
+    def rooted(nest: Nest, axes: list[dict[Nest, int]]) -> Nest:
+        first = [axis[nest] for axis in axes]
         order = [*first, *(k for k in range(len(nest.extents)) if k not in first)]
         return nest if order == sorted(order) else permuted(nest, order)
 

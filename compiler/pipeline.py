@@ -6,7 +6,7 @@ nodes --import--> graph --PASSES--> graph --fuse--> nests --schedule--> kernels 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -166,21 +166,27 @@ def fuse_graph(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
     return fused
 
 
-def group_graph(graph: Graph) -> tuple[Fused, Grouped]:
+def group_graph(graph: Graph, forced: Iterable[tuple[str, str]] = ()) -> tuple[Fused, Grouped]:
     """The nests of a graph grouped into trees.
 
     A value that was stored to save work, and that costs more to write and read than to compute
     again because its readers are in other trees, is computed where it is read after all.
+
+    forced: boundaries that are to be none in the end, as `group` has them.
     """
     inlined: frozenset[Node] = frozenset()
     kept = graph.keep.keys() - {reshape_base(node) for node in graph.outputs}
     for _ in range(MOST_ROUNDS):
-        fused = fuse_graph(graph, inlined)
+        chosen = inlined
+        fused = fuse_graph(graph, chosen)
         grouped = group(fused, separate=not config.fuse)
         cheap = cheap_again(graph, fused, partial(_is_cheap, fused, grouped, kept))
         if not config.fuse or cheap <= inlined:
             break
         inlined |= cheap
+    if forced:
+        fused = fuse_graph(graph, chosen)
+        grouped = group(fused, forced=forced)
     if grouped.trees and config.check:
         verify_grouped(fused, grouped)
     return fused, grouped

@@ -177,6 +177,13 @@ def runs_across(tree: Tree) -> bool:
     return _Scheduler(collapse_tree(tree)).choose_root_vector() is not None
 
 
+def vector_of_root(tree: Tree) -> int | None:
+    """The root loop of `runs_across`, None if there is none."""
+    if not runs_across(tree):
+        return None
+    return _Scheduler(dataclasses.replace(tree, across=True)).choose_root_vector()
+
+
 def distinct_names(tree: Tree) -> Tree:
     """The tree with the names of integers and checks numbered through its nests."""
     count = checks = 0

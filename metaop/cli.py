@@ -2,7 +2,8 @@
 
 Exit status: 0 done; 1 done, and something is wrong (`cache verify`, `doctor`); 2 the command, its
 target or the target's own code failed, said in one line; 130 Ctrl-C; 141 the reader of the output
-went away.  METAOP_TRACEBACK=full shows where an error comes from.
+went away.  METAOP_TRACEBACK=full shows where an error comes from.  What the target itself prints
+goes to standard error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import NamedTuple
 
 from . import roofline
@@ -127,20 +129,21 @@ def _dump_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    target, name = load_target(options.target)
-    inputs = make_inputs(options.input)
-    target = called(target)
-    check_call(target, inputs, name)
-    text = dump(
-        target,
-        options.stage,
-        format=options.format,
-        inputs=inputs,
-        train=options.train,
-        title=name,
-        pass_name=options.pass_name,
-        kernels=options.kernel,
-    )
+    with redirect_stdout(sys.stderr):  # what the target prints
+        target, name = load_target(options.target)
+        inputs = make_inputs(options.input)
+        target = called(target)
+        check_call(target, inputs, name)
+        text = dump(
+            target,
+            options.stage,
+            format=options.format,
+            inputs=inputs,
+            train=options.train,
+            title=name,
+            pass_name=options.pass_name,
+            kernels=options.kernel,
+        )
     _print_to(text, options.output)
     return 0
 
@@ -156,12 +159,17 @@ def _summary_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    target, name = load_target(options.target)
-    made = isinstance(target, type) or not hasattr(target, "named_modules")
-    net = target() if made and callable(target) else target
-    if not hasattr(net, "named_modules"):
-        raise TypeError(f"{name} is {type(net).__name__}, summary needs a Module")
-    print(net.summary(*make_inputs(options.input)))
+    with redirect_stdout(sys.stderr):  # what the target prints
+        target, name = load_target(options.target)
+        inputs = make_inputs(options.input)
+        net = called(target)
+        if isinstance(net, type):
+            check_call(net, inputs, name)
+        if not hasattr(net, "named_modules"):
+            raise TargetError(f"{name} is of type {type(net).__name__}, summary needs a Module")
+        check_call(net, inputs, name)
+        text = str(net.summary(*inputs))
+    _print_to(text, None)
     return 0
 
 
@@ -189,26 +197,27 @@ def _positive(text: str) -> int:
 def _profile(options: argparse.Namespace) -> int:
     if options.jit and options.format == "html":
         raise TargetError("the page shows the program without --jit")
-    target, name = load_target(options.target)
-    inputs = make_inputs(options.input)
-    step = repeated_step(target, inputs, name, options.train, options.jit)
-    for _ in range(WARM_UP):
-        step()
-    if roofline.known() is None:
-        print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
-        if roofline.roofline().disturbed:
-            print("other programs used the CPUs: no share of it is shown", file=sys.stderr)
-    with profile() as found:
-        for _ in range(options.steps):
+    with redirect_stdout(sys.stderr):  # what the target prints
+        target, name = load_target(options.target)
+        inputs = make_inputs(options.input)
+        step = repeated_step(target, inputs, name, options.train, options.jit)
+        for _ in range(WARM_UP):
             step()
-    text = {
-        "text": lambda: found.table(options.sort),
-        "json": found.json,
-        "csv": lambda: found.csv(options.sort),
-        "chrome": found.chrome_trace,
-        "html": lambda: dump(target, format="html", inputs=inputs, train=options.train, title=name,
-                             profile=found),
-    }[options.format]()  # fmt: skip
+        if roofline.known() is None:
+            print("measuring the machine's roofline, once: some seconds", file=sys.stderr)
+            if roofline.roofline().disturbed:
+                print("other programs used the CPUs: no share of it is shown", file=sys.stderr)
+        with profile() as found:
+            for _ in range(options.steps):
+                step()
+        text = {
+            "text": lambda: found.table(options.sort),
+            "json": found.json,
+            "csv": lambda: found.csv(options.sort),
+            "chrome": found.chrome_trace,
+            "html": lambda: dump(target, format="html", inputs=inputs, train=options.train,
+                                 title=name, profile=found),
+        }[options.format]()  # fmt: skip
     _print_to(text, options.output)
     return 0
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import life
 from .build import times
-from .compiler.boundary import Boundary
+from .compiler.boundary import Boundary, by_kernels
 from .elementwise import square, subtract
 from .graph import Elementwise, Node
 from .indexing import take_along_axis
@@ -64,7 +64,10 @@ class Explanation:
     boundaries: list[Boundary]
 
     def __repr__(self) -> str:
-        lines = [*map(repr, self.kernels), *(f"not fused: {b}" for b in self.boundaries)]
+        lines = [
+            *map(repr, self.kernels),
+            *(f"not fused: {line}" for line in by_kernels(self.boundaries)),
+        ]
         return "\n".join(lines) or "nothing to compute"
 
 

@@ -8,10 +8,15 @@ metaop's own are:
     copy      GB/s of y[i] = 1.5 x[i] + 1, bytes read and written, by the bytes of x and y together:
               from a size that the caches hold to one that they do not, which is `memory`
     stream    GB/s of y[i] = x[i] + 1 from memory with stores that go around the caches
+    plain_memory, plain_stream
+              the same as a C compiler writes it, for comparison: the widest vectors, a part for
+              each thread, and pages that nobody asked to be huge, as NumPy does, and so metaop,
+              where the system has such pages
     launch    microseconds that one more kernel adds to a program
     call      microseconds of a program of one empty kernel, called from Python
 
-A kernel's bound is the larger of flops / peak and bytes / copy at its own number of bytes.
+A kernel's bound is the larger of flops / peak and bytes / copy at its own number of bytes: its
+buffers lie where `copy` was measured.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -30,9 +36,10 @@ import numpy as np
 from .compiler import machine
 from .compiler.cache import cache
 from .compiler.executor import Launch, NativeProgram, executor
+from .compiler.threading_layer import usable_cpus
 from .storage import aligned_bytes
 
-VERSION, METHOD = 1, 2  # of the JSON; of measuring: what was measured in another way is not used
+VERSION, METHOD = 1, 3  # of the JSON; of measuring: what was measured in another way is not used
 ARRAY_BYTES = 256 << 20  # of x and of y: more than any cache holds
 LEAST_BYTES = 64 << 20  # where memory is short
 SIZES = tuple(1 << k for k in range(16, 27, 2))  # bytes of x and y together: 64 KiB to 64 MiB
@@ -42,6 +49,7 @@ QUIET = 0.97  # of the CPU time that all threads could have
 SECONDS = 0.02  # of one measurement, about
 CHAINS = 12  # of multiply-adds: latency times units, within the registers
 COPY_BITS = 256  # of vectors that copies move: with wider ones fewer lines are under way
+PARTS = 8  # of an array for each thread
 UNROLLED = (1, 4)  # vectors that an iteration of a copy moves: the faster counts
 LAUNCHES = 400
 
@@ -54,6 +62,8 @@ class Point:
     peak: float
     memory: float
     stream: float
+    plain_memory: float
+    plain_stream: float
     launch: float
     call: float
     copy: list[tuple[int, float]]  # bytes, GB/s; the last is `memory`
@@ -96,19 +106,37 @@ class Roofline:
         return cls(found["cpu"], found["instruction_set"], points, found["disturbed"])
 
     def __repr__(self) -> str:
-        head = (
-            f"{'threads':>7} {'GFLOP/s':>9} {'memory':>8} {'stream':>8} {'launch':>8} {'call':>8}"
-        )
-        sizes = "".join(f"{_size(size):>8}" for size, _ in self.points[0].copy)
-        lines = [f"{self.cpu}, {self.instruction_set}", head + "   copy GB/s at" + sizes]
+        heads = "".join(f"{name:>{width}}" for name, (_, width, _) in COLUMNS.items())
+        lines = [f"{self.cpu}, {self.instruction_set}", heads]
         for p in self.points:
-            copies = "".join(f"{rate:8.1f}" for _, rate in p.copy)
-            lines.append(f"{p.threads:7} {p.peak:9.1f} {p.memory:8.1f} {p.stream:8.1f} "
-                         f"{p.launch:8.2f} {p.call:8.2f}               {copies}")  # fmt: skip
-        lines.append("memory, stream: GB/s read and written; launch, call: microseconds")
+            lines.append("".join(
+                f"{getattr(p, field):{width}{form}}" for field, width, form in COLUMNS.values()
+            ))  # fmt: skip
+        sizes = [f"{_size(size):>9}" for size, _ in self.points[0].copy]
+        lines += ["", f"threads   copy, GB/s at{''.join(sizes)}"]
+        for p in self.points:
+            lines.append(f"{p.threads:7}{'':16}" + "".join(f"{rate:9.1f}" for _, rate in p.copy))
+        lines += [
+            "",
+            "memory, stream, copy: GB/s read and written; launch, call: microseconds",
+            "plain: as a loop in C does it; no share of the roofline is held against it",
+        ]
         if self.disturbed:
             lines.append("other programs used the CPUs: some figures are too low, and none is kept")
         return "\n".join(lines)
+
+
+# Of the table: what stands above a column, the figure, its width and form.
+COLUMNS = {
+    "threads": ("threads", 7, "d"),
+    "GFLOP/s": ("peak", 10, ".1f"),
+    "memory": ("memory", 9, ".1f"),
+    "stream": ("stream", 9, ".1f"),
+    "plain memory": ("plain_memory", 15, ".1f"),
+    "plain stream": ("plain_stream", 14, ".1f"),
+    "launch": ("launch", 9, ".2f"),
+    "call": ("call", 8, ".2f"),
+}
 
 
 def _size(nbytes: int) -> str:
@@ -154,19 +182,34 @@ def _entry(threads: int) -> str:
 
 
 def measure(counts: Iterable[int]) -> Roofline:
-    """Measures now, for these numbers of threads."""
+    """Measures now, for these numbers of threads.  Raises ValueError for more than can run."""
+    counts, most = list(counts), max(executor().threads, usable_cpus())
+    if max(counts) > most:
+        raise ValueError(f"roofline: {max(counts)} threads cannot be measured, {most} can run")
+    plain = _Measured(plain=True)
+    rates = [(plain.rate("copy", count), plain.rate("stream", count)) for count in counts]
+    disturbed = plain.disturbed
+    del plain  # its arrays
     measured = _Measured()
-    points = [measured.point(count) for count in counts]
+    points = [measured.point(count, *rate) for count, rate in zip(counts, rates)]
     name = machine.instruction_set().name
-    return Roofline(machine.brand(), name, points, measured.disturbed)
+    return Roofline(machine.brand(), name, points, disturbed or measured.disturbed)
+
+
+def _plain_bytes(nbytes: int) -> tuple[np.ndarray, int]:
+    """Memory as `aligned_bytes`, on pages that nobody asked to be huge."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+    array = np.frombuffer(mmap.mmap(-1, nbytes, **private), np.uint8)
+    return array, array.__array_interface__["data"][0]
 
 
 class _Measured:
-    """The kernels, the memory that they move, and the clock."""
+    """The kernels, the memory that they move, and the clock; plain: see the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool = False) -> None:
         isa = machine.instruction_set()
-        lanes, moved = isa.vector_bits // 32, min(isa.vector_bits, COPY_BITS) // 32
+        widest = isa.vector_bits if plain else min(isa.vector_bits, COPY_BITS)
+        lanes, moved = isa.vector_bits // 32, widest // 32
         texts = {"peak": _peak(lanes, isa.fma), "empty": EMPTY}
         for kind in ("copy", "stream"):
             for vectors in UNROLLED:
@@ -175,17 +218,19 @@ class _Measured:
         objects = [machine.object_code(text, names[name]) for name, text in texts.items()]
         self._code = machine.load(objects, list(names.values()))
         self.kernels = {name: self._code.addresses[names[name]] for name in texts}
-        self.lanes, self.moved = lanes, moved
+        self.lanes, self.moved, self.parts = lanes, moved, 1 if plain else PARTS
         self.disturbed = False
         self.nbytes = _array_bytes()
-        self._held = [aligned_bytes(self.nbytes) for _ in range(2)]
+        memory = _plain_bytes if plain else aligned_bytes
+        self._held = [memory(self.nbytes) for _ in range(2)]
         self._status = np.zeros(8, np.int64)
         addresses = [start for _, start in self._held]
         self.table = np.array([self._status.ctypes.data, *addresses], np.int64)
-        self.backwards = np.array([self._status.ctypes.data, *addresses[::-1]], np.int64)
-        self.seconds(self.copying("copy", 1, self.nbytes, 1, 1), 1, self.backwards)  # touches both
+        self.seconds(NativeProgram([[Launch(self.kernels["empty"], [], 1)]]), 1)  # loads the worker
+        for array, _ in self._held:
+            array.fill(1)  # page after page, so that they lie in order if they are small
 
-    def point(self, threads: int) -> Point:
+    def point(self, threads: int, plain_memory: float, plain_stream: float) -> Point:
         sizes = [size for size in SIZES if size < self.nbytes]
         copies = [(size, self.copy(size, threads)) for size in sizes]
         memory = self.rate("copy", threads)
@@ -194,17 +239,16 @@ class _Measured:
             self.peak(threads),
             memory,
             self.rate("stream", threads),
+            plain_memory,
+            plain_stream,
             *self.launch(threads),
             [*copies, (2 * self.nbytes, memory)],
         )
 
-    def seconds(
-        self, program: NativeProgram, threads: int, table: np.ndarray | None = None
-    ) -> float:
+    def seconds(self, program: NativeProgram, threads: int) -> float:
         """Of one run."""
-        table = self.table if table is None else table
         started = time.perf_counter()
-        executor().run(program, table.ctypes.data, threads)
+        executor().run(program, self.table.ctypes.data, threads)
         return time.perf_counter() - started
 
     def best(self, program: NativeProgram, threads: int) -> float:
@@ -247,7 +291,7 @@ class _Measured:
 
     def rate(self, kind: str, threads: int) -> float:
         """GB/s from memory."""
-        return self.fastest(kind, self.nbytes, 1, 8 * threads, threads)
+        return self.fastest(kind, self.nbytes, 1, self.parts * threads, threads)
 
     def fastest(self, kind: str, nbytes: int, repeats: int, chunks: int, threads: int) -> float:
         """GB/s of one repetition, in the form that is faster in three runs."""

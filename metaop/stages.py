@@ -17,7 +17,7 @@ from functools import cached_property
 from .compiler import pipeline
 from .compiler.arena import plan_arena
 from .compiler.assemble import Assembler
-from .compiler.boundary import Boundary
+from .compiler.boundary import Boundary, by_kernels
 from .compiler.cost import flops_of, nbytes_of
 from .compiler.emit_python import HEADER, emit_python
 from .compiler.fuse import Fused
@@ -144,11 +144,20 @@ class Stages:
         """Why the kernels are not fewer: for every buffer that goes from one to another."""
         targets = {step.name: step.tree.nests[0].target for step in self.steps}
         packed = [
-            Boundary(step.writes[0], targets[step.packs], "an operand is packed once for all tiles")
+            Boundary(
+                step.writes[0],
+                targets[step.packs],
+                "an operand is packed once for all tiles",
+                kernels=(step.name, step.packs),
+            )
             for step in self.steps
             if step.packs
         ]
-        return self._grouped[1].boundaries(self.size) + packed
+        kernel = {n.target: s.name for s in self.steps if not s.packs for n in s.tree.all_nests}
+        found = self._grouped[1].boundaries(self.size)
+        for boundary in found:
+            boundary.kernels = kernel.get(boundary.source, ""), kernel.get(boundary.target, "")
+        return found + packed
 
     @cached_property
     def _assembled(self) -> tuple[Assembler, Program]:
@@ -339,7 +348,7 @@ class Stages:
                 lines += ["  " + line for line in step.tree.show().splitlines()]
         if self.boundaries and len(chosen) == len(self.steps):
             lines.append("boundaries")
-            lines += [f"  {boundary}" for boundary in self.boundaries]
+            lines += [f"  {line}" for line in by_kernels(self.boundaries)]
         return "\n".join(lines) + "\n"
 
     def memory_text(self) -> str:

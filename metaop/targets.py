@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,11 @@ def load_target(text: str) -> tuple[Any, str]:
 
     Raises TargetError if there is none, or if importing it fails.
     """
-    place, separator, name = text.rpartition(":")
-    if not separator or not name or not place:
+    place, _, name = text.rpartition(":")
+    is_file = place.endswith(".py")
+    if not name or not (is_file or all(map(str.isidentifier, place.split(".")))):
         raise TargetError(f"TARGET is file.py:name or module:name, not {text!r}")
-    target: Any = _import_file(place) if place.endswith(".py") else _import_module(place)
+    target: Any = _import_file(place) if is_file else _import_module(place)
     for part in name.split("."):
         if not hasattr(target, part):
             raise TargetError(f"{place} has no {name!r}{_suggestion(target, part)}")
@@ -57,7 +59,7 @@ def _suggestion(target: Any, wrong: str) -> str:
 
 def _import_file(path: str) -> Any:
     if not os.path.isfile(path):
-        raise TargetError(f"no such file: {path}")
+        raise TargetError(f"{'not a' if os.path.exists(path) else 'no such'} file: {path}")
     folder = os.path.dirname(os.path.abspath(path))
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -85,10 +87,18 @@ def check_call(target: Any, inputs: Sequence[Var], name: str) -> None:
     """Raises TargetError if a target that is called cannot take these inputs."""
     if not callable(target) or isinstance(target, Var):
         return
+    is_class = isinstance(target, type)
     try:
-        signature = inspect.signature(getattr(target, "forward", target))
+        signature = inspect.signature(target if is_class else getattr(target, "forward", target))
     except (TypeError, ValueError):
         return  # its call will tell
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    signature = inspect.Signature(plain)
+    if is_class:
+        raise TargetError(
+            f"{name}{signature} is a class that needs arguments; "
+            "a function of none that returns an instance can be a TARGET"
+        )
     try:
         signature.bind(*inputs)
     except TypeError as error:
@@ -131,7 +141,8 @@ def repeated_step(
 
 
 def one_line(error: BaseException) -> str:
-    """An error's type, the first line of its text, and the innermost line that is not metaop's."""
+    """An error's type, the first line of its text, and the innermost line that is neither metaop's
+    nor of Python's own library."""
     text = str(error).strip().splitlines()
     if isinstance(error, TargetError):
         return text[0]
@@ -142,10 +153,19 @@ def one_line(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None:
         filename = trace.tb_frame.f_code.co_filename
-        if not is_own(filename) and os.path.exists(filename):
+        if _is_users(filename):
             where = f"{os.path.basename(filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
     return message if where is None or where in message else f"{message} ({where})"
+
+
+_STANDARD_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+def _is_users(filename: str) -> bool:
+    place = os.path.abspath(filename)
+    inside = place.startswith(_STANDARD_LIBRARY) and "-packages" not in place
+    return os.path.exists(filename) and not is_own(filename) and not inside
 
 
 # -------------------------------------------------------------------------------------- inputs
@@ -166,9 +186,11 @@ def make_inputs(text: str) -> list[Var]:
         except (TypeError, ValueError) as error:
             raise TargetError(f"--input: {error}") from None
         shape = tuple(int(n) for n in match.group(2).split(",") if n.strip())
-        values = (
-            generator.standard_normal(shape) if dtype.is_float else generator.integers(0, 10, shape)
-        )
-        made.append(Var(np.asarray(values, "float32" if dtype.is_float else "int64"), dtype))
+        draw = generator.standard_normal if dtype.is_float else partial(generator.integers, 0, 10)
+        try:
+            values = np.asarray(draw(size=shape), "float32" if dtype.is_float else "int64")
+            made.append(Var(values, dtype))
+        except (MemoryError, ValueError):  # ValueError: more than an address can count
+            raise TargetError(f"--input: {match.group().strip(' ,')} is too large") from None
         position = match.end()
     return made

@@ -69,11 +69,21 @@ BROKEN = {
     "exits.py": "import sys\nsys.exit('not now')\n",
     "raises.py": "import metaop as mo\n\ndef f():\n    return mo.ones(2, 3) @ mo.ones(4)\n",
     "returns_a_number.py": "def f():\n    return 3\n",
+    "needs_arguments.py": "class Net:\n    def __init__(self, width: int): ...\n",
+    "in_the_library.py": "import json\n\ndef f():\n    return json.loads(3)\n",
 }
 
 
+TALKS = """
+print("imported")
+
+def f(x):
+    print("called")
+    return x + 1
+"""
+
 MEASURED = Roofline("a CPU", "an instruction set", [
-    Point(1, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
+    Point(1, 100.0, 10.0, 15.0, 9.0, 14.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
 ])  # fmt: skip
 
 
@@ -87,6 +97,7 @@ def known_roofline(monkeypatch):
 def broken(tmp_path):
     for name, text in BROKEN.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "folder.py").mkdir()
     return tmp_path
 
 
@@ -97,6 +108,11 @@ def broken(tmp_path):
         (["nowhere.py:net"], "no such file: nowhere.py"),
         (["metaop"], "TARGET is file.py:name"),
         (["metaop:"], "TARGET is file.py:name"),
+        (["..:f"], "TARGET is file.py:name"),
+        (["{}:f"], "TARGET is file.py:name"),
+        (["{}/folder.py:f"], "not a file: "),
+        (["{}/needs_arguments.py:Net"], "Net(width) is a class that needs arguments"),
+        (["{}/in_the_library.py:f"], "(in_the_library.py:4)"),
         (["metaop:missing"], "metaop has no 'missing'"),
         (["metaop:exq"], "exp"),
         (["no_such_module_anywhere:f"], "No module named 'no_such_module_anywhere'"),
@@ -111,6 +127,8 @@ def broken(tmp_path):
         (["{}/a_model.py:net", "--input", "f32[5,7]"], "f32[5,7]"),
         (["{}/a_model.py:net", "--input", "f32(5)"], "cannot read 'f32(5)'"),
         (["{}/a_model.py:net", "--input", "f33[5]"], "no such dtype: 'f33'"),
+        (["{}/a_model.py:net", "--input", "f32[9999999999999]"], "f32[9999999999999] is too large"),
+        (["{}/a_model.py:net"], "net(x) cannot be called with 0 inputs"),
         (["{}/a_model.py:net", "--input", "f32[5,4],f32[1]"], "cannot be called with 2 inputs"),
     ],
 )
@@ -128,6 +146,9 @@ def test_what_cannot_be_done_is_one_line_and_exit_status_2(
     ("arguments", "message"),
     [
         (["dump", "{}/returns_a_number.py:f"], "expected Vars"),
+        (["summary", "{}/a_model.py:double"], "double is of type function, summary needs a Module"),
+        (["summary", "{}/a_model.py:net"], "net(x) cannot be called with 0 inputs"),
+        (["summary", "{}/needs_arguments.py:Net"], "Net(width) is a class that needs arguments"),
         (["profile", "{}/a_model.py:value"], "value is a value"),
         (["profile", "{}/a_model.py:step", "--train"], "no parameters() to train"),
         (["dump", "{}/a_model.py:value", "-o", "{}/no/such/folder"], "No such file or directory"),
@@ -148,6 +169,18 @@ def test_wrong_options_are_told_with_the_usage(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("usage: metaop")
+
+
+@pytest.mark.parametrize("command", ["dump", "profile"])
+def test_what_a_target_prints_is_not_mixed_with_the_output(
+    tmp_path, known_roofline, capsys, command
+):
+    (tmp_path / "talks.py").write_text(TALKS)
+    arguments = [command, f"{tmp_path}/talks.py:f", "--input", "f32[3]", "--format", "json"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)
+    assert captured.err.startswith("imported\ncalled\n")
 
 
 def test_all_of_a_traceback_is_shown_on_request(model, monkeypatch, capsys):
@@ -263,9 +296,10 @@ def test_a_module_name_is_a_target():
     assert target is mo.nn.functional.relu
 
 
-def test_the_console_command_runs_as_a_module(model):
+@pytest.mark.parametrize("module", ["metaop", "metaop.cli"])
+def test_the_console_command_runs_as_a_module(model, module):
     done = subprocess.run(
-        [sys.executable, "-m", "metaop.cli", "dump", f"{model}:value"],
+        [sys.executable, "-m", module, "dump", f"{model}:value"],
         capture_output=True, text=True, timeout=60, cwd=Path(mo.__file__).parent.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -10,13 +10,16 @@ import io
 import linecache
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metaop import roofline
 from metaop.cli import main
 from metaop.compiler import machine
+from metaop.roofline import Point, Roofline
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "inspect.md"
@@ -71,6 +74,39 @@ def test_every_program_prints_what_stands_below_it():
             assert instructions(new) >= instructions(output)
         elif kind == "asm" and "+avx512f" in machine.processor().features:
             assert instructions(new) == instructions(output)
+
+
+MEASURED = Roofline("a CPU", "an instruction set", [
+    Point(1, 100.0, 10.0, 15.0, 9.0, 14.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 29, 10.0)])
+])  # fmt: skip
+COMMAND = re.compile(r"```\nmetaop ([^\n]*)\n```\n.*?```text\n(.*?)```", re.DOTALL)
+
+
+def labels(output: str) -> list[str]:
+    """The names that lines begin with."""
+    return re.findall(r"^ *([A-Za-z][\w' ]*?)(?= {2}|$)", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["profile", "roofline", "summary", "doctor"])
+def test_a_command_prints_what_stands_below_it(name, monkeypatch, capsys):
+    """Exactly for the summary; for what is measured: the same heads of lines and columns."""
+    commands = {line.split()[0]: (line, output) for line, output in COMMAND.findall(
+        PAGE.read_text(encoding="utf-8"))}  # fmt: skip
+    line, output = commands[name]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(roofline, "known", lambda *_: MEASURED)
+    main([*shlex.split(line), *(["--steps", "1"] if name == "profile" else [])])
+    printed_now = capsys.readouterr().out
+    if name == "summary":
+        assert printed_now == output
+    elif name == "doctor":
+        assert set(labels(output)) - set(labels(printed_now)) <= {"nothing is wrong"}
+    else:
+        head = {"profile": 0, "roofline": 1}[name]
+        assert printed_now.splitlines()[head] == output.splitlines()[head]
+        last = [re.findall("[A-Za-z]+", "".join(text.splitlines()[-2:]))
+                for text in (printed_now, output)]  # fmt: skip
+        assert last[0] == last[1]
 
 
 def test_the_command_for_a_page_runs(tmp_path, monkeypatch, capsys):

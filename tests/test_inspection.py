@@ -141,7 +141,7 @@ def test_equal_kernels_have_their_machine_code_once():
 
 def test_what_is_shown_is_what_is_launched():
     """A product in tiles was once shown as the plain loops that it is not compiled to."""
-    a, b = mo.ones(256, 1000).sync(), mo.ones(1000, 512).sync()
+    a, b = mo.ones(2048, 2048).sync(), mo.ones(2048, 2048).sync()  # both are packed apart
     kernels = mo.explain(a @ b).kernels
     before = mo.stats().launched
     (a @ b).sync()

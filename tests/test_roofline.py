@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import mmap
 import types
 
 import pytest
@@ -13,7 +14,9 @@ from metaop import roofline
 from metaop.compiler import machine
 from metaop.roofline import Point, Roofline, thread_counts
 
-POINT = Point(2, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 20, 40.0), (1 << 29, 10.0)])
+POINT = Point(
+    2, 100.0, 10.0, 15.0, 9.0, 14.0, 0.1, 4.0, [(1 << 16, 80.0), (1 << 20, 40.0), (1 << 29, 10.0)]
+)
 
 
 def test_a_bound_is_the_larger_of_computing_and_copying():
@@ -35,13 +38,13 @@ def test_a_roofline_is_what_its_json_says():
         set(data) == {"version", "cpu", "instruction_set", "points", "disturbed"}
         and data["version"] == 1
     )
-    assert set(data["points"][0]) == {"threads", "peak", "memory", "stream", "launch", "call",
-                                      "copy"}  # fmt: skip
+    assert set(data["points"][0]) == {"threads", "peak", "memory", "stream", "plain_memory",
+                                      "plain_stream", "launch", "call", "copy"}  # fmt: skip
     assert "64 KiB" in repr(made) and "a CPU, x86-64 AVX2" in repr(made)
 
 
 def test_the_nearest_number_of_threads_counts():
-    made = Roofline("", "", [Point(n, 1, 1, 1, 1, 1, []) for n in (1, 8, 32)])
+    made = Roofline("", "", [Point(n, 1, 1, 1, 1, 1, 1, 1, []) for n in (1, 8, 32)])
     assert [made.at(n).threads for n in (1, 3, 7, 64)] == [1, 1, 8, 32]
 
 
@@ -77,6 +80,11 @@ def test_what_others_disturbed_is_told_and_not_kept(tmp_path, monkeypatch):
     assert roofline.known(2) is None
 
 
+def test_more_threads_than_can_run_are_not_measured():
+    with pytest.raises(ValueError, match="99999 threads cannot be measured"):
+        roofline.measure([1, 99999])
+
+
 @pytest.mark.parametrize(("share", "disturbed"), [(1.0, False), (0.5, True)])
 def test_it_is_disturbed_if_every_run_had_too_little_of_the_cpus(monkeypatch, share, disturbed):
     measured = roofline._Measured()
@@ -87,6 +95,13 @@ def test_it_is_disturbed_if_every_run_had_too_little_of_the_cpus(monkeypatch, sh
     monkeypatch.setattr(roofline, "time", fake)
     measured.best(program, 1)
     assert measured.disturbed is disturbed
+
+
+def test_plain_figures_are_those_of_the_widest_vectors_in_one_part_a_thread():
+    plain, own = roofline._Measured(plain=True), roofline._Measured()
+    assert plain.moved * 32 == machine.instruction_set().vector_bits >= own.moved * 32
+    assert (plain.parts, own.parts) == (1, roofline.PARTS)
+    assert plain.rate("copy", 1) > 0 and plain.table[1] % mmap.PAGESIZE == 0
 
 
 @pytest.mark.parametrize(("features", "name", "bits", "fma"), [

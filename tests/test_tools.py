@@ -31,7 +31,9 @@ def net():
     return nn.models.resnet18(num_classes=10, stem="cifar")
 """
 INPUT = ["--input", "f32[2,3,16,16]"]
-MEASURED = Roofline("a CPU", "", [Point(1, 100.0, 10.0, 15.0, 0.1, 4.0, [(1 << 16, 80.0)])])
+MEASURED = Roofline(
+    "a CPU", "", [Point(1, 100.0, 10.0, 15.0, 9.0, 14.0, 0.1, 4.0, [(1 << 16, 80.0)])]
+)
 
 
 @pytest.fixture(scope="module")

@@ -154,17 +154,12 @@ def _summary(nodes: Iterable[Node]) -> str:
 
 
 def _boundaries(stages: Stages) -> list[Data]:
-    writer: dict[str, str] = {}
-    for step in stages.steps:
-        writer |= dict.fromkeys((b.name for b in step.writes), step.name)
-        if not step.packs:
-            writer |= dict.fromkeys((n.target.name for n in step.tree.all_nests), step.name)
     return [
         {
             "source": b.source.name,
             "target": b.target.name,
-            "from": writer.get(b.source.name, ""),
-            "to": writer.get(b.target.name, ""),
+            "from": b.kernels[0],
+            "to": b.kernels[1],
             "reason": b.reason,
             "iterations": b.iterations,
             "read_again": b.read_again,

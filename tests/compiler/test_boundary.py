@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,14 +13,14 @@ import pytest
 import metaop as mo
 from metaop import nn
 from metaop.compiler import pipeline
-from metaop.compiler.boundary import Boundary
+from metaop.compiler.boundary import Boundary, by_kernels, read_again
 from metaop.compiler.emit_python import load_python
-from metaop.compiler.group import group
-from metaop.compiler.loops import Grid
-from metaop.compiler.nest import Buffer, Tree
+from metaop.compiler.group import COSTS
+from metaop.compiler.loops import Grid, Load
+from metaop.compiler.nest import Buffer, Nest, Tree
 from metaop.compiler.schedule import Scheduled
 from metaop.errors import CompilerBug
-from metaop.index import Expr
+from metaop.index import TRUE, Expr
 from metaop.inspection import stages_of
 from metaop.stages import Stages, Step
 from tests.compiler.stages import only
@@ -41,7 +42,7 @@ def merged(step: Stages, boundaries: Sequence[Boundary]) -> list[Scheduled]:
     pairs = [(b.source.name, b.target.name) for b in boundaries]
     trees = [
         (tree, {nest.target.name for nest in tree.all_nests})
-        for tree in group(pipeline.fuse_graph(step.canonical), forced=pairs).trees
+        for tree in pipeline.group_graph(step.canonical, pairs)[1].trees
         if isinstance(tree, Tree)
     ]
     found = [only([tree for tree, names in trees if set(pair) <= names]) for pair in pairs]
@@ -66,18 +67,18 @@ class Watched:
 
 def bytes_read_again(kernel: Scheduled, iterations: int) -> int:
     """Runs the printed source of one iteration of the outer loops, the first and the last one; what
-    each of all iterations reads, less what they read together if each takes its own share."""
+    all iterations read if the others read as much as the first, less what they read together if
+    each takes its own share."""
     function, found = load_python(kernel.kernel), []
     for iteration in (0, iterations - 1):
         buffers = [Watched(b.dtype) for b in kernel.buffers]
         with np.errstate(all="ignore"):
             function(*buffers, *kernel.integers.values(), chunk=iteration, chunks=iterations)
         found.append([len(b.read) for b in buffers])
-    assert found[0] == found[1]
     total = 0
-    for buffer, parameter, count in zip(kernel.buffers, kernel.kernel.buffers, found[0]):
+    for buffer, parameter, first, last in zip(kernel.buffers, kernel.kernel.buffers, *found):
         if not parameter.written:
-            shares = iterations * count
+            shares = (iterations - 1) * first + last
             whole = min(buffer.size, shares)
             total += (shares - whole) * buffer.dtype.itemsize
     return total
@@ -105,18 +106,12 @@ def test_the_stated_loss_of_parallelism_is_what_the_merged_kernel_has(step):
 
 
 def test_the_stated_bytes_are_what_the_merged_kernel_reads_again(step):
-    """Where 16 iterations run side by side in the lanes of a vector they share what they read: such
-    a boundary states more than is measured, and is left out."""
-    stated = different(step, lambda b: b.read_again > 0 and b.iterations is None, 7)
-    measured = 0
+    stated = different(step, lambda b: b.read_again > 1 << 16 and b.iterations is None, 7)
     for boundary, kernel in zip(stated, merged(step, stated), strict=True):
         grid = only([stmt for stmt in kernel.kernel.body if isinstance(stmt, Grid)])
         iterations = math.prod(integer(e, kernel.integers) for e in grid.extents)
-        if iterations == min(map(math.prod, boundary.loops)):
-            measured += 1
-            found = bytes_read_again(kernel, iterations)
-            assert found == pytest.approx(boundary.read_again, rel=0.03), boundary
-    assert measured >= 5
+        found = bytes_read_again(kernel, iterations)
+        assert found == pytest.approx(boundary.read_again, rel=0.03), boundary
 
 
 def integer(e: Expr, integers: dict[str, int]) -> int:
@@ -153,6 +148,17 @@ def targets(step: Step) -> list[Any]:
 def test_every_buffer_between_two_kernels_has_a_reason(step):
     assert len(step.boundaries) > 100
     assert unexplained(step) == []
+    assert {b.reason for b in step.boundaries}.isdisjoint({"", *COSTS})
+
+
+def test_windows_that_overlap_are_read_again():
+    """Each of 3 x 5 iterations (an output channel, a tap) reads 96 of the image's 100 columns."""
+    image, out = (Buffer(name, mo.float32, n, shape=(n,)) for name, n in (("x", 100), ("y", 15)))
+    at = ("add", ("i", 1), ("i", 2))
+    load = Load("x", at, TRUE, 0, mo.float32)
+    nest = Nest(out, [3, 5, 96], 2, load, 0, "add", buffers={"x": image}, reads_at=[("x", (at,))])
+    assert read_again([nest], [{nest: 0}, {nest: 1}]) == 4 * (15 * 96 - 100)
+    assert read_again([nest], [{nest: 0}]) == 4 * (3 * 100 - 100)
 
 
 def test_every_kind_of_boundary_says_why():
@@ -169,6 +175,11 @@ def test_every_kind_of_boundary_says_why():
     reasons = {b.reason for b in stages.boundaries}
     assert unexplained(stages) == []
     assert {"stop_fuse()", "a host callback", "a scatter has a kernel of its own"} <= reasons
+    assert reasons.isdisjoint(COSTS)  # the names of rules; "few" was once shown for its words
+    lines = by_kernels(stages.boundaries)
+    assert any(
+        re.fullmatch(r"k\d+ -> a callback: a host callback \(v\d+ -> v\d+\)", x) for x in lines
+    )
 
 
 def test_the_words_of_a_boundary():
@@ -177,5 +188,8 @@ def test_the_words_of_a_boundary():
     assert repr(costly) == (
         "v12 -> v17: different outer loops [64] / [64, 56, 56]; merging would re-read 51 MB"
     )
+    both = [Boundary(source, target, "why", kernels=("k1", "k2")) for target in (source, target)]
+    assert by_kernels(both) == ["k1 -> k2: why (v12 -> v12 v17)"]
+    assert "re-read" not in Boundary(source, target, "why", read_again=252).reason
     serial = Boundary(source, target, "", ([64], [8]), 1)
     assert serial.reason.endswith("merging would leave 1 iteration to share out")
