@@ -8,6 +8,7 @@ went away.  METAOP_TRACEBACK=full shows where an error comes from.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from . import roofline
 from .compiler.cache import Cache, cache
+from .compiler.collector import collecting_seldom
 from .errors import CompilerBug, count_as_own
 from .inspection import FORMATS, STAGES, called, dump
 from .profiling import SORT_KEYS, profile
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         count_as_own(sys._getframe(1).f_code.co_filename)  # the installed script
     options = _parser().parse_args(arguments)
+    options.alone = arguments is None
     try:
         status = COMMANDS[options.command].run(options)
         sys.stdout.flush()
@@ -131,16 +134,19 @@ def _dump(options: argparse.Namespace) -> int:
     inputs = make_inputs(options.input)
     target = called(target)
     check_call(target, inputs, name)
-    text = dump(
-        target,
-        options.stage,
-        format=options.format,
-        inputs=inputs,
-        train=options.train,
-        title=name,
-        pass_name=options.pass_name,
-        kernels=options.kernel,
-    )
+    with collecting_seldom():
+        text = dump(
+            target,
+            options.stage,
+            format=options.format,
+            inputs=inputs,
+            train=options.train,
+            title=name,
+            pass_name=options.pass_name,
+            kernels=options.kernel,
+        )
+        if options.alone:
+            gc.freeze()  # nothing of it is looked through before the end of the process frees it
     _print_to(text, options.output)
     return 0
 
