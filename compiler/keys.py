@@ -54,7 +54,9 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
     inputs = list(map(_inputs, made))
     key = (
         tuple(map(position, leaves)),
-        tuple([(isinstance(node, Scalar), node.shape, node.dtype) for node in leaves]),
+        tuple([type(node) is Scalar for node in leaves]),
+        tuple(map(_shape, leaves)),
+        tuple(map(_dtype, leaves)),
         tuple(map(_signature, made)),
         tuple(map(_requires_grad, made)),
         tuple(map(len, inputs)),
@@ -68,6 +70,8 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
 
 
 _inputs = operator.attrgetter("inputs")
+_shape = operator.attrgetter("shape")
+_dtype = operator.attrgetter("dtype")
 _signature = operator.attrgetter("signature")
 _requires_grad = operator.attrgetter("requires_grad")
 

@@ -50,9 +50,9 @@ def broadcast_to(node: Node, shape: Shape) -> Node:
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The common shape of operands by NumPy's rule; ValueError if there is none."""
     if len(shapes) == 2:
-        if _covers(*shapes):
+        if covers(*shapes):
             return shapes[0]
-        if _covers(*shapes[::-1]):
+        if covers(*shapes[::-1]):
             return shapes[1]
     rank = max(map(len, shapes))
     result = [1] * rank
@@ -68,7 +68,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     return tuple(result)
 
 
-def _covers(large: Shape, small: Shape) -> bool:
+def covers(large: Shape, small: Shape) -> bool:
     """True if broadcasting the two gives the large one, with its extents' origins."""
     skip = len(large) - len(small)
     if skip < 0:
@@ -159,6 +159,10 @@ def normal_axes(axes: Any, rank: int, operation: str) -> tuple[int, ...]:
         return tuple(range(rank))
     if type(axes) is int and -rank <= axes < rank:
         return (axes % rank,)
+    if type(axes) is tuple:
+        plain = {a % rank for a in axes if type(a) is int and -rank <= a < rank}
+        if len(plain) == len(axes):
+            return tuple(sorted(plain))
     if isinstance(axes, Iterable):
         listed = [operator.index(a) for a in axes]
     else:

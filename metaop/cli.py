@@ -9,6 +9,7 @@ goes to standard error.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from . import roofline
 from .compiler.cache import Cache, cache
+from .compiler.collector import collecting_seldom
 from .errors import CompilerBug, count_as_own
 from .inspection import FORMATS, STAGES, called, dump
 from .profiling import SORT_KEYS, profile
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         count_as_own(sys._getframe(1).f_code.co_filename)  # the installed script
     options = _parser().parse_args(arguments)
+    options.alone = arguments is None
     try:
         status = COMMANDS[options.command].run(options)
         sys.stdout.flush()
@@ -129,7 +132,7 @@ def _dump_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    with redirect_stdout(sys.stderr):  # what the target prints
+    with redirect_stdout(sys.stderr), collecting_seldom():  # what the target prints
         target, name = load_target(options.target)
         inputs = make_inputs(options.input)
         target = called(target)
@@ -144,6 +147,8 @@ def _dump(options: argparse.Namespace) -> int:
             pass_name=options.pass_name,
             kernels=options.kernel,
         )
+        if options.alone:
+            gc.freeze()  # nothing of it is looked through before the end of the process frees it
     _print_to(text, options.output)
     return 0
 

@@ -19,6 +19,7 @@ from .errors import DTypeError, ShapeError, describe, describe_all
 from .extent import Extent
 from .graph import Node, Piece, Reindex, ReindexReduce, size_of
 from .index import Expr
+from .recipes import remembered
 from .var import Var
 
 Sizes = int | Sequence[int]
@@ -207,6 +208,7 @@ def _sources(windows: list[Window], positions: Any, taps: Any) -> list[Expr]:
     return [w.source(i, r) for w, i, r in zip(windows, positions, taps, strict=True)]
 
 
+@remembered
 def conv1d(
     x: Var,
     w: Var,
@@ -222,6 +224,7 @@ def conv1d(
     return _convolve("conv1d", "length", x, w, stride, padding, dilation, groups)
 
 
+@remembered
 def conv2d(
     x: Var,
     w: Var,
@@ -244,6 +247,7 @@ def conv2d(
     return _convolve("conv2d", "height,width", x, w, stride, padding, dilation, groups)
 
 
+@remembered
 def conv3d(
     x: Var,
     w: Var,
@@ -332,6 +336,7 @@ def _spread_products(
     return Var._of(build.reshape(total, (x.shape[0], groups * outputs, *out)))
 
 
+@remembered
 def conv_transpose1d(
     x: Var,
     w: Var,
@@ -347,6 +352,7 @@ def conv_transpose1d(
     )
 
 
+@remembered
 def conv_transpose2d(
     x: Var,
     w: Var,
@@ -368,6 +374,7 @@ def conv_transpose2d(
     )
 
 
+@remembered
 def conv_transpose3d(
     x: Var,
     w: Var,
@@ -404,6 +411,7 @@ def _columns_of(
     return found
 
 
+@remembered
 def unfold(
     x: Var, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
 ) -> Var:
@@ -426,6 +434,7 @@ def _taps_and_positions(windows: list[Window]) -> tuple[tuple[int, ...], tuple[i
     return tuple(w.size for w in windows), tuple(w.out for w in windows)
 
 
+@remembered
 def fold(
     x: Var,
     output_size: Sizes,
@@ -454,6 +463,7 @@ def fold(
     return Var._of(ReindexReduce("add", (x.shape[0], channels, *space), target, columns))
 
 
+@remembered
 def sliding_window_view(x: Var, window_shape: Sizes, axis: Any = None) -> Var:
     """Every window of x: new last axes run over the window (as
     numpy.lib.stride_tricks.sliding_window_view, but a value and no view)."""
@@ -503,6 +513,7 @@ def _unfold(x: Var, windows: list[Window], fill: float | int) -> Var:
     return Var._of(Reindex(shape, (Piece(0, source),), x._node, fill=fill))
 
 
+@remembered
 def max_pool2d(
     x: Var,
     kernel_size: Sizes,
@@ -526,6 +537,7 @@ def max_pool2d(
     return _unfold(x, windows, x.dtype.lowest).max(axis=(4, 5))
 
 
+@remembered
 def avg_pool2d(
     x: Var,
     kernel_size: Sizes,

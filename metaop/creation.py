@@ -18,6 +18,7 @@ from .errors import ShapeError, describe
 from .extent import dynamic_shape
 from .graph import Buffer, Elementwise, IndexOf, Node, size_of
 from .movement import broadcast_to, extents_of, reshape, shape_of, stack, takes_keyword
+from .recipes import remembered
 from .traced import example_of, scalar_value
 from .var import Var, node_of
 
@@ -174,6 +175,7 @@ def arange(
     return Var._of(cast(number, kind))
 
 
+@remembered
 def linspace(
     start: float,
     stop: float,
@@ -198,6 +200,7 @@ def linspace(
     return Var._of(cast(exact, as_dtype(dtype or dt.float32)))
 
 
+@remembered
 def logspace(
     start: float, stop: float, num: int = 50, *, base: float = 10.0, dtype: Any = None
 ) -> Var:
@@ -206,6 +209,7 @@ def logspace(
     return el.astype(el.exp2(el.multiply(exponent, math.log2(base))), dtype or dt.float32)
 
 
+@remembered
 def eye(
     rows: int, columns: int | None = None, k: int = 0, dtype: Any = None, *, device: Any = None
 ) -> Var:
@@ -216,17 +220,20 @@ def eye(
     return el.astype(on_diagonal, dtype or dt.float32)
 
 
+@remembered
 def identity(n: int, dtype: Any = None) -> Var:
     """The unit matrix."""
     return eye(n, dtype=dtype)
 
 
+@remembered
 def indices(dimensions: Any) -> Var:
     """Every coordinate of a shape: out[d, i, j, …] = (i, j, …)[d]."""
     target = extents_of("indices", dimensions)
     return stack([index(target, axis) for axis in range(len(target))])
 
 
+@remembered
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Var:  # noqa: N803
     """Powers of a vector as columns, falling unless increasing."""
     node = node_of(x)
@@ -247,12 +254,14 @@ def _corner(rows: int, columns: int | None, k: int, lower: bool) -> tuple[Var, .
     return tuple(Var(np.array([pair[axis] for pair in found], np.int64)) for axis in (0, 1))
 
 
+@remembered
 def tril_indices(n: int, m: int | None = None, k: int = 0) -> tuple[Var, ...]:
     """The coordinates of the lower triangle of an n × m matrix (as numpy's but for the order of
     arguments: torch's)."""
     return _corner(n, m, k, True)
 
 
+@remembered
 def triu_indices(n: int, m: int | None = None, k: int = 0) -> tuple[Var, ...]:
     """The coordinates of the upper triangle of an n × m matrix."""
     return _corner(n, m, k, False)
@@ -268,11 +277,13 @@ def _triangle(x: Any, k: int, lower: bool) -> Var:
     return el.where(kept, x, full_like(x, 0))
 
 
+@remembered
 def tril(x: Any, k: int = 0) -> Var:
     """x with zeros above the k-th diagonal of its last two axes."""
     return _triangle(x, k, True)
 
 
+@remembered
 def triu(x: Any, k: int = 0) -> Var:
     """x with zeros below the k-th diagonal of its last two axes."""
     return _triangle(x, k, False)

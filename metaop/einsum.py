@@ -17,6 +17,7 @@ from .dtype import promote_all
 from .errors import ShapeError, describe
 from .graph import Elementwise, Node, Piece, Reindex, size_of
 from .index import Expr
+from .recipes import remembered
 from .var import Var, node_of
 
 Labels = tuple[str, ...]
@@ -199,6 +200,7 @@ def _best_path(
     return list(best(inputs)[1])
 
 
+@remembered
 def einsum(equation: Any, *operands: Any) -> Var:
     """The sum of products over the labels that the result lacks (as numpy.einsum).
 

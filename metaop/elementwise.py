@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from . import dtype as dt
-from .build import broadcast_shapes, broadcast_to, cast, full
+from .build import broadcast_shapes, broadcast_to, cast, covers, full
 from .dtype import DType, as_dtype, floating, promote, promote_scalar
 from .errors import DTypeError, ShapeError, describe
 from .graph import OPERATORS, Elementwise, Node, Scalar
+from .recipes import remembered
 from .traced import TracedNumber, example_of, scalar_value
 from .var import Var, node_of
 
@@ -53,25 +54,36 @@ def operands(operation: str, *values: Any) -> list[Node]:
     return same_shape(operation, *nodes)  # type: ignore[arg-type]
 
 
-def _plain_operands(a: Any, b: Any) -> list[Node] | None:
-    """The operands where there is nothing to convert: Vars of one dtype and shape, or a Var and a
-    number that its dtype holds; None otherwise."""
+def _plain_operands(a: Any, b: Any) -> tuple[Node, Node] | None:
+    """The operands where nothing is to be promoted: Vars of one dtype, or a Var and a number that
+    its dtype holds; None otherwise, and for shapes that do not broadcast."""
     if isinstance(a, Var):
         x = a._node
         dtype = x.dtype
         if isinstance(b, Var):
             y = b._node
-            return [x, y] if dtype is y.dtype and x.shape == y.shape else None
+            return _of_one_shape(x, y) if dtype is y.dtype else None
         if dtype.is_float:
             if type(b) is float or type(b) is int:
-                return [x, full(float(b), x.shape, dtype)]
+                return x, full(float(b), x.shape, dtype)
         elif type(b) is int and dtype.is_integer and 0 <= b < _SMALL:
-            return [x, full(b, x.shape, dtype)]
+            return x, full(b, x.shape, dtype)
     elif isinstance(b, Var) and (type(a) is float or type(a) is int):
         y = b._node
         dtype = y.dtype
         if dtype.is_float:
-            return [full(float(a), y.shape, dtype), y]
+            return full(float(a), y.shape, dtype), y
+    return None
+
+
+def _of_one_shape(x: Node, y: Node) -> tuple[Node, Node] | None:
+    """The two broadcast to the shape of one of them, None if neither has the shape of both."""
+    if x.shape == y.shape:
+        return x, y
+    if covers(x.shape, y.shape):
+        return x, broadcast_to(y, x.shape)
+    if covers(y.shape, x.shape):
+        return broadcast_to(x, y.shape), y
     return None
 
 
@@ -440,6 +452,7 @@ def lerp(a: Any, b: Any, weight: Any) -> Var:
     return add(a, multiply(weight, subtract(b, a)))
 
 
+@remembered
 def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Var:
     """|a - b| <= atol + rtol * |b|; infinities are close to themselves."""
     near = less_equal(abs(subtract(a, b)), add(atol, multiply(rtol, abs(b))))

@@ -89,14 +89,14 @@ class Site:
         return f"{os.path.basename(self.filename)}:{self.line}"
 
 
-_shared: dict[tuple[int, int], Site] = {}
+_sites: dict[tuple[int, int], Site] = {}  # by code and offset; each keeps its code alive
 
 
-def shared_site(site: Site) -> Site:
-    """An equal site, one for all values of a line: what is kept for long should be small."""
-    if len(_shared) > 10_000:
-        _shared.clear()
-    return _shared.setdefault((id(site.code), site.offset), site)
+def _new_site(code: CodeType, offset: int) -> Site:
+    """A site that is met for the first time."""
+    if len(_sites) > 10_000:
+        _sites.clear()
+    return _sites.setdefault((id(code), offset), Site(code, offset))
 
 
 # copying an object is no line of the user's, what asks for the copy is
@@ -146,7 +146,8 @@ def site_above(skipped: int) -> Site:
         if own is None:
             own = is_own(filename)
         if not own:
-            return Site(code, frame.f_lasti)
+            offset = frame.f_lasti
+            return _sites.get((id(code), offset)) or _new_site(code, offset)
         frame = frame.f_back
     return _layer_site()
 

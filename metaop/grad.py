@@ -460,18 +460,23 @@ def gradients_of(
     state = recording.__dict__  # of this thread; quicker than its attributes
     saved = state["site"], state["scope"]
     state["scope"] = state["scope"].within("backward")
+    scope = None
     try:
         for node in reversed(graph):
             g = totals.get(node)
             if hooks.registered and g is not None and node in depends:
                 g = totals[node] = _hooked(node, g)
             if calls and type(node) is Custom and node in depends and node not in wanted:
-                state["site"], state["scope"] = node.site, node.scope.within("backward")
+                state["site"], scope = node.site, node.scope
+                state["scope"] = scope.within("backward")
                 _spread_call(node, g, calls, depends, totals)
                 continue
             if g is None or node not in depends or (node in wanted and node is not loss):
                 continue
-            state["site"], state["scope"] = node.site, node.scope.within("backward")
+            state["site"] = node.site
+            if node.scope is not scope:
+                scope = node.scope
+                state["scope"] = scope.within("backward")
             rule = TABLE.get(type(node))
             if rule is not None and node.inputs:
                 _add_parts(node.inputs, rule(node, g, depends), depends, totals)

@@ -68,6 +68,7 @@ class Node:
         "requires_grad", "stop", "overwritten", "dropped", "scope", "owner", "__weakref__",
     )  # fmt: skip
     kind = "node"
+    lowest = 1  # the depth of a node without inputs
     depth: int
     requires_grad: bool
 
@@ -76,9 +77,9 @@ class Node:
 
         The interpreter fits code to the class that it sees; if it sees several, to none.
         """
-        plain: Any = Node._record
-        own = FunctionType(plain.__code__.replace(), plain.__globals__, "_record")
-        cls._record = own  # type: ignore[method-assign]
+        for name in ("_record", "_repeat"):
+            plain: Any = getattr(Node, name)
+            setattr(cls, name, FunctionType(plain.__code__.replace(), plain.__globals__, name))
 
     def _record(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any) -> None:
         """Fills all slots; called by the constructor of every kind, and by nothing else."""
@@ -109,6 +110,34 @@ class Node:
         else:
             self.requires_grad = False
             self.stop = True
+
+    def _repeat(
+        self,
+        shape: Shape,
+        inputs: tuple[Node, ...],
+        signature: Any,
+        site: Site,
+        scope: Scope,
+        dtype: DType,
+        requires_grad: bool,
+        stop: bool,
+    ) -> None:
+        """`_record` where all is known from an earlier node, see `metaop.recipes`."""
+        self.sequence = next(_sequence)
+        self.shape = shape
+        self.dtype = dtype
+        self.inputs = inputs
+        self.signature = signature
+        self.site = site
+        self.storage = self.error = self.overwritten = self.dropped = self.owner = None
+        self.scope = scope
+        self.requires_grad = requires_grad
+        self.stop = stop
+        depth = self.lowest - 1
+        for node in inputs:
+            if node.depth > depth:
+                depth = node.depth
+        self.depth = depth + 1
 
     def definition(self) -> tuple[Any, ...]:
         """What makes two nodes of equal inputs compute the same, with all expressions and extents.
@@ -189,6 +218,7 @@ class Scalar(Node):
 
     __slots__ = ("value", "literal")
     kind = "scalar"
+    lowest = 0
 
     value: Any  # a bool, int or float, or a TracedNumber
 
@@ -300,9 +330,8 @@ class Elementwise(Node):
         self.op = op
         if dtype is None:
             dtype = dt.bool_ if op in _PREDICATES else inputs[-1].dtype
-        number = dtype.operations.get(op)
-        if number is None:
-            number = dtype.operations.setdefault(op, numbered())
+        operations = dtype.operations
+        number = operations[op] if op in operations else operations.setdefault(op, numbered())
         self._record(inputs[0].shape, dtype, inputs, number)
 
     def definition(self) -> tuple[Any, ...]:

@@ -25,9 +25,10 @@ from .build import (
     where,
 )
 from .errors import DTypeError, ShapeError, describe
-from .extent import Extent, keep_origin, slice_indices, slice_length
-from .graph import Elementwise, IndexOf, Node, Piece, Reindex, ReindexReduce, Shape, numbered
+from .extent import keep_origin, slice_indices, slice_length
+from .graph import Elementwise, IndexOf, Node, Piece, Reindex, ReindexReduce, Shape
 from .index import TRUE, Expr, conjunction
+from .recipes import remembered
 from .var import Var, buffer_of, node_of
 
 
@@ -258,83 +259,12 @@ def _read(
     return ("where", ("lt", read, 0), ("add", read, extent), read)
 
 
+@remembered
 def getitem(x: Any, key: Any) -> Var:
     """x[key].  An integer array is checked when the value is computed: IndexError."""
     node = node_of(x)
-    name = _name_of(node.shape, key)
-    known = None if name is None else _views.get(name)
-    if known is None:
-        chosen = select(node, key)
-        pieces = (Piece(0, tuple(chosen.indices)),)
-        if name is not None:
-            if len(_views) >= 4096:
-                _views.clear()
-            _views[name] = _View(node, chosen, pieces)
-        return Var._of(Reindex(chosen.shape, pieces, node, *chosen.extra))
-    shape = known.shape_for(node)
-    return Var._of(Reindex(shape, known.pieces, node, signature=known.signature))
-
-
-class _View:
-    """What integers, slices and None select of arrays that differ in dynamic extents alone."""
-
-    __slots__ = ("dynamic", "pieces", "shape", "signature")
-
-    def __init__(self, node: Node, chosen: Selection, pieces: tuple[Piece, ...]):
-        self.shape, self.pieces, self.signature = chosen.shape, pieces, numbered()
-        self.dynamic = [
-            (e[1], axis)
-            for axis, e in enumerate(chosen.indices)
-            if isinstance(node.shape[axis], Extent) and isinstance(e, tuple)
-        ]
-
-    def shape_for(self, node: Node) -> Shape:
-        """The shape of the result for an array."""
-        if not self.dynamic:
-            return self.shape
-        shape = list(self.shape)
-        for loop, axis in self.dynamic:
-            shape[loop] = node.shape[axis]
-        return tuple(shape)
-
-
-_views: dict[Any, _View] = {}
-_WHOLE = (None, None, None)
-
-
-def _name_of(shape: Shape, key: Any) -> Any:
-    """What tells a key of integers, slices, None and Ellipsis from others, with the extents that it
-    depends on; None for other keys, and for those that take a part of a dynamic axis."""
-    parts: list[Any] = []
-    used = 0
-    for k in key if type(key) is tuple else (key,):
-        if type(k) is slice:
-            part = (k.start, k.stop, k.step)
-            if not _PLAIN.issuperset(map(type, part)):
-                return None
-            parts.append(part)
-            used += 1
-        elif type(k) is int:
-            parts.append(k)
-            used += 1
-        elif k is None or k is Ellipsis:
-            parts.append(k)
-        else:
-            return None
-    if Extent in map(type, shape):
-        axis = 0
-        for part in parts:
-            if part is Ellipsis:
-                axis += len(shape) - used
-            elif part is not None:
-                if axis >= len(shape) or (part != _WHOLE and isinstance(shape[axis], Extent)):
-                    return None
-                axis += 1
-        return tuple([None if isinstance(n, Extent) else n for n in shape]), tuple(parts)
-    return shape, tuple(parts)
-
-
-_PLAIN = {int, type(None)}
+    chosen = select(node, key)
+    return Var._of(Reindex(chosen.shape, (Piece(0, tuple(chosen.indices)),), node, *chosen.extra))
 
 
 def setitem(x: Var, key: Any, value: Any) -> None:
@@ -436,19 +366,20 @@ def _scattered(node: Node, chosen: Selection, source: Node) -> Node:
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Var:
     """Slices of x along an axis at integer indices (as numpy.take); indices are checked."""
+    return _taken(x, indices if isinstance(indices, Var) else Var(np.asarray(indices)), axis)
+
+
+@remembered
+def _taken(x: Any, indices: Var, axis: int | None) -> Var:
     node = node_of(x)
     if axis is None:
-        return getitem(Var._of(reshape(node, (node.size,))), _as_index(indices))
+        return getitem(Var._of(reshape(node, (node.size,))), indices)
     if not -len(node.shape) <= axis < len(node.shape):
         raise ShapeError(f"take(x, indices, axis={axis}): x is {describe(node)}")
-    key = (slice(None),) * (axis % len(node.shape)) + (_as_index(indices),)
-    return getitem(x, key)
+    return getitem(x, (slice(None),) * (axis % len(node.shape)) + (indices,))
 
 
-def _as_index(indices: Any) -> Any:
-    return indices if isinstance(indices, Var) else np.asarray(indices)
-
-
+@remembered
 def take_along_axis(x: Any, indices: Any, axis: int = -1, *, negative: bool = True) -> Var:
     """out[i, j, …] = x[i, indices[i, j, …], …] along an axis; indices are checked.
 
@@ -476,6 +407,7 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1, *, negative: bool = Tr
     return Var._of(Reindex(outer, (Piece(0, at),), node, index))
 
 
+@remembered
 def one_hot(labels: Any, classes: int, dtype: Any = dt.float32) -> Var:
     """out[…, k] = 1 where labels[…] is k, else 0."""
     node = node_of(labels)

@@ -18,6 +18,7 @@ import numpy as np
 from . import life
 from .build import times
 from .compiler.boundary import Boundary, by_kernels
+from .compiler.collector import collecting_seldom
 from .elementwise import square, subtract
 from .graph import Elementwise, Node
 from .indexing import take_along_axis
@@ -123,15 +124,16 @@ def dump(
     if format not in FORMATS:
         raise ValueError(f"dump: format must be one of {', '.join(FORMATS)}, not {format!r}")
     name = title or str(getattr(target, "__name__", type(target).__name__.lower()))
-    stages = stages_of(target, inputs, train, name)
-    if pass_name is not None:
-        text = stages.difference(pass_name)
-    elif format == "text":
-        text = _text(stages, stage, kernels)
-    else:
-        from .pictures.render import render  # loads with the first picture
+    with collecting_seldom():
+        stages = stages_of(target, inputs, train, name)
+        if pass_name is not None:
+            text = stages.difference(pass_name)
+        elif format == "text":
+            text = _text(stages, stage, kernels)
+        else:
+            from .pictures.render import render  # loads with the first picture
 
-        text = render(stages, stage, format, kernels, _measured(stages, profile))
+            text = render(stages, stage, format, kernels, _measured(stages, profile))
     if file is not None:
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)

@@ -20,7 +20,7 @@ from .compiler import programs
 from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
-from .errors import JitError, Site, describe, shared_site, user_site
+from .errors import JitError, Site, describe, user_site
 from .graph import (
     Buffer,
     Custom,
@@ -77,7 +77,7 @@ class Write:
 
 
 _writes: list[Write] = []
-_live: dict[int, weakref.ref[Var]] = {}
+_live: list[weakref.ref[Var]] = []  # to Vars that were pending when they were noted
 _gradients: list[weakref.ref[Var]] = []
 _reference = weakref.ref
 _error = operator.attrgetter("error")
@@ -99,26 +99,27 @@ def register(var: Var) -> None:
     global _swept
     trace = recording.trace
     if trace is not None:
-        trace.born.append(weakref.ref(var))
+        trace.born.append(_reference(var))
         return
-    _live[id(var)] = _reference(var)
+    _live.append(_reference(var))
     if len(_live) > _swept:
-        for key, reference in list(_live.items()):
-            held = reference()
-            if held is None or held._node.storage is not None:
-                _live.pop(key, None)
-        _swept = 2 * len(_live) + 1000
+        _swept = 2 * len(_live)  # not again before this is done
+        _swept = 2 * len(_noted_pending()) + 1000
+
+
+def _noted_pending() -> list[Var]:
+    """Live Vars without a value, each once; the others are forgotten."""
+    with _lock:
+        count = len(_live)  # other threads may add more meanwhile
+        noted = [reference() for reference in _live[:count]]
+        found = {id(var): var for var in noted if var is not None and var._node.storage is None}
+        _live[:count] = map(_reference, found.values())
+    return list(found.values())
 
 
 def live_pending() -> list[Var]:
     """Live Vars without a value, in the order of their creation."""
-    found = []
-    for key, reference in list(_live.items()):
-        var = reference()
-        if var is None or var._node.storage is not None:
-            _live.pop(key, None)
-        elif var._node.error is None:
-            found.append(var)
+    found = [var for var in _noted_pending() if var._node.error is None]
     return sorted(found, key=lambda var: var._node.sequence)
 
 
@@ -314,6 +315,7 @@ def value_of(node: Node) -> Storage:
     """
     if recording.trace is not None:
         _refuse_to_look(node)
+    recording.looks += 1
     while node.storage is None:
         if node.error is not None:
             raise again(node.error)
@@ -551,7 +553,7 @@ def _forget_history(nodes: list[Node]) -> None:
     Nor can it where the history of all inputs was dropped: `total += loss` and running statistics
     do not hold on to the steps that they come from.
     """
-    if all(node.stop for node in nodes if node.requires_grad):
+    if not [node for node in nodes if node.requires_grad and not node.stop]:
         for node in nodes:
             if node.storage is not None and node.inputs:
                 _become_value(node)
@@ -578,7 +580,6 @@ def _become_value(node: Node) -> None:
     if type(node) is Custom:
         node.call = None
     node.signature = VALUE
-    node.site = shared_site(node.site)
     if node.dropped is None and not node.stop and node.dtype.kind == "f":
         node.dropped = COMPUTED
 
@@ -800,7 +801,6 @@ def _end_of_part(graph: list[Node], last: list[int], first: int) -> int:
 
 def drop_history(nodes: list[Node], site: Site) -> None:
     """Forgets how values were made, so that no gradient can be asked for through them."""
-    site = shared_site(site)
     for node in nodes:
         if node.requires_grad and node.inputs and not node.stop:
             node.requires_grad = False

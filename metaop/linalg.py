@@ -30,6 +30,7 @@ from .movement import concat, expand_dims, matrix_transpose, moveaxis
 from .movement import reshape as reshape_var
 from .rearrange import diag_embed, trace
 from .rearrange import diagonal as _diagonal
+from .recipes import remembered
 from .var import Var, node_of
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 ]  # fmt: skip
 
 Rule = Callable[..., Sequence[Var | None]]
+Parts = Callable[..., Sequence[Shape]]
 
 
 # ------------------------------------------------------------------------ factorisations as nodes
@@ -61,7 +63,7 @@ def _restored(x: Var, dtype: DType) -> Var:
 def _factorised(
     name: str,
     function: Callable[..., Any],
-    parts: Sequence[Shape],
+    parts_of: Parts,
     rule: Rule | None,
     *inputs: Node,
     options: tuple[Any, ...] = (),
@@ -69,26 +71,34 @@ def _factorised(
     """The results of a host function of batches, each of shape (*batch, *part).
 
     function(*arrays, *options) returns one array or as many as there are parts; they travel as one
-    array.  rule(results, gradients, *inputs) returns the gradients of the inputs.
+    array.  parts_of(matrix, …): the parts' shapes, from those of the inputs without their batch.
+    rule(results, gradients, *inputs) returns the gradients of the inputs.
     """
-    batch = inputs[0].shape[:-2]
-    dtype = inputs[0].dtype
-    sizes = [size_of(part) for part in parts]
-    shape = (*batch, sum(sizes))
-    unpack = functools.partial(_unpacked, batch, tuple(parts))
+
+    def unpack(packed: Node, inputs: tuple[Node, ...]) -> list[Var]:
+        parts = parts_of(*[node.shape[-2:] for node in inputs])
+        return _unpacked(packed.shape[:-1], tuple(parts), Var._of(packed))
 
     def gradient(node: Escape, g: Node) -> tuple[Node | None, ...]:
-        results = unpack(Var._of(node))
+        results = unpack(node, node.inputs)
         assert rule is not None
-        found = rule(results, unpack(Var._of(g)), *(Var._of(i) for i in node.inputs))
+        found = rule(results, unpack(g, node.inputs), *(Var._of(i) for i in node.inputs))
         return tuple(None if v is None else v._node for v in found)
+
+    batch = inputs[0].shape[:-2]
+    dtype = inputs[0].dtype
+    shape = (*batch, sum(size_of(part) for part in parts_of(*[i.shape[-2:] for i in inputs])))
 
     call = functools.partial(_packed, function, options, len(batch))
     node = Escape(
         name, call, shape, dtype, *inputs,
         gradient=gradient if rule is not None else None, key=("linalg", function, options),
     )  # fmt: skip
-    return unpack(Var._of(node))
+    return unpack(node, inputs)
+
+
+def _same(matrix: Shape) -> list[Shape]:
+    return [matrix]
 
 
 def _packed(
@@ -128,6 +138,7 @@ def _symmetric(x: Var) -> Var:
 # ----------------------------------------------------------------------- inverses and determinants
 
 
+@remembered
 def inv(x: Any, /) -> Var:
     """The inverse of square matrices.  Gradient: -x⁻ᵀ g x⁻ᵀ."""
     node = _matrix("inv", x, square=True)
@@ -136,10 +147,11 @@ def inv(x: Any, /) -> Var:
         back = _t(results[0])
         return (el.negative(matmul(back, matmul(gradients[0], back))),)
 
-    (result,) = _factorised("inv", np.linalg.inv, [node.shape[-2:]], rule, node)
+    (result,) = _factorised("inv", np.linalg.inv, _same, rule, node)
     return _restored(result, floating(node_of(x).dtype))
 
 
+@remembered
 def det(x: Any, /) -> Var:
     """The determinant of square matrices.  Gradient: g det x⁻ᵀ (x must be invertible)."""
     node = _matrix("det", x, square=True)
@@ -148,7 +160,7 @@ def det(x: Any, /) -> Var:
         factor = el.multiply(gradients[0], results[0])
         return (el.multiply(_spread(factor), _t(inv(a))),)
 
-    (result,) = _factorised("det", np.linalg.det, [()], rule, node)
+    (result,) = _factorised("det", np.linalg.det, lambda a: [()], rule, node)
     return _restored(result, floating(node_of(x).dtype))
 
 
@@ -164,6 +176,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Var
 
 
+@remembered
 def slogdet(x: Any, /) -> SlogdetResult:
     """The sign of the determinant and the logarithm of its size.  Gradient of that: g x⁻ᵀ."""
     node = _matrix("slogdet", x, square=True)
@@ -171,7 +184,7 @@ def slogdet(x: Any, /) -> SlogdetResult:
     def rule(results: list[Var], gradients: list[Var], a: Var) -> tuple[Var]:
         return (el.multiply(_spread(gradients[1]), _t(inv(a))),)
 
-    found = _factorised("slogdet", _slogdet, [(), ()], rule, node)
+    found = _factorised("slogdet", _slogdet, lambda a: [(), ()], rule, node)
     dtype = floating(node_of(x).dtype)
     return SlogdetResult(*(_restored(v, dtype) for v in found))
 
@@ -181,12 +194,14 @@ def _slogdet(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sign, size
 
 
+@remembered
 def logdet(x: Any) -> Var:
     """log(det(x)), NaN for a negative determinant."""
     sign, size = slogdet(x)
     return el.where(el.less(sign, 0), math.nan, size)
 
 
+@remembered
 def solve(x1: Any, x2: Any, /) -> Var:
     """The X with x1 @ X = x2; a 1-d x2 is a vector.  Gradients: gB = x1⁻ᵀ g, gA = -gB Xᵀ."""
     vector = len(node_of(x2).shape) == 1
@@ -219,7 +234,7 @@ def _operands(name: str, x1: Any, x2: Any) -> tuple[Node, Node]:
 def _solved(
     name: str, a: Node, b: Node, function: Callable[..., Any], options: tuple[Any, ...], rule: Rule
 ) -> Var:
-    (result,) = _factorised(name, function, [b.shape[-2:]], rule, a, b, options=options)
+    (result,) = _factorised(name, function, lambda a, b: [b], rule, a, b, options=options)
     return result
 
 
@@ -228,6 +243,7 @@ def _solve_rule(results: list[Var], gradients: list[Var], a: Var, b: Var) -> tup
     return el.negative(matmul(back, _t(results[0]))), back
 
 
+@remembered
 def solve_triangular(
     a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Var:
@@ -267,6 +283,7 @@ def _solve_triangular(a: np.ndarray, b: np.ndarray, upper: bool, unitriangular: 
 # ---------------------------------------------------------------------------------- factorisations
 
 
+@remembered
 def cholesky(x: Any, /, *, upper: bool = False) -> Var:
     """The lower triangular L with L Lᵀ = x (the upper one Lᵀ with upper=True) for positive definite
     x, of which the lower half is read.  Source of the gradient: Murray 2016, eq. 8."""
@@ -279,7 +296,7 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Var:
         first = solve_triangular(_t(factor), phi, upper=True)
         return (_symmetric(solve_triangular(factor, first, upper=False, left=False)),)
 
-    (result,) = _factorised("cholesky", np.linalg.cholesky, [node.shape[-2:]], rule, node)
+    (result,) = _factorised("cholesky", np.linalg.cholesky, _same, rule, node)
     result = _restored(result, floating(node_of(x).dtype))
     return matrix_transpose(result) if upper else result
 
@@ -291,6 +308,7 @@ class QRResult(NamedTuple):
     R: Var
 
 
+@remembered
 def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     """Orthonormal Q and upper triangular R with Q R = x; mode: reduced or complete.
 
@@ -300,10 +318,15 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     if mode not in ("reduced", "complete"):
         raise ValueError(f"qr(x, mode): 'reduced' or 'complete', not {mode!r}")
     node = _matrix("qr", x)
-    m, n = node.shape[-2], node.shape[-1]
-    k = m if mode == "complete" else min(m, n)
-    rule = _qr_rule if k <= n else _no_qr_rule
-    found = _factorised("qr", _qr, [(m, k), (k, n)], rule, node, options=(mode,))
+
+    def parts_of(matrix: Shape) -> list[Shape]:
+        m, n = matrix
+        k = m if mode == "complete" else min(m, n)
+        return [(m, k), (k, n)]
+
+    m, n = node.shape[-2:]
+    rule = _no_qr_rule if mode == "complete" and m > n else _qr_rule
+    found = _factorised("qr", _qr, parts_of, rule, node, options=(mode,))
     dtype = floating(node_of(x).dtype)
     return QRResult(*(_restored(v, dtype) for v in found))
 
@@ -348,6 +371,7 @@ class EighResult(NamedTuple):
     eigenvectors: Var
 
 
+@remembered
 def eigh(x: Any, /, UPLO: str = "L") -> EighResult:  # noqa: N803 - NumPy's name
     """Eigenvalues in ascending order and eigenvectors as columns, of symmetric matrices.
 
@@ -355,8 +379,7 @@ def eigh(x: Any, /, UPLO: str = "L") -> EighResult:  # noqa: N803 - NumPy's name
     is taken as 0.
     """
     node = _half(_matrix("eigh", x, square=True), UPLO)
-    n = node.shape[-1]
-    found = _factorised("eigh", _eigh, [(n,), (n, n)], _eigh_rule, node)
+    found = _factorised("eigh", _eigh, lambda a: [a[-1:], a], _eigh_rule, node)
     dtype = floating(node_of(x).dtype)
     return EighResult(*(_restored(v, dtype) for v in found))
 
@@ -387,6 +410,7 @@ def _eigh_rule(results: list[Var], gradients: list[Var], a: Var) -> tuple[Var]:
     return (_symmetric(matmul(vectors, matmul(inner, _t(vectors)))),)
 
 
+@remembered
 def eigvalsh(x: Any, /, UPLO: str = "L") -> Var:  # noqa: N803
     """The eigenvalues of symmetric matrices in ascending order."""
     node = _half(_matrix("eigvalsh", x, square=True), UPLO)
@@ -395,7 +419,7 @@ def eigvalsh(x: Any, /, UPLO: str = "L") -> Var:  # noqa: N803
         vectors = eigh(a).eigenvectors
         return (matmul(el.multiply(vectors, _columns(gradients[0])), _t(vectors)),)
 
-    (result,) = _factorised("eigvalsh", np.linalg.eigvalsh, [node.shape[-1:]], rule, node)
+    (result,) = _factorised("eigvalsh", np.linalg.eigvalsh, lambda a: [a[-1:]], rule, node)
     return _restored(result, floating(node_of(x).dtype))
 
 
@@ -407,6 +431,7 @@ class SVDResult(NamedTuple):
     Vh: Var
 
 
+@remembered
 def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
     """U, S, Vh with U diag(S) Vh = x and S descending; full_matrices: U and Vh are square.
 
@@ -414,11 +439,13 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
     beyond the singular values is ignored, as in PyTorch: any basis there would do.
     """
     node = _matrix("svd", x)
-    m, n = node.shape[-2], node.shape[-1]
-    k = min(m, n)
-    rows, columns = (m, n) if full_matrices else (k, k)
-    parts = [(m, rows), (k,), (columns, n)]
-    found = _factorised("svd", _svd, parts, _svd_rule, node, options=(full_matrices,))
+
+    def parts_of(matrix: Shape) -> list[Shape]:
+        (m, n), k = matrix, min(matrix)
+        rows, columns = (m, n) if full_matrices else (k, k)
+        return [(m, rows), (k,), (columns, n)]
+
+    found = _factorised("svd", _svd, parts_of, _svd_rule, node, options=(full_matrices,))
     dtype = floating(node_of(x).dtype)
     return SVDResult(*(_restored(v, dtype) for v in found))
 
@@ -456,6 +483,7 @@ def _skew(x: Var) -> Var:
     return el.subtract(x, _t(x))
 
 
+@remembered
 def svdvals(x: Any, /) -> Var:
     """The singular values in descending order."""
     node = _matrix("svdvals", x)
@@ -464,8 +492,7 @@ def svdvals(x: Any, /) -> Var:
         u, _, vh = svd(a, full_matrices=False)
         return (matmul(el.multiply(u, _columns(gradients[0])), vh),)
 
-    k = min(node.shape[-2], node.shape[-1])
-    (result,) = _factorised("svdvals", _svdvals, [(k,)], rule, node)
+    (result,) = _factorised("svdvals", _svdvals, lambda a: [(min(a),)], rule, node)
     return _restored(result, floating(node_of(x).dtype))
 
 
@@ -473,6 +500,7 @@ def _svdvals(a: np.ndarray) -> np.ndarray:
     return np.linalg.svd(a, compute_uv=False)
 
 
+@remembered
 def pinv(x: Any, /, *, rtol: float | None = None) -> Var:
     """The pseudo-inverse: singular values up to rtol times the largest count as 0 (default: the
     larger extent times the precision of the dtype).  Source of the gradient: Golub and Pereyra
@@ -491,7 +519,7 @@ def pinv(x: Any, /, *, rtol: float | None = None) -> Var:
         third = el.subtract(row, matmul(matmul(row, p), a))
         return (el.add(el.add(first, second), third),)
 
-    (result,) = _factorised("pinv", _pinv, [(n, m)], rule, node, options=(limit,))
+    (result,) = _factorised("pinv", _pinv, lambda a: [a[::-1]], rule, node, options=(limit,))
     return _restored(result, floating(node_of(x).dtype))
 
 
@@ -511,6 +539,7 @@ class LstsqResult(NamedTuple):
     singular_values: Var
 
 
+@remembered
 def lstsq(a: Any, b: Any, rcond: float | None = None) -> LstsqResult:
     """The X that makes |a @ X - b|² least, by the pseudo-inverse; the squared residuals, the rank
     of a and its singular values."""
@@ -526,6 +555,7 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> LstsqResult:
 # ---------------------------------------------------------------------------- norms, rank, powers
 
 
+@remembered
 def matrix_rank(x: Any, /, *, rtol: float | None = None) -> Var:
     """How many singular values exceed rtol times the largest (int64)."""
     node = _matrix("matrix_rank", x)
@@ -535,12 +565,14 @@ def matrix_rank(x: Any, /, *, rtol: float | None = None) -> Var:
     return reduction.count_nonzero(el.greater(values, bound), -1)
 
 
+@remembered
 def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Var:
     """sum(|x|**ord)**(1/ord) over axes; inf: the largest |x|, -inf: the smallest, 0: how many are
     not 0.  The gradient at 0 is 0."""
     return reduction.norm(x, axis, keepdims, ord=ord)
 
 
+@remembered
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Var:
     """Of the last two axes: "fro" the root of the sum of squares, "nuc" the sum of the singular
     values, 2 and -2 the largest and smallest of them, 1 and -1 the largest and smallest column sum
@@ -560,6 +592,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Var:
     return _spread(result) if keepdims else result
 
 
+@remembered
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Var:
     """A vector norm of one axis (or of the flat x), a matrix norm of two (as numpy.linalg.norm)."""
     rank = len(node_of(x).shape)
@@ -579,6 +612,7 @@ def _norm_of_two(x: Any, ord: Any, axis: Any, keepdims: bool) -> Var:
     return expand_dims(result, normal_axes(pair, len(node_of(x).shape), "norm"))
 
 
+@remembered
 def cond(x: Any, p: Any = None) -> Var:
     """The norm of x times that of its inverse; without p the ratio of the extreme singular
     values."""
@@ -588,6 +622,7 @@ def cond(x: Any, p: Any = None) -> Var:
     return el.multiply(matrix_norm(x, ord=p), matrix_norm(inv(x), ord=p))
 
 
+@remembered
 def matrix_power(x: Any, n: int, /) -> Var:
     """x @ x @ …, n times; of the inverse if n is negative."""
     node = node_of(x)
@@ -609,6 +644,7 @@ def matrix_power(x: Any, n: int, /) -> Var:
     return result
 
 
+@remembered
 def multi_dot(arrays: Sequence[Any]) -> Var:
     """The product of matrices in the order that needs the fewest multiplications; the first and
     last may be vectors."""
@@ -624,11 +660,13 @@ def multi_dot(arrays: Sequence[Any]) -> Var:
     return einsum(f"{','.join(parts)}->{ends}", *arrays)
 
 
+@remembered
 def diagonal(x: Any, /, *, offset: int = 0) -> Var:
     """The diagonals of the last two axes."""
     return _diagonal(x, offset, -2, -1)
 
 
+@remembered
 def outer(x1: Any, x2: Any, /) -> Var:
     """out[i, j] = x1[i] * x2[j] of two vectors."""
     for v in (x1, x2):

@@ -16,9 +16,11 @@ from .graph import Node, Piece, Reindex, Shape
 from .index import Expr
 from .movement import roll
 from .rearrange import broadcast_arrays
+from .recipes import remembered
 from .var import Var, node_of
 
 
+@remembered
 def matmul(a: Any, b: Any) -> Var:
     """out[…, i, j] = sum over k of a[…, i, k] * b[…, k, j] (as numpy.matmul).
 
@@ -72,6 +74,7 @@ def _leading(node: Node, batch: Shape) -> tuple[Expr, ...]:
     return tuple(0 if n == 1 else ("i", skip + k) for k, n in enumerate(node.shape[:-2]))
 
 
+@remembered
 def dot(a: Any, b: Any) -> Var:
     """The sum of products over the last axis of a and the second to last of b (as numpy.dot)."""
     x, y = node_of(a), node_of(b)
@@ -82,6 +85,7 @@ def dot(a: Any, b: Any) -> Var:
     return tensordot(a, b, ([-1], [-2 if len(y.shape) > 1 else -1]))
 
 
+@remembered
 def outer(a: Any, b: Any) -> Var:
     """out[i, j] = a[i] * b[j] of the flat a and b."""
     x, y = node_of(a), node_of(b)
@@ -92,6 +96,7 @@ def _letters(count: int, start: int = 0) -> str:
     return string.ascii_letters[start : start + count]
 
 
+@remembered
 def tensordot(x1: Any, x2: Any, /, axes: Any = 2, *, dims: Any = None) -> Var:
     """The sum of products over axes: the last n of x1 and the first n of x2, or two sequences."""
     a, b = node_of(x1), node_of(x2)
@@ -119,6 +124,7 @@ def tensordot(x1: Any, x2: Any, /, axes: Any = 2, *, dims: Any = None) -> Var:
     return einsum(f"{''.join(left)},{''.join(right)}->{result}", x1, x2)
 
 
+@remembered
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Var:
     """The sum of products over an axis, which counts from the end after broadcasting."""
     a, b = node_of(x1), node_of(x2)
@@ -137,6 +143,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Var:
     return Var._of(cast(reduction.sum(wide, axis)._node, dtype))
 
 
+@remembered
 def inner(a: Any, b: Any) -> Var:
     """The sum of products over the last axes of a and b (as numpy.inner)."""
     x, y = node_of(a), node_of(b)
@@ -145,12 +152,14 @@ def inner(a: Any, b: Any) -> Var:
     return tensordot(a, b, ([-1], [-1]))
 
 
+@remembered
 def vdot(a: Any, b: Any) -> Var:
     """The sum of products of the flat a and b."""
     x, y = node_of(a), node_of(b)
     return matmul(Var._of(reshape(x, (x.size,))), Var._of(reshape(y, (y.size,))))
 
 
+@remembered
 def kron(a: Any, b: Any) -> Var:
     """The product of every element of a with all of b: out[i * n + j] = a[i] * b[j] per axis."""
     x, y = same_dtype(node_of(a), node_of(b))
@@ -174,6 +183,7 @@ def same_dtype(a: Node, b: Node) -> tuple[Node, Node]:
     return cast(a, dtype), cast(b, dtype)
 
 
+@remembered
 def cross(x1: Any, x2: Any, /, *, axis: int = -1, dim: int | None = None) -> Var:
     """The vector product over an axis of three."""
     a, b = broadcast_arrays(x1, x2)
@@ -184,6 +194,7 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1, dim: int | None = None) -> Var
     return roll(subtract(multiply(a, behind), multiply(ahead, b)), -1, k)
 
 
+@remembered
 def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Var:
     """out[…, o] = sum over i, j of x1[…, i] * weight[o, i, j] * x2[…, j], plus bias[o]."""
     result = einsum("...i,oij,...j->...o", x1, weight, x2)
@@ -215,6 +226,7 @@ def _of_rank(name: str, rank_a: int, rank_b: int, a: Any, b: Any) -> Var:
     return matmul(a, b)
 
 
+@remembered
 def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Var:
     """beta * x + alpha * (a @ b)."""
     product = matmul(a, b)

@@ -17,6 +17,7 @@ from .errors import ShapeError, describe
 from .extent import keep_origin, slice_indices
 from .graph import Node, Piece, Reindex, Shape, count_of, size_of
 from .index import TRUE, Expr, conjunction
+from .recipes import remembered
 from .var import Var, node_of
 
 
@@ -66,6 +67,7 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer)
 
 
+@remembered
 @takes_keyword("shape")
 def reshape(x: Any, *shape: Any, copy: bool | None = None) -> Var:
     """x with the same elements in row-major order; one extent may be -1.
@@ -103,6 +105,7 @@ def _new(result: Node, source: Node) -> Node:
     return Reindex(source.shape, (Piece(0, tuple(("i", k) for k in range(rank))),), source)
 
 
+@remembered
 def flatten(x: Any, start: int = 0, end: int = -1) -> Var:
     """x with the axes from start to end (inclusive) merged into one."""
     node = node_of(x)
@@ -116,6 +119,7 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Var:
     return reshape(x, (*node.shape[:first], middle, *node.shape[last + 1 :]))
 
 
+@remembered
 @takes_keyword("axes")
 def permute_dims(x: Any, *axes: Any) -> Var:
     """x with its axes in another order: axis k of the result is axes[k] of x."""
@@ -140,6 +144,7 @@ def matrix_transpose(x: Any) -> Var:
     return swapaxes(x, -1, -2)
 
 
+@remembered
 def swapaxes(x: Any, a: int, b: int) -> Var:
     """x with two axes exchanged."""
     rank = len(node_of(x).shape)
@@ -149,6 +154,7 @@ def swapaxes(x: Any, a: int, b: int) -> Var:
     return permute_dims(x, order)
 
 
+@remembered
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Var:
     """x with some axes moved to other places, the rest in order."""
     rank = len(node_of(x).shape)
@@ -165,6 +171,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return permute_dims(x, order)
 
 
+@remembered
 def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Var:
     """x with new axes of size one at the given places of the result."""
     node = node_of(x)
@@ -175,6 +182,7 @@ def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Var:
     return reshape(x, tuple(1 if k in axes else next(rest) for k in range(rank)))
 
 
+@remembered
 def squeeze(x: Any, axis: Any = None) -> Var:
     """x without axes of size one: all of them, or those given."""
     node = node_of(x)
@@ -210,6 +218,7 @@ def flip(x: Any, axis: Any = None) -> Var:
     return Var._of(Reindex(node.shape, (Piece(0, indices),), node))
 
 
+@remembered
 def roll(x: Any, shift: Any, axis: Any = None) -> Var:
     """x moved by `shift` places along axes, wrapping around; without axis, as if flat."""
     node = node_of(x)
@@ -230,6 +239,7 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Var:
     return Var._of(Reindex(node.shape, (Piece(0, tuple(indices)),), node))
 
 
+@remembered
 def concat(arrays: Sequence[Any], axis: int | None = 0) -> Var:
     """Arrays joined along an axis (None: as if flat); one reindex with a piece for each."""
     nodes = [node_of(a) for a in arrays]
@@ -270,6 +280,7 @@ def _joined(nodes: list[Node], axis: int) -> Node:
     return Reindex(shape, tuple(pieces), *nodes)
 
 
+@remembered
 def stack(arrays: Sequence[Any], axis: int = 0) -> Var:
     """Arrays of one shape joined along a new axis."""
     shapes = {node_of(a).shape for a in arrays}
@@ -284,6 +295,7 @@ _PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 _TORCH_MODES = {"replicate": "edge", "circular": "wrap"}
 
 
+@remembered
 def pad(x: Any, width: Any, mode: str = "constant", constant_values: float = 0) -> Var:
     """x with elements added before and after each axis.
 
@@ -341,6 +353,7 @@ def _pad_pairs(width: Any, node: Node) -> list[tuple[int, int]]:
     return pairs
 
 
+@remembered
 def tile(x: Any, repeats: Any) -> Var:
     """x repeated whole along each axis."""
     node = node_of(x)
@@ -358,6 +371,7 @@ def tile(x: Any, repeats: Any) -> Var:
     return Var._of(Reindex(shape, (Piece(0, indices),), node))
 
 
+@remembered
 def repeat(x: Any, count: Any, axis: int | None = None) -> Var:
     """x with every element repeated along an axis (None: of the flat x).
 
@@ -396,6 +410,7 @@ def _repeated(node: Node, counts: list[int], axis: int) -> Var:
     return Var._of(Reindex(shape, (Piece(0, tuple(indices)),), node, places))
 
 
+@remembered
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     """x cut along an axis into equal sections, or at the given places (as numpy.split)."""
     node = node_of(x)
@@ -420,6 +435,7 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     return parts
 
 
+@remembered
 def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Var]:
     """Coordinate arrays over the product of 1-d arrays (as numpy.meshgrid)."""
     if indexing not in ("xy", "ij"):

@@ -11,6 +11,7 @@ from .build import broadcast_shapes, normal_axes
 from .errors import ShapeError, describe
 from .graph import Node, Piece, Reindex, size_of
 from .index import Expr
+from .indexing import getitem
 from .movement import (
     broadcast_to,
     concat,
@@ -23,6 +24,7 @@ from .movement import (
     split,
     swapaxes,
 )
+from .recipes import remembered
 from .var import Var, node_of
 
 
@@ -38,11 +40,13 @@ def _axis(x: Any, axis: int, operation: str) -> int:
 # --------------------------------------------------------------------------------- shapes
 
 
+@remembered
 def ravel(x: Any) -> Var:
     """x as one axis, in row-major order."""
     return reshape(x, (-1,) if node_of(x).size else (0,))
 
 
+@remembered
 def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Var:
     """x with one axis cut into several, of which one size may be -1."""
     node = node_of(x)
@@ -74,21 +78,25 @@ def _each(arrays: tuple[Any, ...], rank: int) -> Any:
     return found[0] if len(found) == 1 else found
 
 
+@remembered
 def atleast_1d(*arrays: Any) -> Any:
     """Each array with at least one axis."""
     return _each(arrays, 1)
 
 
+@remembered
 def atleast_2d(*arrays: Any) -> Any:
     """Each array with at least two axes, new ones in front."""
     return _each(arrays, 2)
 
 
+@remembered
 def atleast_3d(*arrays: Any) -> Any:
     """Each array with at least three axes, as numpy.atleast_3d."""
     return _each(arrays, 3)
 
 
+@remembered
 def broadcast_arrays(*arrays: Any) -> list[Var]:
     """The arrays repeated to their common shape."""
     nodes = [node_of(a) for a in arrays]
@@ -100,6 +108,7 @@ def broadcast_arrays(*arrays: Any) -> list[Var]:
     return [broadcast_to(a, shape) for a in arrays]
 
 
+@remembered
 def expand(x: Any, *shape: Any) -> Var:
     """x repeated to a shape, in which -1 keeps an extent (as torch.Tensor.expand)."""
     node = node_of(x)
@@ -111,6 +120,7 @@ def expand(x: Any, *shape: Any) -> Var:
     return broadcast_to(x, tuple(target))
 
 
+@remembered
 def broadcast(x: Any, shape: Any, dims: Any = ()) -> Var:
     """x repeated to a shape (or to that of a Var), `dims` being the axes of it that x lacks.
 
@@ -124,28 +134,33 @@ def broadcast(x: Any, shape: Any, dims: Any = ()) -> Var:
 # --------------------------------------------------------------------------------- joining
 
 
+@remembered
 def vstack(arrays: Sequence[Any]) -> Var:
     """Arrays joined as rows: along the first axis, after atleast_2d."""
     return concat([_at_least(a, 2) for a in arrays], 0)
 
 
+@remembered
 def hstack(arrays: Sequence[Any]) -> Var:
     """Arrays joined along the second axis, 1-d ones along the first."""
     found = [_at_least(a, 1) for a in arrays]
     return concat(found, 0 if found and found[0].ndim == 1 else 1)
 
 
+@remembered
 def dstack(arrays: Sequence[Any]) -> Var:
     """Arrays joined along the third axis, after atleast_3d."""
     return concat([_at_least(a, 3) for a in arrays], 2)
 
 
+@remembered
 def column_stack(arrays: Sequence[Any]) -> Var:
     """1-d arrays as the columns of a matrix."""
     found = [_as_var(a) for a in arrays]
     return concat([reshape(a, (-1, 1)) if a.ndim < 2 else a for a in found], 1)
 
 
+@remembered
 def append(x: Any, values: Any, axis: int | None = None) -> Var:
     """values joined behind x, flat without an axis."""
     return concat([x, values], axis)
@@ -154,18 +169,21 @@ def append(x: Any, values: Any, axis: int | None = None) -> Var:
 # --------------------------------------------------------------------------------- cutting
 
 
+@remembered
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Var, ...]:
     """The slices of x along an axis, without it."""
     k = _axis(x, axis, "unstack")
     var = _as_var(x)
-    return tuple(var[(slice(None),) * k + (n,)] for n in range(var.shape[k]))
+    return tuple(getitem(var, (slice(None),) * k + (n,)) for n in range(var.shape[k]))
 
 
+@remembered
 def unbind(x: Any, dim: int = 0) -> tuple[Var, ...]:
     """The slices of x along an axis, without it."""
     return unstack(x, axis=dim)
 
 
+@remembered
 def chunk(x: Any, chunks: int, dim: int = 0) -> list[Var]:
     """x cut into at most `chunks` parts of equal size, the last one smaller (as torch.chunk)."""
     k = _axis(x, dim, "chunk")
@@ -176,6 +194,7 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> list[Var]:
     return split(x, [*range(size, n, size)], k)
 
 
+@remembered
 def array_split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     """x cut into `sections` parts whose sizes differ by at most one, the larger ones first."""
     if not hasattr(sections, "__index__"):
@@ -192,21 +211,25 @@ def array_split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Va
 tensor_split = array_split
 
 
+@remembered
 def hsplit(x: Any, sections: int | Sequence[int]) -> list[Var]:
     """x cut along its second axis, a 1-d x along its first."""
     return split(x, sections, 0 if node_of(x).shape[1:] == () else 1)
 
 
+@remembered
 def vsplit(x: Any, sections: int | Sequence[int]) -> list[Var]:
     """x cut along its first axis."""
     return split(x, sections, 0)
 
 
+@remembered
 def dsplit(x: Any, sections: int | Sequence[int]) -> list[Var]:
     """x cut along its third axis."""
     return split(x, sections, 2)
 
 
+@remembered
 def narrow(x: Any, dim: int, start: int, length: int) -> Var:
     """x[start : start + length] along an axis; start may count from the end."""
     k = _axis(x, dim, "narrow")
@@ -216,12 +239,13 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Var:
         raise ShapeError(
             f"narrow(x, {dim}, {start}, {length}): axis {dim} of {describe(var)} is too short"
         )
-    return var[(slice(None),) * k + (slice(first, first + length),)]
+    return getitem(var, (slice(None),) * k + (slice(first, first + length),))
 
 
+@remembered
 def select(x: Any, dim: int, index: int) -> Var:
     """x[index] along an axis, which disappears (as torch.select)."""
-    return _as_var(x)[(slice(None),) * _axis(x, dim, "select") + (index,)]
+    return getitem(x, (slice(None),) * _axis(x, dim, "select") + (index,))
 
 
 # ------------------------------------------------------------------------- turning and mirroring
@@ -237,6 +261,7 @@ def flipud(x: Any) -> Var:
     return flip(x, 0)
 
 
+@remembered
 def rot90(x: Any, k: int = 1, axes: Sequence[int] = (0, 1)) -> Var:
     """x turned k times by a quarter from the first towards the second of two axes."""
     first, second = (_axis(x, a, "rot90") for a in axes)
@@ -263,6 +288,7 @@ def t(x: Any) -> Var:
 # --------------------------------------------------------------------------------- diagonals
 
 
+@remembered
 def diagonal(
     x: Any,
     offset: int = 0,
@@ -291,6 +317,7 @@ def diagonal(
     return Var._of(Reindex(shape, (Piece(0, tuple(indices)),), node))
 
 
+@remembered
 def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Var:
     """The last axis of x on a diagonal of two new ones, zeros elsewhere (as torch.diag_embed)."""
     node = node_of(x)
@@ -307,6 +334,7 @@ def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Var:
     return moveaxis(made, (-2, -1), (dim1, dim2)) if (dim1, dim2) != (-2, -1) else made
 
 
+@remembered
 def diag(x: Any, k: int = 0) -> Var:
     """A 1-d x as the k-th diagonal of a matrix, or the k-th diagonal of a matrix."""
     rank = len(node_of(x).shape)
@@ -317,11 +345,13 @@ def diag(x: Any, k: int = 0) -> Var:
     raise ShapeError(f"diag(x): one or two axes, x is {describe(node_of(x))}")
 
 
+@remembered
 def diagflat(x: Any, k: int = 0) -> Var:
     """The flat x as the k-th diagonal of a matrix."""
     return diag_embed(ravel(x), k)
 
 
+@remembered
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Var:
     """The sum of a diagonal."""
     return diagonal(x, offset, axis1, axis2).sum(-1)
@@ -330,6 +360,7 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Var:
 # --------------------------------------------------------------------------------- repetition
 
 
+@remembered
 def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Var:
     """x with each element repeated along an axis, flat without one (torch's name of `repeat`)."""
     return repeat(x, repeats, dim)
@@ -340,6 +371,7 @@ def swapdims(x: Any, a: int, b: int) -> Var:
     return swapaxes(x, a, b)
 
 
+@remembered
 def block_diag(*arrays: Any) -> Var:
     """Matrices along the diagonal of one, zeros elsewhere."""
     found = [_at_least(a, 2) for a in arrays]

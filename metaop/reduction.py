@@ -18,6 +18,7 @@ from .dtype import DType, as_dtype, floating
 from .errors import DTypeError, ShapeError, describe
 from .graph import Elementwise, IndexOf, Node, Piece, Reindex, count_of, identity_of, size_of
 from .index import Expr
+from .recipes import remembered
 from .var import Var, node_of
 
 STAGE = 64  # factors of a product that one stage multiplies: bounds the work of its gradient
@@ -101,6 +102,7 @@ def _staged_product(node: Node, axes: tuple[int, ...]) -> Node:
     return reshape(flat, shape)
 
 
+@remembered
 @_with_aliases
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """The mean over axes: a float, float32 for integers; of 16-bit floats computed in float32."""
@@ -126,6 +128,7 @@ def _narrow(x: Var, dtype: DType) -> Var:
     return x if x.dtype is dtype else Var._of(cast(x._node, dtype))
 
 
+@remembered
 @_with_aliases
 def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
     """The variance over axes: sum of (x - mean)**2 divided by n - correction.
@@ -141,6 +144,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0)
     return _narrow(el.divide(total, float(builtins.max(count - correction, 0))), dtype)
 
 
+@remembered
 @_with_aliases
 def std(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
     """The square root of the variance."""
@@ -228,18 +232,21 @@ def _arg_extreme(op: str, name: str, x: Any, axis: Any, keepdims: bool) -> Var:
     return _finish(reduce("minimum", chosen, axes), axes, keepdims)
 
 
+@remembered
 @_with_aliases
 def argmax(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """The position of the first largest element (int64), along an axis or in row-major order."""
     return _arg_extreme("maximum", "argmax", x, axis, keepdims)
 
 
+@remembered
 @_with_aliases
 def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """The position of the first smallest element (int64), along an axis or in row-major order."""
     return _arg_extreme("minimum", "argmin", x, axis, keepdims)
 
 
+@remembered
 @_with_aliases
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """log(sum(exp(x))) about the largest value, so that nothing overflows; -inf of nothing."""
@@ -263,6 +270,7 @@ def _root(total: Var) -> Var:
     return el.where(zero, total, el.sqrt(el.where(zero, 1.0, total)))
 
 
+@remembered
 @_with_aliases
 def norm(
     x: Any, axis: Any = None, keepdims: bool = False, ord: float = 2, *, p: float | None = None
@@ -292,6 +300,7 @@ def norm(
 def _without_nan(name: str, function: Callable[..., Var], fill: str) -> Callable[..., Var]:
     """The reduction over what is not NaN: NaN counts as what changes nothing."""
 
+    @remembered
     @_with_aliases
     def reduction(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Var:
         node = node_of(x)
@@ -316,6 +325,7 @@ nanmax = _without_nan("nanmax", max, "maximum")
 nanmin = _without_nan("nanmin", min, "minimum")
 
 
+@remembered
 @_with_aliases
 def nanmean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """The mean of what is not NaN; NaN of nothing."""
@@ -324,6 +334,7 @@ def nanmean(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     return _narrow(el.divide(nansum(wide, axis, keepdims), el.astype(count, wide.dtype)), dtype)
 
 
+@remembered
 @_with_aliases
 def nanvar(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
     """The variance of what is not NaN: sum of squares about its mean over count - correction."""
@@ -335,12 +346,14 @@ def nanvar(x: Any, axis: Any = None, keepdims: bool = False, correction: float =
     return _narrow(el.divide(sum(el.square(centred), axis, keepdims), divisor), dtype)
 
 
+@remembered
 @_with_aliases
 def nanstd(x: Any, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Var:
     """The square root of `nanvar`."""
     return el.sqrt(nanvar(x, axis, keepdims, correction=correction))
 
 
+@remembered
 @_with_aliases
 def ptp(x: Any, axis: Any = None, keepdims: bool = False) -> Var:
     """The largest value less the smallest."""
@@ -352,7 +365,12 @@ def average(x: Any, axis: Any = None, keepdims: bool = False, weights: Any = Non
     """The mean, or with weights (of x's shape, or 1-d along one axis) sum(x * w) / sum(w)."""
     if weights is None:
         return mean(x, axis, keepdims)
-    node, weight = node_of(x), node_of(weights)
+    return _weighted(x, axis, keepdims, weights if isinstance(weights, Var) else Var(weights))
+
+
+@remembered
+def _weighted(x: Any, axis: Any, keepdims: bool, weights: Var) -> Var:
+    node, weight = node_of(x), weights._node
     if weight.shape != node.shape:
         axes = normal_axes(axis, len(node.shape), "average")
         if len(axes) != 1 or weight.shape != (node.shape[axes[0]],):
@@ -378,22 +396,26 @@ def reduce_by(
     return named[op](x, axis if dims is None else dims, keepdims)
 
 
+@remembered
 def var_mean(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> tuple[Var, Var]:
     """(var(x), mean(x)); correction is 0 unless given."""
     return var(x, axis, keepdims, **options), mean(x, axis, keepdims)
 
 
+@remembered
 def std_mean(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> tuple[Var, Var]:
     """(std(x), mean(x)); correction is 0 unless given."""
     return std(x, axis, keepdims, **options), mean(x, axis, keepdims)
 
 
+@remembered
 def aminmax(x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Any:
     """(amin(x), amax(x))."""
     axis = axis if dim is None else dim
     return amin(x, axis, keepdims), amax(x, axis, keepdims)
 
 
+@remembered
 def dist(a: Any, b: Any, p: float = 2) -> Var:
     """The norm of a - b."""
     return norm(el.subtract(a, b), ord=p)

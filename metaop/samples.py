@@ -18,6 +18,7 @@ from .linear import matmul
 from .movement import broadcast_to, concat, expand_dims, matrix_transpose, stack
 from .movement import reshape as reshape_var
 from .rearrange import diagonal
+from .recipes import remembered
 from .selection import scatter_add
 from .sorting import searchsorted, sort
 from .var import Var, node_of
@@ -126,6 +127,7 @@ def _quantiles(
     return stack(parts) if several else parts[0]
 
 
+@remembered
 def quantile(
     x: Any, q: Any, axis: Any = None, keepdims: bool = False, *, method: str = "linear",
     interpolation: str | None = None, dim: Any = None, keepdim: bool = False,
@@ -142,6 +144,7 @@ def quantile(
     return _quantiles("quantile", _between, x, q, axis, method, keepdims or keepdim)
 
 
+@remembered
 def nanquantile(
     x: Any, q: Any, axis: Any = None, keepdims: bool = False, *, method: str = "linear",
     interpolation: str | None = None, dim: Any = None, keepdim: bool = False,
@@ -157,6 +160,7 @@ def _share(q: Any) -> Any:
     return [f / 100 for f in q] if isinstance(q, list | tuple) else q / 100
 
 
+@remembered
 def percentile(
     x: Any, q: Any, axis: Any = None, keepdims: bool = False, *, method: str = "linear"
 ) -> Var:
@@ -164,6 +168,7 @@ def percentile(
     return quantile(x, _share(q), axis, keepdims, method=method)
 
 
+@remembered
 def nanpercentile(
     x: Any, q: Any, axis: Any = None, keepdims: bool = False, *, method: str = "linear"
 ) -> Var:
@@ -171,6 +176,7 @@ def nanpercentile(
     return nanquantile(x, _share(q), axis, keepdims, method=method)
 
 
+@remembered
 def median(
     x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool = False
 ) -> Var:
@@ -186,6 +192,7 @@ def median(
     return _finish(el.where(el.isnan(last), last, value), axes, keepdims or keepdim)
 
 
+@remembered
 def nanmedian(
     x: Any, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: bool = False
 ) -> Var:
@@ -224,12 +231,14 @@ def _edges(values: Var, bins: Any, range: tuple[float, float] | None) -> Var:
     return el.where(el.equal(number, bins), high, steps)
 
 
+@remembered
 def histogram_bin_edges(x: Any, bins: Any = 10, range: tuple[float, float] | None = None) -> Var:
     """The edges of `histogram`'s bins."""
     edges = _edges(_floats(x), bins, range)
     return edges if node_of(x).dtype.is_float else el.astype(edges, dt.float32)
 
 
+@remembered
 def histogram(
     x: Any, bins: Any = 10, range: tuple[float, float] | None = None, density: bool = False,
     weights: Any = None,
@@ -262,6 +271,7 @@ def histogram(
 # ------------------------------------------------------------------------------------ covariances
 
 
+@remembered
 def cov(
     m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None,
     fweights: Any = None, aweights: Any = None, *, correction: int | None = None,
@@ -311,6 +321,7 @@ def _squeezed(matrix: Var) -> Var:
     return reshape_var(matrix, ()) if matrix.shape == (1, 1) else matrix
 
 
+@remembered
 def corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Var:
     """The correlation coefficients of the rows of x (columns unless rowvar), and of y's below them,
     within [-1, 1]."""

@@ -20,6 +20,7 @@ from .errors import ShapeError, describe
 from .graph import Elementwise, Node, Piece, Reindex, identity_of
 from .index import Expr
 from .movement import concat
+from .recipes import remembered
 from .special import logaddexp
 from .var import Var, node_of
 
@@ -99,6 +100,7 @@ def _sum_dtype(node: Node, dtype: Any) -> DType:
     return dt.uint64 if node.dtype.kind == "u" else dt.int64
 
 
+@remembered
 def cumsum(x: Any, axis: int | None = None, dtype: Any = None, *, dim: int | None = None) -> Var:
     """The running sum along an axis, of the flat x without one.  Integers are summed in 64 bits."""
     node, k = _along("cumsum", x, axis if dim is None else dim)
@@ -106,6 +108,7 @@ def cumsum(x: Any, axis: int | None = None, dtype: Any = None, *, dim: int | Non
     return _scan("add", cast(node, kind), k, kind)
 
 
+@remembered
 def cumprod(x: Any, axis: int | None = None, dtype: Any = None, *, dim: int | None = None) -> Var:
     """The running product along an axis, of the flat x without one; its gradient is right with
     zeros."""
@@ -114,18 +117,21 @@ def cumprod(x: Any, axis: int | None = None, dtype: Any = None, *, dim: int | No
     return _scan("multiply", cast(node, kind), k, kind)
 
 
+@remembered
 def cummax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Var:
     """The running maximum (the values alone); NaN stays.  Ties share the gradient."""
     node, k = _along("cummax", x, axis if dim is None else dim)
     return _scan("maximum", node, k, node.dtype)
 
 
+@remembered
 def cummin(x: Any, axis: int | None = None, *, dim: int | None = None) -> Var:
     """The running minimum (the values alone); NaN stays.  Ties share the gradient."""
     node, k = _along("cummin", x, axis if dim is None else dim)
     return _scan("minimum", node, k, node.dtype)
 
 
+@remembered
 def logcumsumexp(x: Any, axis: int | None = None, *, dim: int | None = None) -> Var:
     """The running log(sum(exp(x))), without overflow."""
     node, k = _along("logcumsumexp", x, axis if dim is None else dim)
@@ -156,6 +162,7 @@ def _cumulative(
     return concat([from_start, result], k)
 
 
+@remembered
 def cumulative_sum(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Var:
@@ -163,6 +170,7 @@ def cumulative_sum(
     return _cumulative("cumulative_sum", cumsum, 0, x, axis, dtype, include_initial)
 
 
+@remembered
 def cumulative_prod(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Var:
@@ -170,6 +178,7 @@ def cumulative_prod(
     return _cumulative("cumulative_prod", cumprod, 1, x, axis, dtype, include_initial)
 
 
+@remembered
 def diff(x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Var:
     """x[i + 1] - x[i] along an axis, n times; of bools: not equal."""
     var = x if isinstance(x, Var) else Var(x)

@@ -29,6 +29,7 @@ from .errors import DTypeError, ShapeError, describe
 from .graph import Elementwise, Node, Piece, Reindex, ReindexReduce, identity_of
 from .index import Expr
 from .indexing import Selection, _read, select, setitem
+from .recipes import remembered
 from .scans import cumsum
 from .var import Var, node_of
 
@@ -61,6 +62,7 @@ def _place(places: Node, axis: int, extent: int) -> tuple[Expr, ...]:
     return tuple(found if k == axis else ("i", k) for k in range(len(places.shape)))
 
 
+@remembered
 def gather(x: Any, dim: int, index: Any) -> Var:
     """out[i, j, …] = x[i, index[i, j, …], …] along an axis (as torch.gather)."""
     node, k, places = _along("gather", x, dim, index)
@@ -90,6 +92,7 @@ def _source(name: str, src: Any, node: Node, places: Node) -> Node:
     return Reindex(places.shape, (corner,), source)
 
 
+@remembered
 def scatter(x: Any, dim: int, index: Any, src: Any, reduce: str | None = None) -> Var:
     """x with out[i, index[i, j], …] = src[i, j, …] along an axis (as torch.scatter).
 
@@ -120,6 +123,7 @@ def _last_written(node: Node, at: tuple[Expr, ...], source: Node, *extra: Node) 
 _REDUCE = {"sum": "add", "prod": "multiply", "mean": "add", "amax": "maximum", "amin": "minimum"}
 
 
+@remembered
 def scatter_reduce(
     x: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True
 ) -> Var:
@@ -162,6 +166,7 @@ def _combined(
     return result
 
 
+@remembered
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Var:
     """x plus src[i, j, …] at [i, index[i, j], …] along an axis (as torch.scatter_add)."""
     return scatter_reduce(x, dim, index, src, "sum")
@@ -182,30 +187,35 @@ def _slices(name: str, x: Any, dim: int, index: Any, src: Any) -> tuple[Node, in
     return node, k, spread, src
 
 
+@remembered
 def index_select(x: Any, dim: int, index: Any) -> Var:
     """The slices of x along an axis at the positions of a 1-d index."""
     node, k, spread, _ = _slices("index_select", x, dim, index, None)
     return gather(Var._of(node), k, Var._of(spread))
 
 
+@remembered
 def index_add(x: Any, dim: int, index: Any, src: Any, *, alpha: float = 1) -> Var:
     """x with alpha * src[k] added to its slice index[k] along an axis; repeated places add up."""
     node, k, spread, src = _slices("index_add", x, dim, index, src)
     return scatter_add(Var._of(node), k, Var._of(spread), el.multiply(src, alpha))
 
 
+@remembered
 def index_copy(x: Any, dim: int, index: Any, src: Any) -> Var:
     """x with its slices at index replaced by those of src; of repeated places the last."""
     node, k, spread, src = _slices("index_copy", x, dim, index, src)
     return scatter(Var._of(node), k, Var._of(spread), src)
 
 
+@remembered
 def index_fill(x: Any, dim: int, index: Any, value: Any) -> Var:
     """x with its slices at index filled with a number."""
     node, k, spread, value = _slices("index_fill", x, dim, index, value)
     return scatter(Var._of(node), k, Var._of(spread), value)
 
 
+@remembered
 def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Var:
     """x with x[indices] = values, or += with accumulate, where repeated places add up."""
     key = tuple(indices)
@@ -223,6 +233,7 @@ def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = Fa
 # ---------------------------------------------------------------------------------- by a condition
 
 
+@remembered
 def masked_fill(x: Any, mask: Any, value: Any) -> Var:
     """x with `value` where the mask holds; the mask broadcasts."""
     node = node_of(x)
@@ -236,6 +247,7 @@ def masked_select(x: Any, mask: Any) -> Var:
     return Var._of(node)[Var._of(choice)]
 
 
+@remembered
 def masked_scatter(x: Any, mask: Any, source: Any) -> Var:
     """x with the elements of source, in order, where the mask holds."""
     node, choice = el.same_shape("masked_scatter", node_of(x), cast(node_of(mask), dt.bool_))
@@ -270,6 +282,7 @@ def flatnonzero(x: Any) -> Var:
     return Var(np.flatnonzero(var._array()))
 
 
+@remembered
 def isin(x: Any, values: Any, *, invert: bool = False) -> Var:
     """True where an element of x is among the values."""
     var = x if isinstance(x, Var) else Var(x)

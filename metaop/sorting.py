@@ -16,8 +16,9 @@ from . import elementwise as el
 from .build import cast, normal_axes
 from .errors import ShapeError, describe
 from .graph import Escape, Node
-from .indexing import take_along_axis
+from .indexing import getitem, take_along_axis
 from .movement import reshape as reshape_var
+from .recipes import remembered
 from .var import Var, node_of
 
 
@@ -38,6 +39,7 @@ def _order(axis: int, descending: bool, x: np.ndarray) -> np.ndarray:
     return x.shape[axis] - 1 - np.flip(backwards, axis)
 
 
+@remembered
 def argsort(
     x: Any, axis: int | None = -1, descending: bool = False, stable: bool = True, *,
     dim: int | None = None,
@@ -55,6 +57,7 @@ def argsort(
     return found if node_of(x).shape else reshape_var(found, ())
 
 
+@remembered
 def sort(
     x: Any, axis: int | None = -1, descending: bool = False, stable: bool = True, *,
     dim: int | None = None,
@@ -79,6 +82,7 @@ class Chosen(NamedTuple):
     indices: Var
 
 
+@remembered
 def topk(
     x: Any, k: int, axis: int = -1, largest: bool = True, sorted: bool = True, *,
     dim: int | None = None,
@@ -89,10 +93,11 @@ def topk(
     (j,) = normal_axes(axis, var.ndim, "topk")
     if not 0 <= k <= var.shape[j]:
         raise ShapeError(f"topk(x, {k}): axis {axis} of {describe(var)} has {var.shape[j]}")
-    order = argsort(var, j, descending=largest)[(slice(None),) * j + (slice(0, k),)]
+    order = getitem(argsort(var, j, descending=largest), (slice(None),) * j + (slice(0, k),))
     return Chosen(take_along_axis(var, order, j), order)
 
 
+@remembered
 def kthvalue(
     x: Any, k: int, axis: int = -1, keepdims: bool = False, *,
     dim: int | None = None, keepdim: bool = False,
@@ -103,7 +108,7 @@ def kthvalue(
     (j,) = normal_axes(axis, var.ndim, "kthvalue")
     if not 1 <= k <= var.shape[j]:
         raise ShapeError(f"kthvalue(x, {k}): axis {axis} of {describe(var)} has {var.shape[j]}")
-    order = argsort(var, j)[(slice(None),) * j + (slice(k - 1, k),)]
+    order = getitem(argsort(var, j), (slice(None),) * j + (slice(k - 1, k),))
     values = take_along_axis(var, order, j)
     if keepdims or keepdim:
         return Chosen(values, order)
@@ -118,6 +123,7 @@ def _search(side: str, sorted_values: np.ndarray, values: np.ndarray) -> np.ndar
     return np.searchsorted(sorted_values, values, side)  # type: ignore[call-overload]
 
 
+@remembered
 def searchsorted(
     sorted_sequence: Any, values: Any, /, *, side: str = "left", sorter: Any = None,
     right: bool = False,

@@ -13,6 +13,7 @@ from .build import full
 from .dtype import DType
 from .errors import DTypeError, describe
 from .graph import Elementwise, Node
+from .recipes import remembered
 from .var import Var, node_of
 
 
@@ -45,16 +46,19 @@ def _log_sum(operation: str, a: Any, b: Any, base: float) -> Var:
     return el.add(high, grown if base == math.e else el.multiply(grown, 1 / math.log(base)))
 
 
+@remembered
 def logaddexp(a: Any, b: Any) -> Var:
     """log(exp(a) + exp(b)) without overflow."""
     return _log_sum("logaddexp", a, b, math.e)
 
 
+@remembered
 def logaddexp2(a: Any, b: Any) -> Var:
     """log2(2**a + 2**b) without overflow."""
     return _log_sum("logaddexp2", a, b, 2.0)
 
 
+@remembered
 def xlogy(x: Any, y: Any) -> Var:
     """x * log(y), 0 where x is 0 and y is not NaN."""
     a, b = _floats("xlogy", x, y)
@@ -62,6 +66,7 @@ def xlogy(x: Any, y: Any) -> Var:
     return el.where(zero, 0.0, el.multiply(a, el.log(el.where(zero, 1.0, b))))
 
 
+@remembered
 def logit(x: Any, eps: float | None = None) -> Var:
     """log(x / (1 - x)), the inverse of sigmoid; x is first limited to [eps, 1 - eps] if given."""
     (p,) = _floats("logit", x)
@@ -70,11 +75,13 @@ def logit(x: Any, eps: float | None = None) -> Var:
     return el.subtract(el.log(p), el.log1p(el.negative(p)))
 
 
+@remembered
 def float_power(a: Any, b: Any) -> Var:
     """a ** b as floats."""
     return el.pow(*_floats("float_power", a, b))
 
 
+@remembered
 def ldexp(x: Any, n: Any) -> Var:
     """x * 2**n."""
     return el.multiply(x, el.exp2(n))
@@ -93,6 +100,7 @@ def rad2deg(x: Any) -> Var:
     return el.multiply(_floats("rad2deg", x)[0], 180 / math.pi)
 
 
+@remembered
 def sinc(x: Any) -> Var:
     """sin(pi x) / (pi x), 1 at 0; near 0 by its series, so that derivatives there are right."""
     (a,) = _floats("sinc", x)
@@ -108,6 +116,7 @@ def sinc(x: Any) -> Var:
 # ------------------------------------------------------------------------------- signs and rounding
 
 
+@remembered
 def signbit(x: Any) -> Var:
     """True where the sign bit is set: below 0, and at -0.0."""
     var = _as_var(x)
@@ -116,6 +125,7 @@ def signbit(x: Any) -> Var:
     return el.less(var, 0)
 
 
+@remembered
 def heaviside(x: Any, value: Any) -> Var:
     """0 below 0, 1 above, `value` at 0; NaN for NaN."""
     a, h = _floats("heaviside", x, value)
@@ -123,6 +133,7 @@ def heaviside(x: Any, value: Any) -> Var:
     return el.where(el.equal(a, 0), h, step)
 
 
+@remembered
 def fmod(a: Any, b: Any) -> Var:
     """The remainder with the sign of a, as C's fmod."""
     x, y = (Var._of(n) for n in el.operands("fmod", a, b))
@@ -136,16 +147,19 @@ def fmod(a: Any, b: Any) -> Var:
     return el.where(plain, x, rest)  # which keeps -0.0
 
 
+@remembered
 def frac(x: Any) -> Var:
     """x - trunc(x)."""
     return el.subtract(x, el.trunc(x))
 
 
+@remembered
 def divmod(a: Any, b: Any) -> tuple[Var, Var]:
     """(floor_divide(a, b), remainder(a, b))."""
     return el.floor_divide(a, b), el.remainder(a, b)
 
 
+@remembered
 def nextafter(a: Any, b: Any) -> Var:
     """The float next to a in the direction of b; it has no gradient."""
     x, y = _floats("nextafter", a, b)
@@ -188,6 +202,7 @@ def largest(dtype: DType) -> float:
     return _LARGEST[dtype]
 
 
+@remembered
 def nan_to_num(
     x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Var:
@@ -224,12 +239,14 @@ def imag(x: Any) -> Var:
 # ---------------------------------------------------------------------------------- three at once
 
 
+@remembered
 def addcmul(x: Any, a: Any, b: Any, *, value: float = 1) -> Var:
     """x + value * a * b."""
     product = el.multiply(a, b)
     return el.add(x, product if value == 1 else el.multiply(value, product))
 
 
+@remembered
 def addcdiv(x: Any, a: Any, b: Any, *, value: float = 1) -> Var:
     """x + value * a / b."""
     quotient = el.divide(a, b)
@@ -239,6 +256,7 @@ def addcdiv(x: Any, a: Any, b: Any, *, value: float = 1) -> Var:
 # -------------------------------------------------------------------------------------- comparison
 
 
+@remembered
 def allclose(
     a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Var:
@@ -246,6 +264,7 @@ def allclose(
     return reduction.all(el.isclose(a, b, rtol, atol, equal_nan))
 
 
+@remembered
 def array_equal(a: Any, b: Any) -> Var:
     """True (a 0-d Var) if shapes and elements are equal."""
     if node_of(a).shape != node_of(b).shape:

@@ -7,6 +7,7 @@ slabs: a loss kept in a list costs 16 bytes of memory, not an allocation.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections import deque
@@ -24,6 +25,7 @@ MORE_THAN_USED = 1.0  # of what was in use at most: what is held before new memo
 Block = tuple[Any, int, int]  # what owns the memory, the address, the size
 
 
+@functools.lru_cache(maxsize=4096)
 def size_class(nbytes: int) -> int:
     """The allocation size for a request: 16 bytes, multiples of 64, eighths of a power of two."""
     if nbytes <= TINY:
@@ -91,8 +93,9 @@ class Pool:
             blocks = self._free.get(size) or self._larger(size)
             if blocks:
                 block = blocks.pop()
-                self.free_bytes -= block[2]
-                self._count(block[2])
+                size = block[2]
+                self.free_bytes -= size
+                self._count(size)
                 return block
             self._count(size)
             if size <= SMALL:
@@ -109,7 +112,8 @@ class Pool:
 
     def _count(self, size: int) -> None:
         self.used_bytes += size
-        self._most_used = max(self._most_used, self.used_bytes)
+        if self.used_bytes > self._most_used:
+            self._most_used = self.used_bytes
 
     def _give_back_oldest(self) -> bool:
         """Returns a block of the class that was not used for longest; False if there is none."""

@@ -1,18 +1,20 @@
 """What a library of modules and optimisers builds on, beside the functions of Vars.
 
 Modules tell a trace of `mo.jit` what they hold, by being `Watched`; optimisers keep their numbers
-in `Cells` and `Counters`, so that a replay reads the learning rate of its time.
+in `Cells` and `Counters`, so that a replay reads the learning rate of its time.  Functions that are
+`remembered` run for operands of new kinds only.
 """
 
 from .errors import Site, is_own, user_site
 from .extent import plain
 from .life import in_transaction
 from .operations import flops_by_span, moment
+from .recipes import remembered
 from .recording import recording
 from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
     "Cells", "Counters", "Site", "Watched", "changes", "flops_by_span", "in_transaction", "is_own",
-    "moment", "outside", "plain", "recording", "user_site",
+    "moment", "outside", "plain", "recording", "remembered", "user_site",
 ]  # fmt: skip

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 
 import metaop as mo
 from metaop import Var
+from metaop.support import remembered
 
 Sizes = int | Sequence[int]
 
 # --- activations ----------------------------------------------------------------------------------
 
 
+@remembered
 def relu(input: Var, inplace: bool = False) -> Var:
     """`max(x, 0)`; NaN stays NaN, and the gradient at 0 is 0.
 
@@ -26,16 +28,19 @@ def relu(input: Var, inplace: bool = False) -> Var:
     return mo.where(input <= 0, 0, input)
 
 
+@remembered
 def relu6(input: Var, inplace: bool = False) -> Var:
     """`min(max(x, 0), 6)`, with gradient 0 at both ends."""
     return hardtanh(input, 0.0, 6.0)
 
 
+@remembered
 def hardtanh(input: Var, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Var:
     """`min(max(x, min_val), max_val)`, with gradient 0 at both ends."""
     return mo.where(input <= min_val, min_val, mo.where(input >= max_val, max_val, input))
 
 
+@remembered
 def leaky_relu(input: Var, negative_slope: float = 0.01, inplace: bool = False) -> Var:
     """`x if x > 0 else negative_slope * x`."""
     return mo.where(input > 0, input, negative_slope * input)
@@ -46,6 +51,7 @@ def _nonpositive(x: Var) -> Var:
     return mo.where(x > 0, 0, x)
 
 
+@remembered
 def elu(input: Var, alpha: float = 1.0, inplace: bool = False) -> Var:
     """`x if x > 0 else alpha * (exp(x) - 1)`.  Source: Clevert et al. 2016, eq. 15."""
     return mo.where(input > 0, input, alpha * (mo.exp(_nonpositive(input)) - 1))
@@ -55,6 +61,7 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 
+@remembered
 def selu(input: Var, inplace: bool = False) -> Var:
     """`scale * elu(x, alpha)` with the constants that keep mean 0 and variance 1.
 
@@ -73,6 +80,7 @@ def tanh(input: Var) -> Var:
     return mo.tanh(input)
 
 
+@remembered
 def softplus(input: Var, beta: float = 1.0, threshold: float = 20.0) -> Var:
     """`log(1 + exp(beta * x)) / beta`, and x itself where `beta * x > threshold`."""
     scaled = input * beta
@@ -80,26 +88,31 @@ def softplus(input: Var, beta: float = 1.0, threshold: float = 20.0) -> Var:
     return mo.where(scaled > threshold, input, smooth)
 
 
+@remembered
 def softsign(input: Var) -> Var:
     """`x / (1 + |x|)`."""
     return input / (1 + mo.abs(input))
 
 
+@remembered
 def logsigmoid(input: Var) -> Var:
     """`log(sigmoid(x))`, accurate for large |x|."""
     return mo.minimum(input, 0) - mo.log1p(mo.exp(-mo.abs(input)))
 
 
+@remembered
 def silu(input: Var, inplace: bool = False) -> Var:
     """`x * sigmoid(x)`."""
     return input * mo.sigmoid(input)
 
 
+@remembered
 def mish(input: Var, inplace: bool = False) -> Var:
     """`x * tanh(softplus(x))`.  Source: Misra 2019."""
     return input * mo.tanh(softplus(input))
 
 
+@remembered
 def gelu(input: Var, approximate: str = "none") -> Var:
     """`x * Phi(x)`, Phi the normal distribution's; approximate="tanh" as in the paper.
 
@@ -113,11 +126,13 @@ def gelu(input: Var, approximate: str = "none") -> Var:
     raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
 
 
+@remembered
 def hardsigmoid(input: Var, inplace: bool = False) -> Var:
     """`min(max(x + 3, 0), 6) / 6`."""
     return relu6(input + 3) / 6
 
 
+@remembered
 def hardswish(input: Var, inplace: bool = False) -> Var:
     """`x * hardsigmoid(x)`.  Source: Howard et al. 2019, section 5.2."""
     return input * hardsigmoid(input)
@@ -135,6 +150,7 @@ def _shifted(x: Var, axis: int) -> Var:
     return x - x.detach().max(axis=axis, keepdims=True)
 
 
+@remembered
 def softmax(input: Var, dim: int | None = None) -> Var:
     """`exp(x) / sum(exp(x))` along `dim`, computed from x minus its maximum."""
     axis = _softmax_axis(input, dim)
@@ -142,11 +158,13 @@ def softmax(input: Var, dim: int | None = None) -> Var:
     return exponentials / exponentials.sum(axis=axis, keepdims=True)
 
 
+@remembered
 def softmin(input: Var, dim: int | None = None) -> Var:
     """`softmax(-x)` along `dim`."""
     return softmax(-input, dim)
 
 
+@remembered
 def log_softmax(input: Var, dim: int | None = None) -> Var:
     """`x - log(sum(exp(x)))` along `dim`, computed from x minus its maximum."""
     axis = _softmax_axis(input, dim)
@@ -157,6 +175,7 @@ def log_softmax(input: Var, dim: int | None = None) -> Var:
 # --- linear, convolution, pooling, shape ----------------------------------------------------------
 
 
+@remembered
 def linear(input: Var, weight: Var, bias: Var | None = None) -> Var:
     """`x @ weight.T + bias`.
 
@@ -184,6 +203,7 @@ def _with_bias(output: Var, bias: Var | None) -> Var:
     return output if bias is None else output + _per_channel(bias, output.ndim)
 
 
+@remembered
 def conv1d(
     input: Var,
     weight: Var,
@@ -197,6 +217,7 @@ def conv1d(
     return _with_bias(mo.conv1d(input, weight, stride, padding, dilation, groups), bias)
 
 
+@remembered
 def conv2d(
     input: Var,
     weight: Var,
@@ -234,6 +255,7 @@ def avg_pool2d(
     return mo.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
+@remembered
 def flatten(input: Var, start_dim: int = 0, end_dim: int = -1) -> Var:
     """The axes start_dim to end_dim (included) merged into one."""
     if input.ndim == 0:
@@ -245,6 +267,7 @@ def flatten(input: Var, start_dim: int = 0, end_dim: int = -1) -> Var:
     return input.reshape((*input.shape[:start], merged, *input.shape[end + 1 :]))
 
 
+@remembered
 def unflatten(input: Var, dim: int, sizes: Sequence[int]) -> Var:
     """Axis `dim` split into axes of the given sizes, one of which may be -1."""
     axis = _axis("unflatten", dim, input.ndim)
@@ -342,16 +365,33 @@ def batch_norm(
                 "batch_norm: training needs more than one value per channel, "
                 f"input is {mo.errors.describe(input)}"
             )
-        mean, centered, var = _moments(input, axes)
-        _move(running_mean, mean, momentum)
-        _move(running_var, var * (count / max(count - 1, 1)), momentum)
-    else:
-        if running_mean is None or running_var is None:
-            raise ValueError("batch_norm: without training, running_mean and running_var are used")
-        centered = input - _per_channel(running_mean, input.ndim)
-        var = _per_channel(running_var, input.ndim)
-    scale, shift = (None if v is None else _per_channel(v, input.ndim) for v in (weight, bias))
-    return _scale_and_shift(centered * mo.rsqrt(var + eps), scale, shift)
+        result, mean, unbiased = _normalized_batch(input, weight, bias, eps, axes, count)
+        _move([(running_mean, mean), (running_var, unbiased)], momentum)
+        return result
+    if running_mean is None or running_var is None:
+        raise ValueError("batch_norm: without training, running_mean and running_var are used")
+    return _normalized(input, running_mean, running_var, weight, bias, eps)
+
+
+@remembered
+def _normalized_batch(
+    x: Var, weight: Var | None, bias: Var | None, eps: float, axes: tuple[int, ...], count: int
+) -> tuple[Var, Var, Var]:
+    """The result by the batch's own statistics, and those, the variance unbiased."""
+    mean, centered, var = _moments(x, axes)
+    result = centered * mo.rsqrt(var + eps)
+    scale, shift = (None if v is None else _per_channel(v, x.ndim) for v in (weight, bias))
+    return _scale_and_shift(result, scale, shift), mean, var * (count / max(count - 1, 1))
+
+
+@remembered
+def _normalized(
+    x: Var, mean: Var, var: Var, weight: Var | None, bias: Var | None, eps: float
+) -> Var:
+    """The result by given statistics, one of each per channel."""
+    centered = x - _per_channel(mean, x.ndim)
+    scale, shift = (None if v is None else _per_channel(v, x.ndim) for v in (weight, bias))
+    return _scale_and_shift(centered * mo.rsqrt(_per_channel(var, x.ndim) + eps), scale, shift)
 
 
 def _check_channels(x: Var, *vectors: Var | None) -> None:
@@ -368,15 +408,24 @@ def _check_channels(x: Var, *vectors: Var | None) -> None:
             )
 
 
-def _move(running: Var | None, batch: Var, momentum: float | Var) -> None:
+def _move(statistics: list[tuple[Var | None, Var]], momentum: float | Var) -> None:
     """`running = (1 - momentum) * running + momentum * batch`, in place, without history."""
-    if running is None:
-        return
     with mo.uninterrupted(), mo.no_grad():
-        value = (1 - momentum) * running + momentum * batch.detach().reshape(running.shape)
-        running.assign(value)
+        mo.assign_all(
+            [
+                (running, _moved(running, batch, momentum))
+                for running, batch in statistics
+                if running is not None
+            ]
+        )
 
 
+@remembered
+def _moved(running: Var, batch: Var, momentum: float | Var) -> Var:
+    return (1 - momentum) * running + momentum * batch.detach().reshape(running.shape)
+
+
+@remembered
 def layer_norm(
     input: Var,
     normalized_shape: Sequence[int],
@@ -398,6 +447,7 @@ def layer_norm(
     return _scale_and_shift(centered * mo.rsqrt(var + eps), weight, bias)
 
 
+@remembered
 def group_norm(
     input: Var,
     num_groups: int,
@@ -425,6 +475,7 @@ def group_norm(
 # --- attention and embedding ----------------------------------------------------------------------
 
 
+@remembered
 def attention_scores(
     query: Var, key: Var, forbidden: Var | None = None, scale: float | None = None
 ) -> Var:
@@ -442,6 +493,7 @@ def attention_scores(
     return mo.where(forbidden, -math.inf, scores)
 
 
+@remembered
 def _softmax_or_zero(scores: Var) -> Var:
     """softmax over the last axis, 0 in a row of which all is -inf."""
     largest = scores.detach().max(axis=-1, keepdims=True)
@@ -493,6 +545,7 @@ def scaled_dot_product_attention(
     return dropout(weights, dropout_p) @ value
 
 
+@remembered
 def embedding(input: Var, weight: Var, padding_idx: int | None = None) -> Var:
     """`weight[input]`: rows of weight [num, dim] for integers in 0 … num-1 of any shape.
 
@@ -564,6 +617,7 @@ def smooth_l1_loss(input: Var, target: Var, *, reduction: str = "mean", beta: fl
     return _reduce("smooth_l1_loss", losses, reduction)
 
 
+@remembered
 def binary_cross_entropy(
     input: Var, target: Var, weight: Var | None = None, *, reduction: str = "mean"
 ) -> Var:
@@ -577,6 +631,7 @@ def binary_cross_entropy(
     return _reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
 
 
+@remembered
 def binary_cross_entropy_with_logits(
     input: Var,
     target: Var,
@@ -593,6 +648,7 @@ def binary_cross_entropy_with_logits(
     )
 
 
+@remembered
 def nll_loss(
     input: Var,
     target: Var,
@@ -660,6 +716,7 @@ def _class_weights(name: str, weight: Var, x: Var) -> Var:
     return weight
 
 
+@remembered
 def cross_entropy(
     input: Var,
     target: Var,

@@ -393,11 +393,12 @@ def _search(c: Contraction) -> Choice | None:
 def _cheapest(c: Contraction, choice: Choice) -> tuple[float, Option, Choice] | None:
     """The cheapest of some options: what it costs, itself, its place."""
     costs = Costs(c)
-    found = min(
-        ((costs.of(option), k, option) for k, option in enumerate(_options(c, choice))),
-        key=lambda one: one[0], default=None,
-    )  # fmt: skip
-    return found and (found[0], found[2], replace(choice, position=found[1]))
+    least, best, position = math.inf, None, 0
+    for k, option in enumerate(_options(c, choice)):
+        cost = costs.of(option, least)
+        if best is None or cost < least:
+            least, best, position = cost, option, k
+    return None if best is None else (least, best, replace(choice, position=position))
 
 
 @dataclass(eq=False)
@@ -530,8 +531,9 @@ class Costs:
         self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
 
-    def of(self, option: Option) -> float:
-        """Cycles for 16 products, with what tiles compute beyond the edges."""
+    def of(self, option: Option, least: float = math.inf) -> float:
+        """Cycles for 16 products, with what tiles compute beyond the edges; of what costs more than
+        the least anyway only a part."""
         dot, tile, n = option.form == "dot", option.tile, option.n
         depth = min(hint(option.k.capacity), self.k)
         if isinstance(n, Cut):
@@ -545,6 +547,8 @@ class Costs:
         if self.itemsize * columns * (depth * self.layers + kept) > most:
             return math.inf
         cost = waste * more * (self._dot(tile) if dot else self._outer(option, rows, depth))
+        if cost >= least:
+            return cost
         if dot:
             cost += LANE_PARTIAL / depth
         elif depth < self.k or option.windows is not None or self.across or self.layers > 1:

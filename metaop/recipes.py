@@ -1,0 +1,381 @@
+"""Functions that record what they recorded before: a call whose operands have the kinds of those of
+two earlier ones, and whose other arguments are equal, makes the same nodes without running again.
+
+    @remembered
+    def var(x, axis=None): ...          # twelve nodes, all known to the third call of a kind
+
+Such a function is pure, and so are the gradients of its escapes: what it records depends on the
+shapes, the dtypes and the origins of the extents of its operands, on its other arguments, and on
+nothing else.  It runs in a trace of `mo.jit`, where a number may stand for others; when it is given
+something that is no Var, number, text or tuple or list of those; and when it looks at a value.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from .dtype import DType
+from .errors import site_above
+from .extent import Atom, Extent, replaced
+from .graph import (
+    Buffer,
+    Elementwise,
+    Escape,
+    IndexOf,
+    Node,
+    Reindex,
+    ReindexReduce,
+    Scalar,
+    Shape,
+    _sequence,
+    toposort,
+)
+from .recording import recording
+from .var import Var
+
+MOST = 1024  # recipes of one function
+LONGEST = 64  # elements of a list that is an argument
+_CONSTANTS = frozenset((int, str, bool, type(None), type(Ellipsis), DType, type))
+_DEFINED_BY_SIGNATURE = frozenset((IndexOf, Escape))
+_RECORDED = frozenset((Elementwise, Reindex, ReindexReduce, IndexOf, Scalar, Escape))
+
+
+class _Call:
+    """What a recipe is found by, and followed with: operands, and the symbols of their extents."""
+
+    __slots__ = ("extents", "operands", "parts", "symbols")
+
+    def __init__(self, grad: bool):
+        self.parts: list[Any] = [grad]
+        self.operands: list[Var] = []
+        self.symbols: dict[Atom, int] = {}
+        self.extents: list[Extent] = []  # those that are nothing but a symbol
+
+    def describe(self, values: Iterable[Any]) -> bool:
+        """Adds what tells the values from others; False if one is of an unknown kind."""
+        parts = self.parts
+        for value in values:
+            kind = type(value)
+            if kind is Var:
+                if not self._operand(value):
+                    return False
+            elif kind in _CONSTANTS:
+                parts += (kind, value)
+            elif kind is float:
+                parts += (kind, value or str(value))  # 0.0 is not -0.0
+            elif kind is tuple or kind is list:
+                parts += (kind, len(value))
+                if len(value) > LONGEST or not self.describe(value):
+                    return False
+            elif kind is slice:
+                parts.append(kind)
+                if not self.describe((value.start, value.stop, value.step)):
+                    return False
+            elif kind is Extent:
+                if not self._extent(value):
+                    return False
+            elif isinstance(value, Var):
+                parts.append(kind)
+                if not self._operand(value):
+                    return False
+            else:
+                return False
+        return True
+
+    def _operand(self, var: Var) -> bool:
+        node = var._node
+        for position, other in enumerate(self.operands):
+            if other is var:
+                self.parts += (Var, position)
+                return True
+        self.operands.append(var)
+        self.parts += (node.dtype, node.requires_grad, node.shape)
+        for axis, n in enumerate(node.shape):
+            if type(n) is not int:
+                self.parts.append(axis)
+                if not self._extent(n):
+                    return False
+        return True
+
+    def _extent(self, n: int) -> bool:
+        """Adds a sum of multiples of symbols, by the numbers of those; False for other extents."""
+        if type(n) is not Extent:
+            return False
+        parts, symbols = self.parts, self.symbols
+        polynomial = n.polynomial
+        parts += (Extent, int(n), len(polynomial))
+        for monomial, factor in polynomial:
+            parts.append(factor)
+            if monomial:
+                atom = monomial[0]
+                if len(monomial) != 1 or atom[0] != "s":
+                    return False
+                if atom not in symbols:
+                    symbols[atom] = len(symbols)
+                    is_symbol = factor == 1 and len(polynomial) == 1
+                    self.extents.append(n if is_symbol else Extent(atom[2], (((atom,), 1),)))
+                parts.append(symbols[atom])
+            else:
+                parts.append(None)
+        return True
+
+
+class _Dynamic:
+    """What in a recipe has extents in it: tuples, each made of plain parts and of earlier ones.
+
+    They are numbered: first the symbols, then the extents that are nothing but a symbol.
+    """
+
+    def __init__(self, call: _Call):
+        self._symbols = call.symbols
+        self._order = _order(list(call.symbols))
+        self._number: dict[Any, int] = {}  # of tuples by identity, of extents by polynomial
+        self._held: list[Any] = []  # so that no identity is used again
+        # what makes it of its parts, those, which of them have which numbers, the extent that it is
+        self._steps: list[tuple[Callable[[Any], Any], list[Any], list[Any], Extent | None]] = []
+
+    def number(self, e: Any) -> int | None:
+        """The number of nested tuples, or of an extent; None without extents."""
+        if type(e) is Extent:
+            return self._extent(e)
+        if not isinstance(e, tuple):
+            return None
+        if e in self._symbols:
+            return self._symbols[e]
+        known = self._number.get(id(e))
+        if known is None:
+            numbers = [(k, self.number(part)) for k, part in enumerate(e)]
+            numbered = [(k, number) for k, number in numbers if number is not None]
+            if not numbered:
+                return None
+            make = getattr(type(e), "_make", tuple)
+            known = self._number[id(e)] = self._add(make, list(e), numbered)
+            self._held.append(e)
+        return known
+
+    def _extent(self, n: Extent) -> int | None:
+        known = self._number.get(n.polynomial)
+        if known is not None:
+            return known
+        ((monomial, factor), *rest) = n.polynomial
+        if not rest and factor == 1 and len(monomial) == 1 and monomial[0] in self._symbols:
+            known = len(self._symbols) + self._symbols[monomial[0]]
+        else:
+            polynomial = self.number(n.polynomial)
+            if polynomial is None:  # of a value that the function makes
+                return None
+            known = self._add(_extent_of, [int(n), None], [(1, polynomial)], n)
+        self._number[n.polynomial] = known
+        return known
+
+    def _add(self, make: Any, parts: Any, numbered: Any, extent: Extent | None = None) -> int:
+        self._steps.append((make, parts, numbered, extent))
+        return 2 * len(self._symbols) + len(self._steps) - 1
+
+    def over(self, call: _Call) -> list[Any]:
+        """All of them for a call with other symbols, by their numbers."""
+        atoms = list(call.symbols)
+        values: list[Any] = [*atoms, *call.extents]
+        value = None
+        if len(atoms) > 1 and _order(atoms) != self._order:  # the terms of sums are sorted anew
+            value = {a: (((b,), 1),) for a, b in zip(self._symbols, atoms)}
+        for make, plain, numbered, extent in self._steps:
+            if value is not None and extent is not None:
+                values.append(Extent(int(extent), replaced(extent.polynomial, value)))
+                continue
+            parts = plain.copy()
+            for k, number in numbered:
+                parts[k] = values[number]
+            values.append(make(parts))
+        return values
+
+
+def _extent_of(parts: Any) -> int:
+    return Extent(*parts)
+
+
+def _order(atoms: list[Atom]) -> list[int]:
+    if len(atoms) == 2:  # the most frequent, quickly
+        return [0, 1] if atoms[0] < atoms[1] else [1, 0]
+    return sorted(range(len(atoms)), key=atoms.__getitem__)
+
+
+class _Step(NamedTuple):
+    """How one node is made: its inputs and its shape are numbers in the lists of the recipe."""
+
+    kind: type[Node]
+    shape: int
+    inputs: tuple[int, ...]
+    own: list[tuple[Callable[[Node, Any], None], Any]]  # what to set the kind's own slots to
+    signature: Any
+    dynamic: list[tuple[Callable[[Node, Any], None], int]]  # those that have extents, by number
+    signed: int | None  # the number of a signature with extents
+    known: tuple[Any, ...]  # dtype, requires_grad, stop
+
+
+class _Recipe:
+    """What a call recorded, to be recorded over other operands of the same kinds."""
+
+    def __init__(self, call: _Call, made: list[Node], result: Any):
+        self.symbols = list(call.symbols)
+        self.dynamic = _Dynamic(call)
+        given = [var._node for var in call.operands]
+        self.constants = [node for node in made if type(node) is Buffer and node not in given]
+        number = {node: k for k, node in enumerate([*given, *self.constants])}
+        self.shapes: list[tuple[Shape, int | None]] = []  # with their numbers, if they have extents
+        self.steps: list[_Step] = []
+        shapes: dict[int, int] = {}
+        for node in made:
+            if node not in number:
+                self.steps.append(self._step(node, number, shapes))
+                number[node] = len(number)
+        self.result = _positions(result, number, len(given))
+
+    def _step(self, node: Node, number: dict[Node, int], shapes: dict[int, int]) -> _Step:
+        if id(node.shape) not in shapes:
+            shapes[id(node.shape)] = len(self.shapes)
+            self.shapes.append((node.shape, self.dynamic.number(node.shape)))
+        own = [(setter, getattr(node, name)) for name, setter in _slots_of(type(node))]
+        numbers = [(setter, self.dynamic.number(value)) for setter, value in own]
+        # where the definition is made of the slots, the signature stands for it by numbers alone
+        is_definition = type(node) in _DEFINED_BY_SIGNATURE
+        return _Step(
+            type(node),
+            shapes[id(node.shape)],
+            tuple([number[source] for source in node.inputs]),
+            own,
+            node.signature,
+            [(setter, number) for setter, number in numbers if number is not None],
+            self.dynamic.number(node.signature) if is_definition else None,
+            (node.dtype, node.requires_grad, node.stop),
+        )
+
+    def follow(self, call: _Call, state: dict[str, Any]) -> Any:
+        """The result of the call, recorded."""
+        nodes = [var._node for var in call.operands]
+        nodes += self.constants
+        site = state["site"] or state["layer"] or site_above(2)
+        scope = state["scope"]
+        values = None
+        if self.symbols and list(call.symbols) != self.symbols:
+            values = self.dynamic.over(call)
+            shapes = [shape if n is None else values[n] for shape, n in self.shapes]
+        else:
+            shapes = [shape for shape, _ in self.shapes]
+        for kind, shape, inputs, own, signature, dynamic, signed, known in self.steps:
+            node = kind.__new__(kind)
+            for setter, value in own:
+                setter(node, value)
+            if values is not None:
+                for setter, k in dynamic:
+                    setter(node, values[k])
+                if signed is not None:
+                    signature = values[signed]
+            sources = tuple([nodes[k] for k in inputs])
+            node._repeat(shapes[shape], sources, signature, site, scope, *known)
+            nodes.append(node)
+        return _rebuilt(self.result, nodes, call.operands)
+
+
+def _slots_of(kind: type[Node]) -> tuple[tuple[str, Any], ...]:
+    """The names of the slots of a kind that other kinds lack, and what sets them."""
+    return tuple([(name, getattr(kind, name).__set__) for name in kind.__slots__])
+
+
+# A result is a number of a node, of an operand (negative, from -1), or a structure of those.
+
+
+def _positions(result: Any, number: dict[Node, int], given: int) -> Any:
+    if isinstance(result, Var):
+        position = number[result._node]
+        return -1 - position if position < given else position
+    kind = type(result)
+    return (kind, [_positions(part, number, given) for part in result])
+
+
+def _rebuilt(result: Any, nodes: list[Node], operands: list[Var]) -> Any:
+    if type(result) is int:
+        return Var._of(nodes[result]) if result >= 0 else operands[-1 - result]
+    kind, parts = result
+    values = [_rebuilt(part, nodes, operands) for part in parts]
+    return kind(*values) if hasattr(kind, "_fields") else kind(values)
+
+
+def _vars_of(result: Any) -> list[Var] | None:
+    """The Vars of a result, None if there is anything else in it."""
+    if type(result) is Var:
+        return [result]
+    if not isinstance(result, tuple | list):
+        return None
+    parts = [_vars_of(part) for part in result]
+    return None if None in parts else [var for part in parts for var in part or ()]
+
+
+def _recipe_of(call: _Call, result: Any, first: int) -> _Recipe | None:
+    """How to do a call again that recorded the nodes from `first` on; None if that is unknown."""
+    results = _vars_of(result)
+    if results is None or any(var.__dict__ for var in results):
+        return None
+    given = {var._node for var in call.operands}
+    made = toposort([var._node for var in results], given.__contains__)
+    for node in made:
+        is_new = node.sequence > first and (
+            node.storage is None if type(node) in _RECORDED else type(node) is Buffer
+        )
+        if node not in given and not is_new:
+            return None
+        if type(node) is Escape and node.key is None:
+            return None
+    if any(type(var._node) is Buffer and var._node not in given for var in results):
+        return None
+    return _Recipe(call, made, result)
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which runs for operands of new kinds only: see above.
+
+    Whatever a call records has one site, the user's line, which is looked for once.
+    """
+    recipes: dict[Any, _Recipe | bool] = {}  # True: met once, False: there is no recipe
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        state = recording.__dict__
+        if state["trace"] is not None:
+            return function(*arguments, **options)
+        call = _Call(state["grad"])
+        known = call.describe(arguments)
+        if options and known:
+            known = call.describe(options) and call.describe(options.values())
+        if not known:
+            return _at_one_site(function, arguments, options, state)
+        key = tuple(call.parts)
+        recipe = recipes.get(key)
+        if type(recipe) is _Recipe:
+            return recipe.follow(call, state)
+        first, looks = next(_sequence), state["looks"]
+        result = _at_one_site(function, arguments, options, state)
+        if recipe is True:  # a call that is never repeated needs no recipe
+            has_looked = state["looks"] != looks
+            recipes[key] = not has_looked and (_recipe_of(call, result, first) or False)
+        elif recipe is None:
+            if len(recipes) >= MOST:
+                recipes.clear()
+            recipes[key] = True
+        return result
+
+    return wrapped
+
+
+def _at_one_site(
+    function: Callable[..., Any], arguments: Any, options: Any, state: dict[str, Any]
+) -> Any:
+    if state["layer"] is not None:
+        return function(*arguments, **options)
+    try:
+        state["layer"] = site_above(2)
+        return function(*arguments, **options)
+    finally:
+        state["layer"] = None
