@@ -194,11 +194,16 @@ class Trace:
     def _explain(self, label: str) -> str:
         """A label with the numbers of the source spelled out."""
         for _ in range(20):
-            longer = re.sub(r"\bn\d+\b", lambda m: f"({self.labels[m.group()]})", label)
+            longer = re.sub(r"(?<!\.)\bn\d+\b", self._spelled, label)
             if longer == label or len(longer) > 200:
                 break
             label = longer
         return label
+
+    def _spelled(self, name: re.Match[str]) -> str:
+        """What a number of the source stands for; a name of the user's as it is."""
+        known = self.labels.get(name.group())
+        return name.group() if known is None else f"({known})"
 
     def source(self, checked: bool, result: str) -> str:
         """The text of `enter`, or of what computes only the numbers and nodes."""

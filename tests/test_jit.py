@@ -862,3 +862,20 @@ def test_sync_in_a_trace_does_nothing() -> None:
         return y * 2
 
     assert [f(mo.array([k])).item() for k in (1.0, 2.0)] == [4, 6]
+
+
+def test_attributes_may_have_the_names_that_a_trace_gives_numbers() -> None:
+    """`self.n1` was taken for the trace's first number in the text of a guard: KeyError."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            self.n0, self.n1 = nn.Linear(3, 3), nn.LayerNorm(3)
+
+        def forward(self, x: Any) -> Any:
+            return self.n1(self.n0(x))
+
+    block = Block()
+    x = mo.ones((2, 3))
+    jitted = mo.jit(block)
+    np.testing.assert_array_equal(jitted(x).numpy(), block(x).numpy())
+    assert "n1" in repr(jitted)
