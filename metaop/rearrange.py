@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .aliases import axis_or_dim, dim_or_axis
 from .build import broadcast_shapes, normal_axes
 from .errors import ShapeError, describe
 from .graph import Node, Piece, Reindex, size_of
@@ -43,6 +44,7 @@ def ravel(x: Any) -> Var:
     return reshape(x, (-1,) if node_of(x).size else (0,))
 
 
+@axis_or_dim
 def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Var:
     """x with one axis cut into several, of which one size may be -1."""
     node = node_of(x)
@@ -146,6 +148,7 @@ def column_stack(arrays: Sequence[Any]) -> Var:
     return concat([reshape(a, (-1, 1)) if a.ndim < 2 else a for a in found], 1)
 
 
+@axis_or_dim
 def append(x: Any, values: Any, axis: int | None = None) -> Var:
     """values joined behind x, flat without an axis."""
     return concat([x, values], axis)
@@ -154,6 +157,7 @@ def append(x: Any, values: Any, axis: int | None = None) -> Var:
 # --------------------------------------------------------------------------------- cutting
 
 
+@axis_or_dim
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Var, ...]:
     """The slices of x along an axis, without it."""
     k = _axis(x, axis, "unstack")
@@ -161,11 +165,13 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Var, ...]:
     return tuple(var[(slice(None),) * k + (n,)] for n in range(var.shape[k]))
 
 
+@dim_or_axis
 def unbind(x: Any, dim: int = 0) -> tuple[Var, ...]:
     """The slices of x along an axis, without it."""
     return unstack(x, axis=dim)
 
 
+@dim_or_axis
 def chunk(x: Any, chunks: int, dim: int = 0) -> list[Var]:
     """x cut into at most `chunks` parts of equal size, the last one smaller (as torch.chunk)."""
     k = _axis(x, dim, "chunk")
@@ -176,6 +182,7 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> list[Var]:
     return split(x, [*range(size, n, size)], k)
 
 
+@axis_or_dim
 def array_split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     """x cut into `sections` parts whose sizes differ by at most one, the larger ones first."""
     if not hasattr(sections, "__index__"):
@@ -207,6 +214,7 @@ def dsplit(x: Any, sections: int | Sequence[int]) -> list[Var]:
     return split(x, sections, 2)
 
 
+@dim_or_axis
 def narrow(x: Any, dim: int, start: int, length: int) -> Var:
     """x[start : start + length] along an axis; start may count from the end."""
     k = _axis(x, dim, "narrow")
@@ -219,6 +227,7 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Var:
     return var[(slice(None),) * k + (slice(first, first + length),)]
 
 
+@dim_or_axis
 def select(x: Any, dim: int, index: int) -> Var:
     """x[index] along an axis, which disappears (as torch.select)."""
     return _as_var(x)[(slice(None),) * _axis(x, dim, "select") + (index,)]
@@ -330,6 +339,7 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Var:
 # --------------------------------------------------------------------------------- repetition
 
 
+@dim_or_axis
 def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Var:
     """x with each element repeated along an axis, flat without one (torch's name of `repeat`)."""
     return repeat(x, repeats, dim)
