@@ -98,12 +98,13 @@ class Met:
         self.frozen = {k: freeze(v) for k, v in self.before.items()
                        if k not in TABLES and isinstance(v, list | tuple | dict | set)
                        and k not in apart}  # fmt: skip
-        self.after: dict[str, Any] = {}
-        self.tables_after: dict[str, dict[str, Any]] = {}
+        # what guards meet when the function has ended, it did not change
+        self.after: dict[str, Any] = self.before
+        self.tables_after: dict[str, dict[str, Any]] = self.tables
 
     def restore(self) -> None:
         """Notes what the function changed, and takes it back."""
-        self.after = dict(self.attributes)
+        self.after, self.tables_after = dict(self.attributes), {}
         for name, table in self.tables.items():
             self.tables_after[name] = dict(self.before[name])
             _refill(self.before[name], table)
