@@ -1,4 +1,4 @@
-"""Other names of arguments: NumPy's `axis` is torch's `dim` and `dims`."""
+"""Arguments that functions take beside their own: torch's names of NumPy's, `requires_grad`."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ def also_named(name: str, *aliases: str) -> Callable[[Callable[P, T]], Callable[
 
 axis_or_dim = also_named("axis", "dim", "dims")
 dim_or_axis = also_named("dim", "axis")
+
+
+def may_require_grad(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator: requires_grad=True makes the new Var a leaf to differentiate by."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, requires_grad: bool = False, **options: Any) -> Any:
+        made = function(*args, **options)
+        return made.requires_grad_() if requires_grad else made
+
+    return wrapped
