@@ -32,7 +32,7 @@ from .graph import (
     size_of,
     toposort,
 )
-from .life import _error_for
+from .life import _error_for, recording_gradients
 from .placeholder import Recorded, as_var, leaves_of, rebuilt, substitute
 from .recording import recording
 from .storage import Storage
@@ -404,7 +404,8 @@ def _step(body: Body, inputs: list[Var], constants: list[Var]) -> tuple[list[Var
     """The body over fresh variables: its outputs, and the variables to differentiate by."""
     variables = [_variable(v) if v.dtype.is_float else v for v in (*inputs, *constants)]
     places = [*body.recorded.inputs, *body.constants]
-    nodes = body.recorded.instantiate({p: v._node for p, v in zip(places, variables)})
+    with recording_gradients():
+        nodes = body.recorded.instantiate({p: v._node for p, v in zip(places, variables)})
     return [Var._of(n) for n in nodes], variables
 
 
@@ -415,7 +416,9 @@ def _pullback(wanted: list[tuple[Var, Var]], targets: list[Var]) -> list[Var]:
     if not wanted:
         return [_zeros(t) for t in targets]
     outputs, weights = zip(*wanted)
-    return _grad(_weighted(list(outputs), list(weights)), targets)
+    with recording_gradients():
+        total = _weighted(list(outputs), list(weights))
+    return _grad(total, targets)
 
 
 # -------------------------------------------------------------------------------------- while_loop

@@ -11,6 +11,7 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from . import life
+from .aliases import may_require_grad
 from .build import cast, normal_axes, where
 from .build import full as full_node
 from .dtype import as_dtype
@@ -74,6 +75,7 @@ def dynamic(x: Var, axis: int | Iterable[int] = 0) -> Var:
     return x
 
 
+@may_require_grad
 def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) -> Var:
     """An array of one number, or of an array that broadcasts to the shape.
 
@@ -96,40 +98,47 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) 
     return Var._of(full_node(scalar_value(value), target, kind))
 
 
+@may_require_grad
 @takes_keyword("shape")
 def zeros(*shape: Any, dtype: Any = None, device: Any = None) -> Var:
     """An array of zeros; the shape is a tuple or separate integers.  float32 unless asked."""
     return full(shape_of(shape), 0.0, dtype or dt.float32, device=device)
 
 
+@may_require_grad
 @takes_keyword("shape")
 def ones(*shape: Any, dtype: Any = None, device: Any = None) -> Var:
     """An array of ones; the shape is a tuple or separate integers.  float32 unless asked."""
     return full(shape_of(shape), 1.0, dtype or dt.float32, device=device)
 
 
+@may_require_grad
 @takes_keyword("shape")
 def empty(*shape: Any, dtype: Any = None, device: Any = None) -> Var:
     """An array to be filled: of zeros."""
     return zeros(*shape, dtype=dtype, device=device)
 
 
+@may_require_grad
 def full_like(x: Any, fill_value: Any, dtype: Any = None, *, device: Any = None) -> Var:
     """An array of one number with x's shape and dtype."""
     node = node_of(x)
     return full(node.shape, fill_value, dtype or node.dtype, device=device)
 
 
+@may_require_grad
 def zeros_like(x: Any, dtype: Any = None, *, device: Any = None) -> Var:
     """Zeros of x's shape and dtype."""
     return full_like(x, 0, dtype, device=device)
 
 
+@may_require_grad
 def ones_like(x: Any, dtype: Any = None, *, device: Any = None) -> Var:
     """Ones of x's shape and dtype."""
     return full_like(x, 1, dtype, device=device)
 
 
+@may_require_grad
 def empty_like(x: Any, dtype: Any = None, *, device: Any = None) -> Var:
     """An array to be filled, of x's shape and dtype: of zeros."""
     return zeros_like(x, dtype, device=device)
@@ -146,6 +155,7 @@ def index(shape: Any, axis: int | None = None) -> Any:
     return Var._of(IndexOf(target, axis % len(target)))
 
 
+@may_require_grad
 def arange(
     start: float,
     stop: float | None = None,
@@ -175,6 +185,7 @@ def arange(
     return Var._of(cast(number, kind))
 
 
+@may_require_grad
 @remembered
 def linspace(
     start: float,
@@ -209,6 +220,7 @@ def logspace(
     return el.astype(el.exp2(el.multiply(exponent, math.log2(base))), dtype or dt.float32)
 
 
+@may_require_grad
 @remembered
 def eye(
     rows: int, columns: int | None = None, k: int = 0, dtype: Any = None, *, device: Any = None

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import dtype as dt
 from . import elementwise as el
+from .aliases import axis_or_dim
 from .build import (
     broadcast_shapes,
     broadcast_to,
@@ -364,6 +365,7 @@ def _scattered(node: Node, chosen: Selection, source: Node) -> Node:
     return where(written, taken, node)
 
 
+@axis_or_dim
 def take(x: Any, indices: Any, axis: int | None = None) -> Var:
     """Slices of x along an axis at integer indices (as numpy.take); indices are checked."""
     return _taken(x, indices if isinstance(indices, Var) else Var(np.asarray(indices)), axis)
@@ -379,6 +381,7 @@ def _taken(x: Any, indices: Var, axis: int | None) -> Var:
     return getitem(x, (slice(None),) * (axis % len(node.shape)) + (indices,))
 
 
+@axis_or_dim
 @remembered
 def take_along_axis(x: Any, indices: Any, axis: int = -1, *, negative: bool = True) -> Var:
     """out[i, j, …] = x[i, indices[i, j, …], …] along an axis; indices are checked.

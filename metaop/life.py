@@ -13,7 +13,7 @@ import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from .compiler import programs
@@ -211,18 +211,23 @@ def mark_leaf(node: Node, var: Var) -> None:
 
 
 @contextmanager
-def not_recording_gradients() -> Iterator[None]:
-    """Nodes recorded inside are constants to every gradient.
+def recording_gradients(wanted: bool = True) -> Iterator[None]:
+    """Nodes recorded inside have gradients, also where backward() records its own as constants.
 
-    For short stretches: Ctrl-C waits until the end, or it could leave the mode off for good.
+    For short stretches: Ctrl-C waits until the end, or it could leave the mode changed for good.
     """
     saved = recording.grad
     with uninterrupted():
-        recording.grad = False
+        recording.grad = wanted
         try:
             yield
         finally:
             recording.grad = saved
+
+
+def not_recording_gradients() -> AbstractContextManager[None]:
+    """Nodes recorded inside are constants to every gradient; for short stretches."""
+    return recording_gradients(False)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import string
 from typing import Any
 
 from . import reduction
+from .aliases import axis_or_dim
 from .build import broadcast_shapes, cast, full, mul, normal_axes, reduce, reshape
 from .dtype import promote
 from .einsum import einsum
@@ -124,6 +125,7 @@ def tensordot(x1: Any, x2: Any, /, axes: Any = 2, *, dims: Any = None) -> Var:
     return einsum(f"{''.join(left)},{''.join(right)}->{result}", x1, x2)
 
 
+@axis_or_dim
 @remembered
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Var:
     """The sum of products over an axis, which counts from the end after broadcasting."""

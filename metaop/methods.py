@@ -215,10 +215,11 @@ def _to(self: Var, *targets: Any, dtype: Any = None, device: Any = None) -> Var:
     for target in targets:
         if isinstance(target, Var):
             dtype = target.dtype
+        elif str(target).startswith(("cuda", "mps")):
+            device = target
         elif target != "cpu":
             dtype = target
-    if device not in (None, "cpu"):
-        raise ValueError(f"metaop computes on the CPU: no device {device!r}")
+    creation.check_device(device)
     return self if dtype is None else _converted(as_dtype(dtype))(self)
 
 

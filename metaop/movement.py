@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import build
+from .aliases import axis_or_dim
 from .build import broadcast_shapes, cast, normal_axes
 from .dtype import promote_all
 from .errors import ShapeError, describe
@@ -171,6 +172,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return permute_dims(x, order)
 
 
+@axis_or_dim
 @remembered
 def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Var:
     """x with new axes of size one at the given places of the result."""
@@ -182,6 +184,7 @@ def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Var:
     return reshape(x, tuple(1 if k in axes else next(rest) for k in range(rank)))
 
 
+@axis_or_dim
 @remembered
 def squeeze(x: Any, axis: Any = None) -> Var:
     """x without axes of size one: all of them, or those given."""
@@ -208,6 +211,7 @@ def broadcast_to(x: Any, *shape: Any) -> Var:
     return Var._of(_new(build.broadcast_to(node, target), node))
 
 
+@axis_or_dim
 def flip(x: Any, axis: Any = None) -> Var:
     """x with the order of elements along axes reversed."""
     node = node_of(x)
@@ -218,6 +222,7 @@ def flip(x: Any, axis: Any = None) -> Var:
     return Var._of(Reindex(node.shape, (Piece(0, indices),), node))
 
 
+@axis_or_dim
 @remembered
 def roll(x: Any, shift: Any, axis: Any = None) -> Var:
     """x moved by `shift` places along axes, wrapping around; without axis, as if flat."""
@@ -239,6 +244,7 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Var:
     return Var._of(Reindex(node.shape, (Piece(0, tuple(indices)),), node))
 
 
+@axis_or_dim
 @remembered
 def concat(arrays: Sequence[Any], axis: int | None = 0) -> Var:
     """Arrays joined along an axis (None: as if flat); one reindex with a piece for each."""
@@ -280,6 +286,7 @@ def _joined(nodes: list[Node], axis: int) -> Node:
     return Reindex(shape, tuple(pieces), *nodes)
 
 
+@axis_or_dim
 @remembered
 def stack(arrays: Sequence[Any], axis: int = 0) -> Var:
     """Arrays of one shape joined along a new axis."""
@@ -371,6 +378,7 @@ def tile(x: Any, repeats: Any) -> Var:
     return Var._of(Reindex(shape, (Piece(0, indices),), node))
 
 
+@axis_or_dim
 @remembered
 def repeat(x: Any, count: Any, axis: int | None = None) -> Var:
     """x with every element repeated along an axis (None: of the flat x).
@@ -410,6 +418,7 @@ def _repeated(node: Node, counts: list[int], axis: int) -> Var:
     return Var._of(Reindex(shape, (Piece(0, tuple(indices)),), node, places))
 
 
+@axis_or_dim
 @remembered
 def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     """x cut along an axis into equal sections, or at the given places (as numpy.split)."""

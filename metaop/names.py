@@ -19,6 +19,7 @@ from . import (
     sorting,
     special,
 )
+from .aliases import dim_or_axis
 from .errors import ShapeError
 from .notation import Indexed, reduce_over
 from .var import Var, node_of
@@ -68,6 +69,7 @@ randperm, bernoulli, multinomial = random.randperm, random.bernoulli, random.mul
 rand_like, randn_like = random.rand_like, random.randn_like
 
 
+@dim_or_axis
 def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Var:
     """x at indices along an axis, of the flat x without one (torch's name of take_along_axis)."""
     if dim is None:

@@ -15,6 +15,7 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from . import reduction
+from .aliases import may_require_grad
 from .dtype import as_dtype
 from .errors import DTypeError, ShapeError, describe
 from .grad_mode import no_grad
@@ -100,6 +101,7 @@ def _float_kind(dtype: Any, name: str) -> dt.DType:
     return kind
 
 
+@may_require_grad
 def uniform(
     shape: Any = (),
     low: float = 0.0,
@@ -118,6 +120,7 @@ def uniform(
     return el.where(el.less(value, high), value, low) if low < high else value
 
 
+@may_require_grad
 def normal(
     shape: Any = (),
     mean: float = 0.0,
@@ -260,11 +263,13 @@ def multinomial(
     return topk(el.add(el.log(weights), noise), num_samples).indices
 
 
+@may_require_grad
 def rand(*shape: Any, dtype: Any = None, generator: Generator | None = None) -> Var:
     """Uniform in [0, 1)."""
     return uniform(shape_of(shape), dtype=dtype, generator=generator)
 
 
+@may_require_grad
 def randn(*shape: Any, dtype: Any = None, generator: Generator | None = None) -> Var:
     """Normally distributed with mean 0 and standard deviation 1."""
     return normal(shape_of(shape), dtype=dtype, generator=generator)
@@ -275,12 +280,14 @@ def randperm(n: int, *, generator: Generator | None = None) -> Var:
     return permutation(n, generator=generator)
 
 
+@may_require_grad
 def rand_like(x: Any, *, dtype: Any = None, generator: Generator | None = None) -> Var:
     """Uniform in [0, 1) of x's shape and dtype."""
     node = node_of(x)
     return uniform(node.shape, dtype=dtype or node.dtype, generator=generator)
 
 
+@may_require_grad
 def randn_like(x: Any, *, dtype: Any = None, generator: Generator | None = None) -> Var:
     """Normally distributed, of x's shape and dtype."""
     node = node_of(x)

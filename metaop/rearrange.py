@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .aliases import axis_or_dim, dim_or_axis
 from .build import broadcast_shapes, normal_axes
 from .errors import ShapeError, describe
 from .graph import Node, Piece, Reindex, size_of
@@ -46,6 +47,7 @@ def ravel(x: Any) -> Var:
     return reshape(x, (-1,) if node_of(x).size else (0,))
 
 
+@axis_or_dim
 @remembered
 def unflatten(x: Any, axis: int, sizes: Sequence[int]) -> Var:
     """x with one axis cut into several, of which one size may be -1."""
@@ -160,6 +162,7 @@ def column_stack(arrays: Sequence[Any]) -> Var:
     return concat([reshape(a, (-1, 1)) if a.ndim < 2 else a for a in found], 1)
 
 
+@axis_or_dim
 @remembered
 def append(x: Any, values: Any, axis: int | None = None) -> Var:
     """values joined behind x, flat without an axis."""
@@ -169,6 +172,7 @@ def append(x: Any, values: Any, axis: int | None = None) -> Var:
 # --------------------------------------------------------------------------------- cutting
 
 
+@axis_or_dim
 @remembered
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Var, ...]:
     """The slices of x along an axis, without it."""
@@ -177,12 +181,14 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Var, ...]:
     return tuple(getitem(var, (slice(None),) * k + (n,)) for n in range(var.shape[k]))
 
 
+@dim_or_axis
 @remembered
 def unbind(x: Any, dim: int = 0) -> tuple[Var, ...]:
     """The slices of x along an axis, without it."""
     return unstack(x, axis=dim)
 
 
+@dim_or_axis
 @remembered
 def chunk(x: Any, chunks: int, dim: int = 0) -> list[Var]:
     """x cut into at most `chunks` parts of equal size, the last one smaller (as torch.chunk)."""
@@ -194,6 +200,7 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> list[Var]:
     return split(x, [*range(size, n, size)], k)
 
 
+@axis_or_dim
 @remembered
 def array_split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Var]:
     """x cut into `sections` parts whose sizes differ by at most one, the larger ones first."""
@@ -229,6 +236,7 @@ def dsplit(x: Any, sections: int | Sequence[int]) -> list[Var]:
     return split(x, sections, 2)
 
 
+@dim_or_axis
 @remembered
 def narrow(x: Any, dim: int, start: int, length: int) -> Var:
     """x[start : start + length] along an axis; start may count from the end."""
@@ -242,6 +250,7 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Var:
     return getitem(var, (slice(None),) * k + (slice(first, first + length),))
 
 
+@dim_or_axis
 @remembered
 def select(x: Any, dim: int, index: int) -> Var:
     """x[index] along an axis, which disappears (as torch.select)."""
@@ -360,6 +369,7 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Var:
 # --------------------------------------------------------------------------------- repetition
 
 
+@dim_or_axis
 @remembered
 def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Var:
     """x with each element repeated along an axis, flat without one (torch's name of `repeat`)."""

@@ -14,6 +14,7 @@ from typing import Any
 from . import dtype as dt
 from . import elementwise as el
 from . import reduction
+from .aliases import axis_or_dim
 from .build import cast, full, normal_axes, reduce, reshape
 from .dtype import DType, as_dtype, floating
 from .errors import ShapeError, describe
@@ -162,6 +163,7 @@ def _cumulative(
     return concat([from_start, result], k)
 
 
+@axis_or_dim
 @remembered
 def cumulative_sum(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
@@ -170,6 +172,7 @@ def cumulative_sum(
     return _cumulative("cumulative_sum", cumsum, 0, x, axis, dtype, include_initial)
 
 
+@axis_or_dim
 @remembered
 def cumulative_prod(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
@@ -178,6 +181,7 @@ def cumulative_prod(
     return _cumulative("cumulative_prod", cumprod, 1, x, axis, dtype, include_initial)
 
 
+@axis_or_dim
 @remembered
 def diff(x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Var:
     """x[i + 1] - x[i] along an axis, n times; of bools: not equal."""

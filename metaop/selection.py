@@ -15,6 +15,7 @@ import numpy as np
 from . import dtype as dt
 from . import elementwise as el
 from . import reduction
+from .aliases import dim_or_axis
 from .build import (
     add,
     broadcast_to,
@@ -62,6 +63,7 @@ def _place(places: Node, axis: int, extent: int) -> tuple[Expr, ...]:
     return tuple(found if k == axis else ("i", k) for k in range(len(places.shape)))
 
 
+@dim_or_axis
 @remembered
 def gather(x: Any, dim: int, index: Any) -> Var:
     """out[i, j, …] = x[i, index[i, j, …], …] along an axis (as torch.gather)."""
@@ -92,6 +94,7 @@ def _source(name: str, src: Any, node: Node, places: Node) -> Node:
     return Reindex(places.shape, (corner,), source)
 
 
+@dim_or_axis
 @remembered
 def scatter(x: Any, dim: int, index: Any, src: Any, reduce: str | None = None) -> Var:
     """x with out[i, index[i, j], …] = src[i, j, …] along an axis (as torch.scatter).
@@ -123,6 +126,7 @@ def _last_written(node: Node, at: tuple[Expr, ...], source: Node, *extra: Node) 
 _REDUCE = {"sum": "add", "prod": "multiply", "mean": "add", "amax": "maximum", "amin": "minimum"}
 
 
+@dim_or_axis
 @remembered
 def scatter_reduce(
     x: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True
@@ -166,6 +170,7 @@ def _combined(
     return result
 
 
+@dim_or_axis
 @remembered
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Var:
     """x plus src[i, j, …] at [i, index[i, j], …] along an axis (as torch.scatter_add)."""
@@ -187,6 +192,7 @@ def _slices(name: str, x: Any, dim: int, index: Any, src: Any) -> tuple[Node, in
     return node, k, spread, src
 
 
+@dim_or_axis
 @remembered
 def index_select(x: Any, dim: int, index: Any) -> Var:
     """The slices of x along an axis at the positions of a 1-d index."""
@@ -194,6 +200,7 @@ def index_select(x: Any, dim: int, index: Any) -> Var:
     return gather(Var._of(node), k, Var._of(spread))
 
 
+@dim_or_axis
 @remembered
 def index_add(x: Any, dim: int, index: Any, src: Any, *, alpha: float = 1) -> Var:
     """x with alpha * src[k] added to its slice index[k] along an axis; repeated places add up."""
@@ -201,6 +208,7 @@ def index_add(x: Any, dim: int, index: Any, src: Any, *, alpha: float = 1) -> Va
     return scatter_add(Var._of(node), k, Var._of(spread), el.multiply(src, alpha))
 
 
+@dim_or_axis
 @remembered
 def index_copy(x: Any, dim: int, index: Any, src: Any) -> Var:
     """x with its slices at index replaced by those of src; of repeated places the last."""
@@ -208,6 +216,7 @@ def index_copy(x: Any, dim: int, index: Any, src: Any) -> Var:
     return scatter(Var._of(node), k, Var._of(spread), src)
 
 
+@dim_or_axis
 @remembered
 def index_fill(x: Any, dim: int, index: Any, value: Any) -> Var:
     """x with its slices at index filled with a number."""

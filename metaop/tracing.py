@@ -98,12 +98,13 @@ class Met:
         self.frozen = {k: freeze(v) for k, v in self.before.items()
                        if k not in TABLES and isinstance(v, list | tuple | dict | set)
                        and k not in apart}  # fmt: skip
-        self.after: dict[str, Any] = {}
-        self.tables_after: dict[str, dict[str, Any]] = {}
+        # what guards meet when the function has ended, it did not change
+        self.after: dict[str, Any] = self.before
+        self.tables_after: dict[str, dict[str, Any]] = self.tables
 
     def restore(self) -> None:
         """Notes what the function changed, and takes it back."""
-        self.after = dict(self.attributes)
+        self.after, self.tables_after = dict(self.attributes), {}
         for name, table in self.tables.items():
             self.tables_after[name] = dict(self.before[name])
             _refill(self.before[name], table)
@@ -194,11 +195,16 @@ class Trace:
     def _explain(self, label: str) -> str:
         """A label with the numbers of the source spelled out."""
         for _ in range(20):
-            longer = re.sub(r"\bn\d+\b", lambda m: f"({self.labels[m.group()]})", label)
+            longer = re.sub(r"(?<!\.)\bn\d+\b", self._spelled, label)
             if longer == label or len(longer) > 200:
                 break
             label = longer
         return label
+
+    def _spelled(self, name: re.Match[str]) -> str:
+        """What a number of the source stands for; a name of the user's as it is."""
+        known = self.labels.get(name.group())
+        return name.group() if known is None else f"({known})"
 
     def source(self, checked: bool, result: str) -> str:
         """The text of `enter`, or of what computes only the numbers and nodes."""

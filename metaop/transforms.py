@@ -21,7 +21,6 @@ from .errors import DTypeError, ShapeError, UnreachedGradientWarning, describe
 from .grad import gradients_of
 from .graph import Custom, Elementwise, IndexOf, Node, _sequence, toposort
 from .placeholder import as_var, leaves_of, rebuilt, substitute
-from .recording import recording
 from .var import Var, grad
 
 Function = Callable[..., Any]
@@ -210,12 +209,9 @@ class _Repeated:
             copy.requires_grad, copy.stop = True, False
         replace: dict[Node, Node] = {v: again.get(n, n) for v, n in self.source.items()}
         replace |= {n: a for n, a in again.items() if n not in replace}
-        saved, recording.grad = recording.grad, True  # backward() records constants
-        try:
+        with life.recording_gradients():
             repeated = substitute([self.outputs[k] for k in given], replace)
             loss = _weighted(list(map(Var._of, repeated)), list(map(Var._of, given.values())))
-        finally:
-            recording.grad = saved
         found = iter(gradients_of(loss._node, list(again.values())))
         return tuple(next(found) if n in again else None for n in self.inputs)
 

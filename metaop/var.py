@@ -235,6 +235,11 @@ class Var:
         return int(self.item())
 
     def __bool__(self) -> bool:
+        if size_of(self.shape) != 1:
+            raise ShapeError(
+                f"bool(x), as in `if x` and `x and y`: x must have one element, it is "
+                f"{describe(self)}; write x.any(), x.all(), or x & y"
+            )
         return bool(self.item())
 
     def __index__(self) -> int:

@@ -6,15 +6,38 @@ kernel or a gradient rule of its own.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import metaop as mo
 from metaop import Var
 from metaop.support import remembered
 
 Sizes = int | Sequence[int]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _of_arrays(function: Callable[P, T]) -> Callable[P, T]:
+    """A decorator: NumPy arrays among the arguments, and a list as the first, become Vars."""
+
+    def as_var(value: Any, also_list: bool = False) -> Any:
+        if isinstance(value, Var):
+            return value
+        is_array = hasattr(value, "__array_interface__") or (also_list and type(value) is list)
+        return mo.asarray(value) if is_array else value
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        options = {name: as_var(value) for name, value in options.items()}
+        given = [as_var(value, also_list=k == 0) for k, value in enumerate(args)]
+        return function(*given, **options)
+
+    return wrapped
+
 
 # --- activations ----------------------------------------------------------------------------------
 
@@ -150,6 +173,7 @@ def _shifted(x: Var, axis: int) -> Var:
     return x - x.detach().max(axis=axis, keepdims=True)
 
 
+@_of_arrays
 @remembered
 def softmax(input: Var, dim: int | None = None) -> Var:
     """`exp(x) / sum(exp(x))` along `dim`, computed from x minus its maximum."""
@@ -164,6 +188,7 @@ def softmin(input: Var, dim: int | None = None) -> Var:
     return softmax(-input, dim)
 
 
+@_of_arrays
 @remembered
 def log_softmax(input: Var, dim: int | None = None) -> Var:
     """`x - log(sum(exp(x)))` along `dim`, computed from x minus its maximum."""
@@ -175,6 +200,7 @@ def log_softmax(input: Var, dim: int | None = None) -> Var:
 # --- linear, convolution, pooling, shape ----------------------------------------------------------
 
 
+@_of_arrays
 @remembered
 def linear(input: Var, weight: Var, bias: Var | None = None) -> Var:
     """`x @ weight.T + bias`.
@@ -203,6 +229,7 @@ def _with_bias(output: Var, bias: Var | None) -> Var:
     return output if bias is None else output + _per_channel(bias, output.ndim)
 
 
+@_of_arrays
 @remembered
 def conv1d(
     input: Var,
@@ -217,6 +244,7 @@ def conv1d(
     return _with_bias(mo.conv1d(input, weight, stride, padding, dilation, groups), bias)
 
 
+@_of_arrays
 @remembered
 def conv2d(
     input: Var,
@@ -231,6 +259,7 @@ def conv2d(
     return _with_bias(mo.conv2d(input, weight, stride, padding, dilation, groups), bias)
 
 
+@_of_arrays
 def max_pool2d(
     input: Var,
     kernel_size: Sizes,
@@ -243,6 +272,7 @@ def max_pool2d(
     return mo.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
+@_of_arrays
 def avg_pool2d(
     input: Var,
     kernel_size: Sizes,
@@ -337,6 +367,7 @@ def _scale_and_shift(x: Var, weight: Var | None, bias: Var | None) -> Var:
     return x if bias is None else x + bias
 
 
+@_of_arrays
 def batch_norm(
     input: Var,
     running_mean: Var | None,
@@ -502,6 +533,7 @@ def _softmax_or_zero(scores: Var) -> Var:
     return exponentials / mo.where(total == 0, 1, total)
 
 
+@_of_arrays
 def scaled_dot_product_attention(
     query: Var,
     key: Var,
@@ -545,6 +577,7 @@ def scaled_dot_product_attention(
     return dropout(weights, dropout_p) @ value
 
 
+@_of_arrays
 @remembered
 def embedding(input: Var, weight: Var, padding_idx: int | None = None) -> Var:
     """`weight[input]`: rows of weight [num, dim] for integers in 0 … num-1 of any shape.
@@ -648,6 +681,7 @@ def binary_cross_entropy_with_logits(
     )
 
 
+@_of_arrays
 @remembered
 def nll_loss(
     input: Var,
@@ -716,6 +750,7 @@ def _class_weights(name: str, weight: Var, x: Var) -> Var:
     return weight
 
 
+@_of_arrays
 @remembered
 def cross_entropy(
     input: Var,

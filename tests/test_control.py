@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -267,3 +269,31 @@ def test_temporaries_around_a_loop_survive_its_body() -> None:
     for _ in range(5):
         c = np.sort(np.tanh(c @ c)) * 0.5
     np.testing.assert_allclose(got, want @ c, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["scan", "while_loop", "cond", "checkpoint"])
+def test_backward_and_step_give_the_gradients_of_grad(form: str) -> None:
+    """backward() and step(loss) record no gradients of gradients: the bodies of loops and branches
+    then had no history, and what they read from outside got zeros."""
+    x = mo.array(RNG.normal(size=(4, 3)))
+    w = mo.array(RNG.normal(size=(3, 3)), requires_grad=True)
+    cell = functools.partial(lambda w, h: mo.tanh(h @ w), w)
+    forms: dict[str, Callable[[], Any]] = {
+        "scan": lambda: mo.scan(lambda h, row: (cell(h) + row, None), x[0], x)[0],
+        "while_loop": lambda: mo.while_loop(
+            lambda s: s[0] < 3, lambda s: (s[0] + 1, cell(s[1])), (mo.array(0), x[0])
+        )[1],
+        "cond": lambda: mo.cond(x[0, 0] < 99, cell, lambda h: h, x),
+        "checkpoint": lambda: mo.checkpoint(cell, x),
+    }
+
+    def loss() -> mo.Var:
+        return (forms[form]() ** 2).sum()
+
+    gradient = mo.grad(loss(), w).numpy()
+    assert abs(gradient).max() > 0.01
+    loss().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), gradient)
+    moved = w.numpy() - 0.5 * gradient
+    mo.optim.SGD([w], lr=0.5).step(loss())
+    np.testing.assert_allclose(w.numpy(), moved, rtol=1e-12)

@@ -203,3 +203,28 @@ def test_what_is_no_array_raises():
         mo.array(None)
     with pytest.raises(ValueError, match="inhomogeneous"):
         mo.array([[1, 2], [3]])
+
+
+def test_new_arrays_may_require_a_gradient() -> None:
+    x = mo.ones(3)
+    made = [
+        mo.zeros(3, requires_grad=True), mo.ones((3,), requires_grad=True),
+        mo.full((3,), 2.0, requires_grad=True), mo.zeros_like(x, requires_grad=True),
+        mo.randn(3, requires_grad=True), mo.linspace(0, 1, 3, requires_grad=True),
+    ]  # fmt: skip
+    sum((m * m).sum() for m in made).backward()
+    for m in made:
+        np.testing.assert_array_equal(m.grad.numpy(), 2 * m.numpy())
+    with pytest.raises(mo.DTypeError, match="only a float Var"):
+        mo.zeros(3, dtype=mo.int64, requires_grad=True)
+
+
+def test_what_users_of_torch_try_says_what_to_write() -> None:
+    x = mo.ones(3)
+    with pytest.raises(mo.ShapeError, match=r"bool\(x\), as in `if x`.* write x.any\(\)"):
+        bool(x > 0)
+    for device in ("cuda", "cuda:0"):
+        with pytest.raises(ValueError, match="computes on the CPU"):
+            x.to(device)
+    with pytest.raises(TypeError, match=r"as net.parameters\(\), got Linear"):
+        mo.optim.SGD(mo.nn.Linear(2, 2), lr=0.1)

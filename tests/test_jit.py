@@ -862,3 +862,41 @@ def test_sync_in_a_trace_does_nothing() -> None:
         return y * 2
 
     assert [f(mo.array([k])).item() for k in (1.0, 2.0)] == [4, 6]
+
+
+def test_attributes_may_have_the_names_that_a_trace_gives_numbers() -> None:
+    """`self.n1` was taken for the trace's first number in the text of a guard: KeyError."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            self.n0, self.n1 = nn.Linear(3, 3), nn.LayerNorm(3)
+
+        def forward(self, x: Any) -> Any:
+            return self.n1(self.n0(x))
+
+    block = Block()
+    x = mo.ones((2, 3))
+    jitted = mo.jit(block)
+    np.testing.assert_array_equal(jitted(x).numpy(), block(x).numpy())
+    assert "n1" in repr(jitted)
+
+
+def test_modules_that_only_guards_meet_keep_their_parameters() -> None:
+    """A child that the function does not call, or another model of the same class, is first met
+    when guards are made; it was taken for emptied by the function, and the first commit did so."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.used, self.unused = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.used(x)
+
+    net = Net()
+    step = mo.jit(lambda x: net(x).sum())
+    for _ in range(2):
+        step(mo.ones((2, 3)))
+    assert [name for name, _ in net.named_parameters()] == [
+        "used.weight", "used.bias", "unused.weight", "unused.bias",
+    ]  # fmt: skip
+    assert net.unused(mo.ones((2, 3))).shape == (2, 3)

@@ -446,3 +446,36 @@ def test_pad_takes_torchs_names_of_modes() -> None:
     x = mo.array(numbers((2, 3)))
     check(mo.pad(x, 2, "replicate"), np.pad(numbers((2, 3)), 2, "edge"))
     check(mo.pad(x, 2, "circular"), np.pad(numbers((2, 3)), 2, "wrap"))
+
+
+DIMS: dict[str, Callable[..., Any]] = {
+    "append": lambda f, x, **where: f(x, x, **where),
+    "array_split": lambda f, x, **where: f(x, 2, **where),
+    "chunk": lambda f, x, **where: f(x, 2, **where),
+    "concat": lambda f, x, **where: f([x, x], **where),
+    "diff": lambda f, x, **where: f(x, **where),
+    "expand_dims": lambda f, x, **where: f(x, **where),
+    "flip": lambda f, x, **where: f(x, **where),
+    "index_select": lambda f, x, **where: f(x, index=np.array([1, 0]), **where),
+    "repeat": lambda f, x, **where: f(x, 2, **where),
+    "repeat_interleave": lambda f, x, **where: f(x, 2, **where),
+    "roll": lambda f, x, **where: f(x, 1, **where),
+    "split": lambda f, x, **where: f(x, 2, **where),
+    "squeeze": lambda f, x, **where: f(x[:, :1], **where),
+    "stack": lambda f, x, **where: f([x, x], **where),
+    "take": lambda f, x, **where: f(x, np.array([1, 0]), **where),
+    "unbind": lambda f, x, **where: f(x, **where),
+    "unstack": lambda f, x, **where: f(x, **where),
+    "vecdot": lambda f, x, **where: f(x, x, **where),
+}
+
+
+@pytest.mark.parametrize("name", DIMS)
+def test_an_axis_is_also_called_dim(name: str) -> None:
+    """`mo.cat([x, y], dim=1)`, as every user of torch writes it, was a TypeError."""
+    x, function, call = mo.array(numbers((4, 4))), getattr(mo, name), DIMS[name]
+    found = [call(function, x, **{word: 1}) for word in ("axis", "dim")]
+    for a, b in zip(*(f if isinstance(f, list | tuple) else [f] for f in found)):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    with pytest.raises(TypeError, match=r"axis is another name of dim|dim is another name of axis"):
+        call(function, x, axis=1, dim=1)

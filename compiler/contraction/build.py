@@ -72,6 +72,7 @@ from .taps import Taps
 IndexMap = Callable[[Expr], Expr]
 Sums = Callable[[Expr], Value]  # the finished sum of a layer
 Place = tuple[Sequence[int], Expr]  # loops of the nest, and the number that tells them
+Made = dict[tuple[str, Expr | None], Sums]  # buffer, and offset if it is filled in pieces
 NOTHING: Mapping[int, Expr] = {}
 FAR_APART = 512  # elements from row to row
 ROWS_AHEAD = 8  # as many as a set of the first cache has room for
@@ -141,6 +142,8 @@ class Writer:
         for other in after:
             self.buffers.update(other.buffers)
         self.spread = {other: self.inner_loops(other) for other in after}
+        targets = [nest.target for nest in (c.nest, *after)]
+        self.in_pieces = {target for target in targets if targets.count(target) > 1}
 
     # -- loops, names and integers ------------------------------------------------------------
 
@@ -217,10 +220,10 @@ class Writer:
             value, kind = sums(layer), nest.target.dtype
             return value if value.dtype is kind else Op("cast", (value,), kind)
 
-        made: dict[str, Sums] = {}
+        made: Made = {}
         body: list[Stmt] = []
         if self.c.layers:
-            made[nest.target.name] = result
+            made[nest.target.name, None] = result
         else:
             body += self.keep(nest.target, result(0), index(nest.offset), exists, dims, made)
         for other in self.after:
@@ -256,7 +259,7 @@ class Writer:
         offset: Expr,
         exists: Expr,
         dims: tuple[int, ...],
-        made: dict[str, Sums],
+        made: Made,
         spread: bool = False,
     ) -> list[Stmt]:
         """A name for a result that is read later, and a store for one that has memory; spread: of
@@ -265,7 +268,8 @@ class Writer:
         if spread or any(target in other.reads for other in self.after):
             known = Ref(f"r{len(made)}", dims, value.dtype)
             body.append(Let(known.name, dims, value))
-            made[target.name] = lambda layer: known
+            piece = offset if target in self.in_pieces else None
+            made[target.name, piece] = lambda layer: known
             value = known
         if target.role != "local":
             body.append(Store(target.name, offset, value, None, exists))
@@ -770,10 +774,7 @@ class Builder(Writer):
         loops = self.grid_loops()
         body = [Grid(tuple(loops), tuple(self.integer(self.extents[k]) for k in loops), body)]
         items = math.prod(self.extents[k] for k in loops)
-        target = self.c.nest.target
-        targets = [target, *(other.target for other in self.after)]
-        targets = [t for t in targets if t.role != "local"]
-        launch = self.launchable(self.name, body, targets, items, self.scratch)
+        launch = self.launchable(self.name, body, self.tree.writes, items, self.scratch)
         temporaries = self.tree.packed = [one.buffers[-1] for one in self.packing]
         return Plan([*self.packing, launch], temporaries, self.blocks, self.c.nest, self.tree)
 
@@ -1040,15 +1041,22 @@ def _through(at: Sequence[Expr], index: IndexMap) -> IndexMap:
     return lambda e: index(substitute(e, at))
 
 
-def _finished(nest: Nest, index: IndexMap, exists: Expr, made: dict[str, Sums]) -> Value:
+def _finished(nest: Nest, index: IndexMap, exists: Expr, made: Made) -> Value:
     """The value of a nest in the loops of the kernel, what was made before taken as it is."""
     memo: dict[int, Value] = {}
+    buffers = {buffer for buffer, _ in made}
+
+    def sums_of(value: Value) -> Sums | None:
+        if not isinstance(value, Load) or value.buffer not in buffers:
+            return None
+        return made.get((value.buffer, None)) or made.get((value.buffer, index(value.offset)))
 
     def visit(value: Value) -> Value:
         known = memo.get(id(value))
         if known is None:
-            if isinstance(value, Load) and value.buffer in made:
-                known = made[value.buffer](index(value.offset))
+            if sums := sums_of(value):
+                assert isinstance(value, Load)
+                known = sums(index(value.offset))
             else:
                 known = value.rebuild(tuple(visit(a) for a in value.args), index)
                 if isinstance(known, Load):

@@ -437,10 +437,8 @@ class Direct(Writer):
         loops = [k for k in [*self.around(), self.block] if self.extents[k] != 1]
         extents = tuple(self.integer(self.extents[k]) for k in loops)
         items = math.prod(self.extents[k] for k in loops)
-        targets = [self.c.nest.target, *(other.target for other in self.after)]
-        targets = [t for t in targets if t.role != "local"]
         grid: list[Stmt] = [Grid(tuple(loops), extents, body)]
-        launch = self.launchable(self.name, grid, targets, items, self.scratch)
+        launch = self.launchable(self.name, grid, self.tree.writes, items, self.scratch)
         return Plan([launch], [], None, self.c.nest, self.tree)
 
     def first_row(self) -> Expr:

@@ -48,6 +48,11 @@ class Optimizer:
         self.state: dict[Var, State] = support.Watched()
         if isinstance(params, Var):
             raise TypeError(f"params must be an iterable of Vars or groups, write [{params!r}]")
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                "params must be an iterable of Vars or groups, as net.parameters(), got "
+                f"{type(params).__name__}"
+            )
         groups = list(params)
         if not groups:
             raise ValueError("the optimiser got no parameters")

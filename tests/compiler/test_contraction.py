@@ -547,3 +547,18 @@ def test_every_kernel_prints_as_python():
     _, made = planned(values(64, 64) @ values(64, 64))
     for launch in made.launches:
         assert f"def {launch.kernel.name}(" in emit_python(launch.kernel)
+
+
+def test_pieces_of_one_array_that_a_tile_makes_are_told_apart() -> None:
+    """A recurrent net whose states are stacked: the kernel of the second state's product fills both
+    pieces of the stack, and what followed read the piece that was made last in place of both, so
+    the gradient was wrong."""
+    x, w = values(2, 3, 4, dtype="float64"), values(4, 4, dtype="float64")
+    b = values(4, dtype="float64")
+    first = mo.tanh(x[0] + mo.zeros((3, 4), dtype="float64") @ w + b)
+    second = mo.tanh(x[1] + first @ w + b)
+    found = mo.grad((mo.stack([first, second]) ** 2).sum(), b).numpy()  # before the states are
+    h1, h2 = first.numpy(), second.numpy()
+    g2 = 2 * h2 * (1 - h2**2)
+    g1 = (2 * h1 + g2 @ w.numpy().T) * (1 - h1**2)
+    np.testing.assert_allclose(found, (g1 + g2).sum(0), rtol=1e-12)
