@@ -46,6 +46,7 @@ from metaop.index import (
 )
 
 from .arguments import name_extents
+from .fetching import fetch_ahead
 from .loops import (
     LANES,
     LONGEST_STEP,
@@ -53,6 +54,7 @@ from .loops import (
     Check,
     Condition,
     Const,
+    Fetch,
     For,
     Grid,
     IndexValue,
@@ -560,7 +562,7 @@ class _Scheduler:
         self.extents: list[int] = list(tree.nests[0].extents)  # of the first nest's loops at first
         self.unrolled: dict[int, int] = {}
         self.costs = [VectorCost(nest) for nest in tree.nests]
-        self.past: dict[str, int] = {}  # integers that say which stores go past the caches
+        self.choices: dict[str, int] = {}  # integers that say what to do about the caches
 
     def run(self, name: str) -> Scheduled:
         tree = self.tree
@@ -580,6 +582,8 @@ class _Scheduler:
                 order = self.inner_order(nest, cost, vector)
             body.add(nest, order, start)
         body.turn_round()
+        if vector is None and not tiles:
+            fetch_ahead(body.stages, shared[-1], self.extents, self.choices)
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
         whole = [*body.top, *_nested(shared, inner)]
         name_repeats(whole, body.fresh)
@@ -642,7 +646,7 @@ class _Scheduler:
             arguments["counter"] = counter
             written.add("counter")
         integers: dict[str, int] = dict.fromkeys(tree.checks, 0)  # numbered by the program
-        integers.update(self.past)
+        integers.update(self.choices)
         kernel = Kernel(
             name,
             [Parameter(n, b.dtype, n in written) for n, b in arguments.items()],
@@ -1291,14 +1295,14 @@ class _Placement:
         if self.bottom == len(self.body.shared) and self.is_read_later() and not self.is_piece():
             self.register_result(value, self.stage.before)
             return
-        dims = self.body.dims(self.loops[id(nest.value)])
+        dims = self.body.dims(self.loops[id(nest.value)] | loops_of(nest.offset))
         if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
         guard = conjunction(nest.guard, nest.exists)
         store = Store(nest.target.name, nest.offset, value, None, guard)
         if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
-            store.past = past_caches(nest.target, self.body.scheduler.past)
+            store.past = past_caches(nest.target, self.body.scheduler.choices)
         self.stage_bottom().append(self.body.unroll(dims, store))
 
     def is_piece(self) -> bool:
@@ -1495,6 +1499,8 @@ class _Integers:
                 case Update():
                     stmt.values = tuple(self.value(v, memo) for v in stmt.values)
                     stmt.guard = self.arguments(stmt.guard)
+                case Fetch():
+                    stmt.offset = self.offset(stmt.offset)
                 case Store():
                     stmt.offset = self.offset(stmt.offset)
                     stmt.value = self.value(stmt.value, memo)
