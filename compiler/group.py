@@ -53,7 +53,7 @@ from .schedule import (
 
 ENOUGH_ITEMS = 32  # iterations of the root loops that leave nothing to be desired in parallelism
 FEW_ITEMS = 4  # that suffice where there is little work
-LITTLE_WORK = 1 << 21
+LITTLE_WORK = 1 << 19
 LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
 LARGEST_TREE = 24  # nests
 MOST_LAYERS = 16  # results of a contraction at one place that what follows it combines
