@@ -639,7 +639,7 @@ class _Emitter:
         if self.vector is None or stmt.stop != LANES or len(stmt.body) != 1:
             return False
         store = stmt.body[0]
-        if not isinstance(store, Store) or store.op or store.guard != TRUE or store.past != 0:
+        if not isinstance(store, Store) or store.op or store.guard != TRUE:
             return False
         steps = terms_of(store.offset, _Unbounded())  # type: ignore[arg-type]
         varying = [a for a in steps if a is not None and stmt.loop in loops_of(a)]
@@ -664,7 +664,9 @@ class _Emitter:
         b, kind = self.raw, rows[0].type.as_pointer()
         for lane, row in enumerate(self.b.transposed(rows)):
             start = b.bitcast(b.gep(place.pointer, [constant(I64, lane * place.step)]), kind)
-            if self.mask is None:
+            if self.mask is None and store.past != 0:
+                self.store_past(store, row, start, LANES * dtype.itemsize)
+            elif self.mask is None:
                 b.store(row, start, align=dtype.itemsize)
             else:
                 active = b.extract_element(self.mask, constant(I32, lane))
