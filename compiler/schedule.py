@@ -451,7 +451,7 @@ class VectorCost:
         if not plain or nest.guard != TRUE or nest.exists != TRUE:
             return None
         stride = self.stride(self.store, vector)
-        if stride is not None and 0 <= stride <= LONGEST_STEP:
+        if stride is None or 0 <= stride <= LONGEST_STEP:
             return None
         for loop in loops:
             if loop != vector and self.stride(self.store, loop) == 1:
