@@ -422,7 +422,8 @@ class _Emitter:
             # rounded once where the processor does so in one instruction, else twice
             new = self.b.intrinsic("llvm.fmuladd", values[0], values[1], old)
         else:
-            new = self.b.accumulate(stmt.op, old, values[0], accumulator.dtype)
+            step = self.b.accumulate if accumulator.lanes else self.b.combine
+            new = step(stmt.op, old, values[0], accumulator.dtype)
         guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
         if accumulator.lanes:
             guard = self.active(guard)
