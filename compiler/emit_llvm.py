@@ -422,7 +422,8 @@ class _Emitter:
             # rounded once where the processor does so in one instruction, else twice
             new = self.b.intrinsic("llvm.fmuladd", values[0], values[1], old)
         else:
-            new = self.b.combine(stmt.op, old, values[0], accumulator.dtype)
+            step = self.b.accumulate if accumulator.lanes else self.b.combine
+            new = step(stmt.op, old, values[0], accumulator.dtype)
         guard = None if stmt.guard == TRUE else self.condition(stmt.guard)
         if accumulator.lanes:
             guard = self.active(guard)
@@ -639,7 +640,7 @@ class _Emitter:
         if self.vector is None or stmt.stop != LANES or len(stmt.body) != 1:
             return False
         store = stmt.body[0]
-        if not isinstance(store, Store) or store.op or store.guard != TRUE or store.past != 0:
+        if not isinstance(store, Store) or store.op or store.guard != TRUE:
             return False
         steps = terms_of(store.offset, _Unbounded())  # type: ignore[arg-type]
         varying = [a for a in steps if a is not None and stmt.loop in loops_of(a)]
@@ -664,7 +665,9 @@ class _Emitter:
         b, kind = self.raw, rows[0].type.as_pointer()
         for lane, row in enumerate(self.b.transposed(rows)):
             start = b.bitcast(b.gep(place.pointer, [constant(I64, lane * place.step)]), kind)
-            if self.mask is None:
+            if self.mask is None and store.past != 0:
+                self.store_past(store, row, start, LANES * dtype.itemsize)
+            elif self.mask is None:
                 b.store(row, start, align=dtype.itemsize)
             else:
                 active = b.extract_element(self.mask, constant(I32, lane))

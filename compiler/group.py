@@ -53,7 +53,7 @@ from .schedule import (
 
 ENOUGH_ITEMS = 32  # iterations of the root loops that leave nothing to be desired in parallelism
 FEW_ITEMS = 4  # that suffice where there is little work
-LITTLE_WORK = 1 << 21
+LITTLE_WORK = 1 << 19
 LARGEST_LOCAL = 1 << 17  # bytes of an intermediate that lives within one iteration
 LARGEST_TREE = 24  # nests
 MOST_LAYERS = 16  # results of a contraction at one place that what follows it combines
@@ -389,12 +389,14 @@ class _Grouping:
     def reads_between(
         self, source: _Group, group: _Group
     ) -> Iterator[tuple[Nest, Nest, tuple[Expr, ...]]]:
-        """Every read by a group of what the source makes: writer, reader and indices."""
+        """Every read by a group of what the source makes, but for its last part: writer, reader and
+        indices."""
         for nest in group.nests:
             for name, at in nest.reads_at:
                 for writer in self.writer.get(nest.buffers[name], []):
                     if self.group_of[writer] is source and isinstance(writer, Nest):
-                        yield writer, nest, at
+                        if writer not in source.last:
+                            yield writer, nest, at
 
     @staticmethod
     def axes_of_read(

@@ -306,6 +306,20 @@ class Builder:
         """One step of a reduction."""
         return self.elementwise(_REDUCTION_STEP[op], [a, b], dtype)
 
+    def accumulate(self, op: str, old: Any, new: Any, dtype: DType) -> Any:
+        """One step of a reduction that goes on from `old`: as `combine`, but of 0.0 and -0.0 the
+        one that came first is the largest, which most processors find more quickly."""
+        sign = {"maximum": ">", "minimum": "<"}.get(op)
+        if sign is None or not dtype.is_float or machine.has_maximum():
+            return self.combine(op, old, new, dtype)
+        b = self.raw
+        if is_vector(old) and element_of(old.type) == FLOAT and machine.has_avx512():
+            name = f"llvm.x86.avx512.{op[:3]}.ps.512"  # two compares cost more than this and one
+            found = self.call(name, old.type, new, old, constant(I32, 4))
+        else:
+            found = b.select(b.fcmp_ordered(sign, new, old), new, old)
+        return b.select(b.fcmp_unordered("uno", new, new), new, found)
+
     def elementwise(self, op: str, args: list[Any], dtype: DType) -> Any:
         """op on registers of a dtype."""
         if op == "threefry":
@@ -591,14 +605,14 @@ class MathOps:
         self.mask_and, self.mask_or = raw.and_, raw.or_
         self.iadd, self.isub, self.imul = raw.add, raw.sub, raw.mul
         self.iand, self.ior, self.ixor = raw.and_, raw.or_, raw.xor
-        if is_vector(sample) and self.width == 32 and machine.scales_vectors():
+        if is_vector(sample) and self.width == 32 and machine.has_avx512():
             self.scale = self._scale
 
     def _scale(self, a: Any, n: Any) -> Any:
         """a * 2**n in one instruction."""
         name, nearest = "llvm.x86.avx512.mask.scalef.ps.512", constant(I32, 4)
         all_lanes = constant(ir.IntType(LANES), -1)
-        return self.builder.call(name, self.kind, a, self.to_float(n), a, all_lanes, nearest)
+        return self.builder.call(name, self.kind, a, n, a, all_lanes, nearest)
 
     def const(self, value: float) -> Any:
         """A float constant."""

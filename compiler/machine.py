@@ -89,10 +89,16 @@ def vector_registers() -> tuple[int, int]:
     return 16, 32 if "+avx" in features else 16
 
 
-def scales_vectors() -> bool:
-    """Whether one instruction multiplies 16 float32 by powers of two: AVX-512's vscalefps."""
+def has_avx512() -> bool:
+    """Whether a register holds 16 float32, and LLVM has names for what AVX-512 does with them."""
     triple, _, features = processor()
     return triple.startswith(("x86_64", "amd64")) and "+avx512f" in features
+
+
+def has_maximum() -> bool:
+    """Whether one instruction finds the larger of two floats, NaN if either is, and 0.0 of 0.0 and
+    -0.0: as ARM's does."""
+    return processor().triple.startswith(("aarch64", "arm64"))
 
 
 def hides_lanes() -> bool:

@@ -46,6 +46,7 @@ from metaop.index import (
 )
 
 from .arguments import name_extents
+from .fetching import fetch_ahead
 from .loops import (
     LANES,
     LONGEST_STEP,
@@ -53,6 +54,7 @@ from .loops import (
     Check,
     Condition,
     Const,
+    Fetch,
     For,
     Grid,
     IndexValue,
@@ -85,6 +87,7 @@ MOST_ACCUMULATORS = 16
 LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
+TURNED_COST = 3.0
 LEAST_PAST, MOST_CACHED = 1 << 22, 1 << 25  # bytes of a result; of what caches may hold
 LEAST_ROW, LEAST_ROWS = 64, 1 << 20  # elements of a row, bytes of all rows that are added up whole
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
@@ -433,10 +436,27 @@ class VectorCost:
         cost = sum(_access_cost(self.stride(t, loop)) for t in self.loads) + 0.5
         if loop in self.reduced:
             cost += 8.0 / self.repeats
+        elif self.turned(loop, range(self.nest.rank)) is not None:
+            cost += TURNED_COST
         else:
             cost += _access_cost(self.stride(self.store, loop)) / self.repeats
         n = max(int(self.nest.extents[loop]), 1)
         return cost / (n / (LANES * -(-n // LANES)))
+
+    def turned(self, vector: int, loops: Iterable[int]) -> int | None:
+        """One of some loops along which a map writes elements in order, if along the vector loop
+        it does not: then 16 iterations of both are a square that is turned in registers."""
+        nest = self.nest
+        plain = nest.op is None and not (nest.scatter or nest.named or nest.checks)
+        if not plain or nest.guard != TRUE or nest.exists != TRUE:
+            return None
+        stride = self.stride(self.store, vector)
+        if stride is None or 0 <= stride <= LONGEST_STEP:
+            return None
+        for loop in loops:
+            if loop != vector and self.stride(self.store, loop) == 1:
+                return loop if guess(nest.extents[loop]) >= LANES else None
+        return None
 
     def scalar(self) -> float:
         """The cost with no vector loop."""
@@ -560,7 +580,7 @@ class _Scheduler:
         self.extents: list[int] = list(tree.nests[0].extents)  # of the first nest's loops at first
         self.unrolled: dict[int, int] = {}
         self.costs = [VectorCost(nest) for nest in tree.nests]
-        self.past: dict[str, int] = {}  # integers that say which stores go past the caches
+        self.choices: dict[str, int] = {}  # integers that say what to do about the caches
 
     def run(self, name: str) -> Scheduled:
         tree = self.tree
@@ -580,6 +600,8 @@ class _Scheduler:
                 order = self.inner_order(nest, cost, vector)
             body.add(nest, order, start)
         body.turn_round()
+        if vector is None and not tiles:
+            fetch_ahead(body.stages, shared[-1], self.extents, self.choices)
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
         whole = [*body.top, *_nested(shared, inner)]
         name_repeats(whole, body.fresh)
@@ -642,7 +664,7 @@ class _Scheduler:
             arguments["counter"] = counter
             written.add("counter")
         integers: dict[str, int] = dict.fromkeys(tree.checks, 0)  # numbered by the program
-        integers.update(self.past)
+        integers.update(self.choices)
         kernel = Kernel(
             name,
             [Parameter(n, b.dtype, n in written) for n, b in arguments.items()],
@@ -708,6 +730,9 @@ class _Scheduler:
         kept = [k for k in range(self.root, nest.rank) if k != vector]
         reduced = [k for k in range(nest.rank, len(nest.extents)) if k != vector]
         order = [(k, "serial") for k in kept]
+        turned = None if root_vector is None else cost.turned(root_vector, kept)
+        if turned is not None:
+            order = [*((k, "serial") for k in kept if k != turned), (turned, "turned")]
         if vector is not None and vector < nest.rank:
             order.append((vector, "vector"))
         order += [(k, "serial") for k in reduced]
@@ -722,8 +747,13 @@ class _Scheduler:
         return _size(self.tree.nests[0].extents[: self.root])
 
     def choose_tiles(self, vector: int | None) -> list[Tile]:
-        """Up to two root loops to unroll, so that loads are shared between accumulators."""
+        """Up to two root loops to unroll, so that loads are shared between accumulators; or one of
+        a map, so that what is read along another loop is written in order."""
         nest, cost = self.tree.nests[0], self.costs[0]
+        if vector is not None and self.is_map():
+            turned = {c.turned(vector, range(self.root)) for c in self.costs}
+            loop = turned.pop() if len(turned) == 1 else None
+            return [] if loop is None or self.tree.last else [Tile(loop, LANES)]
         if nest.op is None or nest.scatter or cost.repeats < 4 or nest.rank != self.root:
             return []
         if nest.lanes and not nest.contraction:
@@ -814,7 +844,11 @@ class _Scheduler:
         cut = self.grid_length(outer)
         grid, serial = outer[:cut], outer[cut:]
         block = None
-        if vector is not None:
+        if vector is not None and tiles and self.is_map():
+            block = self.new_loop(-(-self.extents[vector] // LANES)), LANES
+            squares = tiles[0].block
+            grid, serial = [*(k for k in outer if k != squares), block[0], squares], []
+        elif vector is not None:
             block = self.vector_block(vector, self.size(grid))
             if block is not None:
                 grid = [*grid, block[0]]
@@ -854,6 +888,10 @@ class _Scheduler:
         if hint(items) >= MOST_CHUNKS // 2 or n <= size:
             return None
         return self.new_loop(-(-self.extents[vector] // size)), size
+
+    def is_map(self) -> bool:
+        """True if there are root loops only, and no reduction."""
+        return all(n.op is None and n.rank == self.root for n in self.tree.nests)
 
     def is_flat(self) -> bool:
         """True if there is but one loop and no reduction: one kernel serves all its lengths."""
@@ -927,6 +965,8 @@ class _Body:
         self.registers: dict[str, str] = {}  # buffer -> the name of its value in this iteration
         self.arrays: set[Buffer] = set() if earlier is None else earlier.arrays
         self.staged: list[Buffer] = [] if earlier is None else earlier.staged
+        self.turned: dict[int, Expr] = {}  # of loops over pieces of a loop: what that is
+        self.lanes_within: list[int] = []  # unrolled loops over one piece
         self.parts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         self.scheduled: list[Nest] = [] if earlier is None else earlier.scheduled
         self.interned: dict[tuple, tuple[Value, int]] = {}  # and the stage where they are named
@@ -970,11 +1010,11 @@ class _Body:
         kinds = [(how, nest.extents[k]) for k, how in order]
         number = self.find_stage(nest, order, kinds, start)
         if number is None:
-            if self.scheduled or not self.shared:
+            if self.scheduled or not self.shared or any(how == "turned" for _, how in order):
                 loops = [scheduler.new_loop(nest.extents[k]) for k, _ in order]
             else:
                 loops = [k for k, _ in order]
-            levels = [scheduler.serial_level(new, how) for new, (_, how) in zip(loops, order)]
+            levels = [self.level(new, how) for new, (_, how) in zip(loops, order)]
             self.stages.append(Stage(levels, []))
             number = len(self.stages) - 1
         stage = self.stages[number]
@@ -984,6 +1024,28 @@ class _Body:
         self.scheduled.append(nest)
         return stage, nest
 
+    def level(self, loop: int, how: str) -> Level:
+        """A loop of a nest; of a turned one, that over its pieces of 16."""
+        scheduler = self.scheduler
+        if how != "turned":
+            return scheduler.serial_level(loop, how)
+        extent = scheduler.extents[loop]
+        require(extent, LANES)
+        block, lane = scheduler.new_loop(-(-extent // LANES)), scheduler.new_loop(LANES)
+        scheduler.unrolled[lane] = LANES
+        level = dataclasses.replace(
+            scheduler.serial_level(block, "serial"), kind=("turned", extent), before=[]
+        )
+        start: Expr = ("mul", ("i", block), LANES)
+        if extent % LANES != 0:
+            name = self.fresh()
+            level.before.append(Let(name, (), IndexValue(("min", start, extent - LANES))))
+            self.named_loops[name] = frozenset([block])
+            start = ("val", name, (0, extent - LANES + 1))
+        self.turned[block] = ("add", start, ("i", lane))
+        self.lanes_within.append(lane)
+        return level
+
     def renumbered(
         self, nest: Nest, order: list[tuple[int, str]], stage: Stage, start: list[Expr]
     ) -> Nest:
@@ -991,7 +1053,8 @@ class _Body:
         at: list[Expr] = [0] * len(nest.extents)
         at[: self.root] = start[: self.root]
         for (k, _), level in zip(order, stage.levels):
-            at[k] = ("i", level.loops[0])
+            (loop,) = level.loops
+            at[k] = self.turned.get(loop, ("i", loop))
         extents = self.scheduler.extents
         plain = all(isinstance(e, tuple) and e[0] == "i" for e in at)
 
@@ -1074,7 +1137,7 @@ class _Body:
         )
 
     def dims(self, loops: frozenset[int]) -> tuple[int, ...]:
-        return tuple(k for k in self.lanes if k in loops)
+        return tuple(k for k in (*self.lanes, *self.lanes_within) if k in loops)
 
     def unroll(self, dims: tuple[int, ...], stmt: Stmt) -> Stmt:
         for k in reversed(dims):
@@ -1291,14 +1354,14 @@ class _Placement:
         if self.bottom == len(self.body.shared) and self.is_read_later() and not self.is_piece():
             self.register_result(value, self.stage.before)
             return
-        dims = self.body.dims(self.loops[id(nest.value)])
+        dims = self.body.dims(self.loops[id(nest.value)] | loops_of(nest.offset))
         if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
         guard = conjunction(nest.guard, nest.exists)
         store = Store(nest.target.name, nest.offset, value, None, guard)
         if not any(nest.target in other.reads for other in self.body.scheduler.tree.all_nests):
-            store.past = past_caches(nest.target, self.body.scheduler.past)
+            store.past = past_caches(nest.target, self.body.scheduler.choices)
         self.stage_bottom().append(self.body.unroll(dims, store))
 
     def is_piece(self) -> bool:
@@ -1495,6 +1558,8 @@ class _Integers:
                 case Update():
                     stmt.values = tuple(self.value(v, memo) for v in stmt.values)
                     stmt.guard = self.arguments(stmt.guard)
+                case Fetch():
+                    stmt.offset = self.offset(stmt.offset)
                 case Store():
                     stmt.offset = self.offset(stmt.offset)
                     stmt.value = self.value(stmt.value, memo)

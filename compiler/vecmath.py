@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 Value: TypeAlias = Any  # a float, an integer or a mask of the backend: opaque here
 
@@ -36,7 +36,7 @@ class Ops(Protocol):
     `usual`, or of the tuple that `slow()` returns where `mask` is set. It may skip the code that
     `slow()` emits when no lane is set. Without it both are computed, and selected.
 
-    Nor need every backend have `scale(a, n)`: a * 2**n for an integer n, rounded once.
+    Nor need every backend have `scale(a, n)`: a * 2**n for a whole number n, a float, rounded once.
     """
 
     width: int  # 32 or 64
@@ -498,9 +498,16 @@ def _round(ops: Ops, x: Value, factor: float) -> tuple[Value, Value]:
     return ops.sub(shifted, magic), shifted
 
 
-def _integer(ops: Ops, shifted: Value) -> Value:
+class _Whole(NamedTuple):
+    """What `_round` returns: a whole number n as a float, and t."""
+
+    number: Value
+    shifted: Value
+
+
+def _integer(ops: Ops, n: _Whole) -> Value:
     """The n of `_round` as an integer."""
-    return ops.isub(ops.bits(shifted), ops.iconst(_format(ops).magic_bits))
+    return ops.isub(ops.bits(n.shifted), ops.iconst(_format(ops).magic_bits))
 
 
 def _power_of_two(ops: Ops, n: Value) -> Value:
@@ -509,11 +516,14 @@ def _power_of_two(ops: Ops, n: Value) -> Value:
     return ops.from_bits(ops.ishl(ops.iadd(n, ops.iconst(fmt.bias)), fmt.fraction))
 
 
-def _scale(ops: Ops, x: Value, n: Value) -> Value:
-    """x * 2**n with one rounding, for x near 1: two steps, so that 2**n may over- or underflow."""
+def _scale(ops: Ops, x: Value, whole: _Whole, less: int = 0) -> Value:
+    """x * 2**(n - less) with one rounding, for x near 1: two steps, so that 2**n may over- or
+    underflow."""
     at_once = getattr(ops, "scale", None)
     if at_once is not None:
-        return at_once(x, n)
+        return at_once(x, ops.sub(whole.number, ops.const(float(less))) if less else whole.number)
+    n = _integer(ops, whole)
+    n = ops.isub(n, ops.iconst(less)) if less else n
     half = ops.iashr(n, 1)
     first = ops.mul(x, _power_of_two(ops, half))
     return ops.mul(first, _power_of_two(ops, ops.isub(n, half)))
@@ -542,15 +552,15 @@ def _rarely(
 # ---------------------------------------------------------------------------- exponential family
 
 
-def _exp_reduce(ops: Ops, x: Value) -> tuple[Value, Value, Value]:
-    """(r, low, t) with x = n ln 2 + r + low, |r| <= ln(2)/2 and t the n of `_round`."""
+def _exp_reduce(ops: Ops, x: Value) -> tuple[Value, Value, _Whole]:
+    """(r, low, n) with x = n ln 2 + r + low, |r| <= ln(2)/2."""
     fmt = _format(ops)
     n, shifted = _round(ops, x, _nearest(1 / _LN2, fmt.width))
     ln2_high, ln2_low = (ops.const(part) for part in fmt.parts(_LN2, 2))
     minus_n = ops.neg(n)
     first = ops.fma(minus_n, ln2_high, x)  # exact: x and ln2_high have their last bits close by
     r = ops.fma(minus_n, ln2_low, first)
-    return r, ops.fma(minus_n, ln2_low, ops.sub(first, r)), shifted
+    return r, ops.fma(minus_n, ln2_low, ops.sub(first, r)), _Whole(n, shifted)
 
 
 def _exp_core(ops: Ops, r: Value, low: Value | None = None) -> Value:
@@ -561,17 +571,17 @@ def _exp_core(ops: Ops, r: Value, low: Value | None = None) -> Value:
     return ops.add(ops.const(1.0), tail)
 
 
-def _exp_parts(ops: Ops, x: Value) -> tuple[Value, Value]:
-    """(p, n) with exp(x) = p * 2**n, p in [0.7, 1.42], n an integer."""
-    r, low, shifted = _exp_reduce(ops, x)
-    return _exp_core(ops, r, low), _integer(ops, shifted)
+def _exp_parts(ops: Ops, x: Value) -> tuple[Value, _Whole]:
+    """(p, n) with exp(x) = p * 2**n, p in [0.7, 1.42]."""
+    r, low, n = _exp_reduce(ops, x)
+    return _exp_core(ops, r, low), n
 
 
-def _exp_parts_wide(ops: Ops, x: Value, x_low: Value) -> tuple[Value, Value]:
+def _exp_parts_wide(ops: Ops, x: Value, x_low: Value) -> tuple[Value, _Whole]:
     """As `_exp_parts` for exp(x + x_low)."""
-    r, low, shifted = _exp_reduce(ops, x)
+    r, low, n = _exp_reduce(ops, x)
     r, low = _quick_two_sum(ops, r, ops.add(low, x_low))
-    return _exp_core(ops, r, low), _integer(ops, shifted)
+    return _exp_core(ops, r, low), n
 
 
 def exp(ops: Ops, x: Value) -> Value:
@@ -591,7 +601,7 @@ def exp2(ops: Ops, x: Value) -> Value:
     ln2_high, ln2_low = (ops.const(part) for part in fmt.parts(_LN2, 2))
     r, low = _two_product(ops, f, ln2_high)
     significand = _exp_core(ops, r, ops.fma(f, ln2_low, low))
-    return _scale(ops, significand, _integer(ops, shifted))
+    return _scale(ops, significand, _Whole(n, shifted))
 
 
 def expm1(ops: Ops, x: Value) -> Value:
@@ -602,10 +612,10 @@ def expm1(ops: Ops, x: Value) -> Value:
     fmt = _format(ops)
     clamped = _at_most(ops, x, fmt.exp_range[1])
     clamped = _at_least(ops, clamped, -0.75 * (fmt.fraction + 3))
-    r, low, shifted = _exp_reduce(ops, clamped)
+    r, low, whole = _exp_reduce(ops, clamped)
     tail = ops.fma(ops.mul(r, r), _polynomial(ops, _EXP, r), low)
     near = ops.add(r, tail)
-    n = _integer(ops, shifted)
+    n = _integer(ops, whole)
     # Half of everything, doubled at the end, for 2**n itself can overflow.
     half_power = _power_of_two(ops, ops.isub(n, ops.iconst(1)))
     far = ops.fma(half_power, near, ops.sub(half_power, ops.const(0.5)))
@@ -617,7 +627,7 @@ def _half_exp(ops: Ops, magnitude: Value) -> Value:
     """exp(x)/2 for x >= 0: overflows where sinh and cosh do."""
     clamped = _at_most(ops, magnitude, _format(ops).cosh_inf)
     significand, exponent = _exp_parts(ops, clamped)
-    return _scale(ops, significand, ops.isub(exponent, ops.iconst(1)))
+    return _scale(ops, significand, exponent, less=1)
 
 
 def sinh(ops: Ops, x: Value) -> Value:
@@ -643,7 +653,7 @@ def tanh(ops: Ops, x: Value) -> Value:
     near = ops.fma(ops.mul(a, square), _polynomial(ops, _TANH, square), a)
     clamped = _at_most(ops, a, _format(ops).tanh_one)
     significand, exponent = _exp_parts(ops, ops.add(clamped, clamped))
-    denominator = ops.fma(significand, _power_of_two(ops, exponent), ops.const(1.0))
+    denominator = ops.fma(significand, _power_of_two(ops, _integer(ops, exponent)), ops.const(1.0))
     far = ops.sub(ops.const(1.0), ops.div(ops.const(2.0), denominator))
     return ops.copysign(ops.select(ops.lt(a, ops.const(0.625)), near, far), x)
 
@@ -1117,7 +1127,7 @@ def _erf_near(ops: Ops, a: Value) -> Value:
     return ops.fma(a, _polynomial(ops, _ERF, ops.mul(a, a)), a)
 
 
-def _erfc_parts(ops: Ops, a: Value) -> tuple[Value, Value]:
+def _erfc_parts(ops: Ops, a: Value) -> tuple[Value, _Whole]:
     """(p, n) with erfc(a) = p * 2**n, for 0 <= a <= erfc_zero.
 
     exp(a**2) erfc(a) (1 + 2a) is a slowly varying function of (a - k)/(a + k), which maps
@@ -1154,7 +1164,7 @@ def erf(ops: Ops, x: Value) -> Value:
         tail = _erfc_short(ops, a)
     else:
         significand, exponent = _erfc_parts(ops, _at_most(ops, a, 6.0))
-        tail = ops.mul(significand, _power_of_two(ops, exponent))
+        tail = ops.mul(significand, _power_of_two(ops, _integer(ops, exponent)))
     far = ops.sub(ops.const(1.0), tail)
     near = ops.lt(a, ops.const(0.95))
     return ops.copysign(ops.select(near, _erf_near(ops, a), far), x)

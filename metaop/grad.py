@@ -50,8 +50,9 @@ from .graph import (
     numbered,
     toposort,
 )
-from .index import Expr, conjunction, transform
+from .index import TRUE, Expr, conjunction, transform
 from .recording import recording
+from .taken_out import sum_apart
 
 Gradients = Sequence[Node | None]
 Side = Callable[..., Node]
@@ -247,6 +248,9 @@ def _reindex(node: Reindex, g: Node, *_: Any) -> Gradients:
     if len(node.inputs) == 1 and len(node.pieces) == 1 and node.dtype.is_float:
         (piece,) = node.pieces
         shape = node.inputs[0].shape
+        apart = sum_apart(node, g) if piece.condition == TRUE else None
+        if apart is not None:
+            return (apart,)
         signature = _likewise(node, shape)
         back: Node = ReindexReduce(
             "add", shape, piece.indices, g, condition=piece.condition, signature=signature

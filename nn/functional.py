@@ -144,8 +144,8 @@ def gelu(input: Var, approximate: str = "none") -> Var:
     if approximate == "none":
         return input * (0.5 * (1 + mo.erf(input * math.sqrt(0.5))))
     if approximate == "tanh":
-        inner = math.sqrt(2 / math.pi) * (input + 0.044715 * input * input * input)
-        return 0.5 * input * (1 + mo.tanh(inner))
+        double = 2 * math.sqrt(2 / math.pi)  # (1 + tanh(u)) / 2 is sigmoid(2 u)
+        return input * mo.sigmoid(input * (double + 0.044715 * double * (input * input)))
     raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
 
 

@@ -417,3 +417,19 @@ def test_what_the_same_kernel_reads_again_stays_in_the_caches():
     (kernel,) = mo.explain(e, e / e.sum(1, keepdims=True)).kernels
     past = [line for line in kernel.source.splitlines() if "past the caches" in line]
     assert len(past) == 1 and "/" in past[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "bool"])
+@pytest.mark.parametrize("shape", [(16, 17), (17, 16), (33, 50), (15, 40), (40, 15), (3, 200)])
+def test_transposes_are_turned_in_squares(shape: tuple[int, int], dtype: str):
+    """Whole squares, their last one moved back to stay inside; rows too short for one; masks."""
+    x = (np.arange(np.prod(shape)) % 251 - 100).reshape(shape).astype(dtype)
+    np.testing.assert_array_equal(mo.transpose(mo.array(x)).astype("int64").numpy(), x.T)
+
+
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (3, 2, 1, 0), (1, 0, 3, 2), (2, 3, 0, 1)])
+def test_transposes_of_images_are_those_of_numpy(order: tuple[int, ...]):
+    x = np.random.default_rng(0).standard_normal((3, 17, 9, 20)).astype(np.float32)
+    np.testing.assert_array_equal(
+        (mo.transpose(mo.array(x), order) * 2).numpy(), x.transpose(order) * 2
+    )
