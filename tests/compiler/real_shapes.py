@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,15 @@ Program = Callable[..., Any]
 @dataclass(frozen=True)
 class Case:
     """A program of a namespace of functions and of tensors of `shapes`; `terms` is the length of
-    its longest sum, 0 where all sums are exact; `indices` are integers that come before."""
+    its longest sum, 0 where all sums are exact; `indices` are integers that come before; `again` is
+    the same program of another batch, for which nothing is compiled."""
 
     name: str
     program: Program
     shapes: tuple[Shape, ...]
     terms: int = 0
     indices: np.ndarray | None = None
+    again: Case | None = None
 
     @property
     def elements(self) -> int:
@@ -282,6 +284,18 @@ def shortcut(layer: Layer) -> Case:
     return Case("relu before, shortcut, relu", program, (layer.image, layer.kernel, layer.result))
 
 
+def kept(layer: Layer) -> Case:
+    """Several results of one convolution, each made of the one before."""
+
+    def program(f: Any, x: Any, w: Any, b: Any, r: Any) -> Any:
+        y = layer(f, x, w) + _per_channel(b, layer)
+        z = f.relu(y + r)
+        return y, z, z * 2.0 + r
+
+    shapes = (layer.image, layer.kernel, (layer.outputs,), layer.result)
+    return Case("all kept", program, shapes)
+
+
 def pooled(layer: Layer) -> Case:
     def program(f: Any, x: Any, w: Any, b: Any) -> Any:
         return f.max_pool2d(f.relu(layer(f, x, w) + _per_channel(b, layer)), 3, 2, 1)
@@ -345,7 +359,7 @@ def block(layer: Layer) -> Case:
 
 def surroundings(layer: Layer) -> list[Callable[[Layer], Case]]:
     """Those that a layer can have: statistics need several numbers of a channel."""
-    found = [alone, biased, shortcut, two_fold]
+    found = [alone, biased, shortcut, two_fold, kept]
     if len(layer.space) == 2 and min(layer.result[2:]) > 1:
         found.append(pooled)
     if layer.channels >= 3:
@@ -360,8 +374,10 @@ def surroundings(layer: Layer) -> list[Callable[[Layer], Case]]:
 
 def around(layer: Layer, surrounding: Callable[[Layer], Case], network: str) -> Case:
     case = surrounding(layer)
+    # statistics need several numbers
+    batch = layer.batch + 2 if case.terms or layer.batch == 1 else layer.batch // 2
     name = f"{network}: {layer}{', ' * bool(case.name)}{case.name}"
-    return Case(name, case.program, case.shapes, case.terms)
+    return replace(case, name=name, again=surrounding(replace(layer, batch=batch)))
 
 
 # --- products of matrices and what stands around them ---------------------------------------------
@@ -372,8 +388,9 @@ def linear(network: str, rows: int, inputs: int, outputs: int, deep: bool = Fals
         return f.relu(f.linear(x, w, b))
 
     x = (2, rows // 2, inputs) if deep else (rows, inputs)
-    name = f"{network}: linear {rows} {inputs} {outputs}"
-    return Case(name, program, (x, (outputs, inputs), (outputs,)))
+    ends = ((outputs, inputs), (outputs,))
+    again = Case("", program, ((x[0] + 2, *x[1:]), *ends))
+    return Case(f"{network}: linear {rows} {inputs} {outputs}", program, (x, *ends), again=again)
 
 
 LINEAR: dict[str, list[tuple[int, int, int]]] = {  # rows, inputs, outputs
@@ -398,7 +415,11 @@ def product(m: int, k: int, n: int, form: str = "ab", batch: Shape = ()) -> Case
         a = a.swapaxes(-1, -2) if "A" in form else a
         return a @ (b.swapaxes(-1, -2) if "B" in form else b)
 
-    return Case(f"matmul {batch} {m} {k} {n} {form}", program, ((*batch, *one), (*batch, *two)))
+    a, b = (*batch, *one), (*batch, *two)
+    again = None  # with other rows of a
+    if not batch and form[0] == "a":
+        again = Case("", program, ((m // 2 + 1, k), two))
+    return Case(f"matmul {batch} {m} {k} {n} {form}", program, (a, b), again=again)
 
 
 def outer_sum(m: int, k: int, n: int) -> Case:
@@ -682,6 +703,10 @@ class Functions:
 OURS = Functions(F, mo)
 
 
+def as_results(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
 def weights(shape: Any, exact: bool) -> np.ndarray:
     """What results are multiplied by before their sum is derived."""
     generator = np.random.default_rng(1)
@@ -691,14 +716,16 @@ def weights(shape: Any, exact: bool) -> np.ndarray:
     return generator.standard_normal(shape).astype("f4")
 
 
-def computed(case: Case, jit: bool) -> list[np.ndarray]:
-    """The result and the gradients of the operands."""
+def computed(case: Case, jit: bool, backward: bool = True) -> list[np.ndarray]:
+    """The results and, if backward, the gradients of the operands."""
     fixed = [] if case.indices is None else [mo.array(case.indices)]
 
     def step(*operands: mo.Var) -> list[mo.Var]:
-        y = case.program(OURS, *fixed, *operands)
-        g = mo.array(weights(y.shape, not case.terms))
-        return [y, *mo.grad((y * g).sum(), list(operands))]
+        results = as_results(case.program(OURS, *fixed, *operands))
+        if not backward:
+            return list(results)
+        loss = sum((y * mo.array(weights(y.shape, not case.terms))).sum() for y in results)
+        return [*results, *mo.grad(loss, list(operands))]
 
     operands = [mo.array(a, requires_grad=True) for a in case.operands()]
     found = (mo.jit(step) if jit else step)(*operands)
@@ -718,7 +745,7 @@ def expected(case: Case, result: np.ndarray) -> list[np.ndarray]:
     theirs = Functions(torch.nn.functional, torch, **others)
     fixed = [] if case.indices is None else [torch.tensor(case.indices)]
     operands = [torch.tensor(a, dtype=dtype, requires_grad=True) for a in case.operands()]
-    y = case.program(theirs, *fixed, *operands)
-    g = torch.tensor(weights(y.shape, not case.terms), dtype=dtype)
-    gradients = torch.autograd.grad((y * g).sum(), operands)
-    return [x.detach().numpy() for x in (y, *gradients)]
+    results = as_results(case.program(theirs, *fixed, *operands))
+    factors = [torch.tensor(weights(y.shape, not case.terms), dtype=dtype) for y in results]
+    loss = sum((y * g).sum() for y, g in zip(results, factors, strict=True))
+    return [x.detach().numpy() for x in (*results, *torch.autograd.grad(loss, operands))]
