@@ -586,8 +586,20 @@ class _Grouping:
         if axes is None or any(n.contraction for n in (*a.nests, *b.nests)):
             return
         source, group = (a, b) if a.number < b.number else (b, a)
-        if self.objection(source, group, axes) is None:
+        if self.reads_along(a, b, axes) and self.objection(source, group, axes) is None:
             self.join(source, group, axes)
+
+    def reads_along(self, one: _Group, other: _Group, axes: list[dict[Nest, int]]) -> bool:
+        """True if what two groups read of each other is made by the same iteration of `axes`."""
+        for source, group in ((one, other), (other, one)):
+            for writer, nest, at in self.reads_between(source, group):
+                loops = {axis[writer]: axis[nest] for axis in axes}
+                found = self.axes_of_read(source, writer, group, nest, at)
+                for axis, b in zip(source.axes, found):
+                    loop = None if b is None else group.axes[b][nest]
+                    if axis[writer] in loops and loops[axis[writer]] != loop:
+                        return False
+        return True
 
     @staticmethod
     def alike_axes(
@@ -637,7 +649,9 @@ class _Grouping:
             b = next((axis for axis in group.axes if axis[other] == loop), None)
             if a is not None and b is not None:
                 axes.append({**a, **b})
-        if axes and self.objection(source, group, axes) is None:
+        if not axes or not self.reads_along(source, group, axes):
+            return
+        if self.objection(source, group, axes) is None:
             self.join(source, group, axes)
 
     # -- last parts ---------------------------------------------------------------------------

@@ -272,6 +272,20 @@ def test_trees_compute_what_separate_nests_compute_bit_for_bit() -> None:
 # --- pieces of one buffer -------------------------------------------------------------------------
 
 
+def test_what_reads_results_around_its_own_is_not_made_in_their_loops() -> None:
+    """The gradient of a maximum over windows asks for the winner of every window around.  It ran in
+    the loops of that search, as both walk over x, and took the winner of its own window for all."""
+    x, g = f32(2, 128, 3, 3).numpy(), f32(2, 128, 3, 3, seed=1).numpy()
+    a = mo.array(x, requires_grad=True)
+    found = mo.grad((mo.max_pool2d(a, 3, 1, 1) * mo.array(g)).sum(), a).numpy()
+    want = np.zeros_like(x)
+    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    for n, c, i, j in np.ndindex(x.shape):
+        r, q = np.unravel_index(wide[n, c, i : i + 3, j : j + 3].argmax(), (3, 3))
+        want[n, c, i + r - 1, j + q - 1] += g[n, c, i, j]
+    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
+
+
 def test_boxes_of_one_buffer_share_the_loops_that_both_span() -> None:
     x, y = f32(40, 24), f32(40, 8)
     joined = mo.concat([nn.functional.softmax(x, 1), y * 2], 1)
