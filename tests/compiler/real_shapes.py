@@ -367,8 +367,8 @@ def surroundings(layer: Layer) -> list[Callable[[Layer], Case]]:
     if 1 < layer.groups < layer.outputs:
         found.append(shuffled)
     places = [layer.batch * math.prod(s[2:]) for s in (layer.image, layer.result)]
-    if min(places) >= 16:
-        found += [normed, block]
+    if min(places) >= 16 and layer.groups < layer.channels:
+        found += [normed, block]  # of one channel, a norm takes back its scale: gradients of 0
     return found
 
 
