@@ -801,12 +801,16 @@ class Builder(Writer):
         inside = [depth, *of_layers, *inside]
         before = [*self.named_ends(), rows, columns]
         if not self.blocked:
-            return [*before, *inside]
+            return [*before, *self.offsets(), *inside]
         finished = self.finished()
         inside = self.over([*blocks.k.outer, self.k_block], inside)
-        offsets = self.tap_offsets(blocks.windows) if blocks.windows else []
-        offsets += self.step_offsets(blocks.taps) if blocks.taps else []
-        return [*before, *offsets, *inside, *finished]
+        return [*before, *self.offsets(), *inside, *finished]
+
+    def offsets(self) -> list[Stmt]:
+        """Where products find their factors in panels that lie as in memory."""
+        windows, taps = self.blocks.windows, self.blocks.taps
+        offsets = self.tap_offsets(windows) if windows else []
+        return [*offsets, *(self.step_offsets(taps) if taps else [])]
 
     def named_sizes(self) -> tuple[Stmt, Stmt, Stmt]:
         """The names of how many rows, columns and products of a result a block has."""

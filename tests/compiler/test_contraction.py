@@ -481,6 +481,16 @@ def test_a_loop_over_pieces_of_a_dynamic_axis_ends_with_the_axis():
     assert_close(found.numpy(), filter_gradient(x.numpy(), w.numpy(), g, *options))
 
 
+def test_steps_of_rows_that_lie_as_in_memory_are_known_to_a_kernel_of_one_block():
+    """The gradient of a layer after attention: it read steps that nothing had written."""
+    u, w = trained(2, 8, 11, 3), trained(24, 24)
+    y = mo.nn.functional.linear(u.swapaxes(1, 2).reshape((2, 11, 24)), w)
+    g = values(2, 11, 24, seed=2)
+    found = mo.grad((y * g).sum(), w).numpy()
+    heads = u.numpy().astype(np.float64).swapaxes(1, 2).reshape(22, 24)
+    assert_close(found, g.numpy().reshape(22, 24).T @ heads)
+
+
 # --- what is done with a result -------------------------------------------------------------------
 
 
