@@ -122,7 +122,9 @@ def test_an_entry_of_another_user_is_not_used(store: Cache):
 @posix_only
 def test_a_link_a_folder_and_a_pipe_are_no_entries(store: Cache, tmp_path: Path):
     store.write(name_of(1), b"code")
-    os.symlink(path_of(store, name_of(1)), path_of(store, name_of(2)))
+    store.write(name_of(2), b"code")
+    elsewhere = path_of(store, name_of(2)).rename(tmp_path / "whole and of this user")
+    os.symlink(elsewhere, path_of(store, name_of(2)))
     os.mkdir(path_of(store, name_of(3)), 0o700)
     os.mkfifo(path_of(store, name_of(4)), 0o600)
     with warnings.catch_warnings():
