@@ -344,8 +344,8 @@ def test_larger_convolutions_in_the_blocks_of_this_machine(case: tuple[int, ...]
 @pytest.mark.parametrize("case", [(2, 16, 14, 16, 1, 2, 0, 1, 1), (3, 16, 9, 16, 1, 1, 0, 1, 1),
                                   (2, 16, 10, 16, 3, 2, 1, 1, 1)], ids=str)  # fmt: skip
 def test_packing_stays_inside_its_panels(case: tuple[int, ...]):
-    """Rows of a panel whose inner loops run as one were packed up to 15 elements further than the
-    room behind them: zeros in whatever lies behind the panel, here in nothing that is in use yet."""
+    """Rows of a panel whose inner loops run as one were packed up to 15 elements further than there
+    was room for: zeros in whatever lies behind the panel."""
     x, w, y, g, settings_ = parts(case)
     for result, want in zip(mo.grad((y * mo.array(g)).sum(), [x, w]),
                             [image_gradient(x.numpy(), w.numpy(), g, *settings_),
