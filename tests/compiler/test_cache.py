@@ -345,6 +345,21 @@ def test_no_failing_file_operation_gives_a_wrong_result(
     assert {"open", "write", "fsync", "replace", "read", "fstat"} <= seen
 
 
+def test_after_a_failed_write_no_other_is_tried(monkeypatch: pytest.MonkeyPatch, store: Cache):
+    tried = []
+
+    def full(*_: object) -> None:
+        tried.append(True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(CacheWarning, match="No space left"):
+        store.write(name_of(1), b"code")
+    store.write(name_of(2), b"code")
+    assert tried == [True]
+    assert not store.entries()
+
+
 def test_ctrl_c_while_writing_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, store: Cache):
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
