@@ -70,7 +70,7 @@ class Pool:
     new memory is taken, so much goes back that what is held is no more than ever was in use: so
     batches of many sizes need hardly more memory than one of the largest.
 
-    lent: the leases by address, kept so that those in a cycle of garbage are returned too;
+    lent: the leases, kept so that those in a cycle of garbage are returned too;
     lent_bytes: all that was ever lent, a clock for whoever bounds memory; used_bytes: lent now.
     """
 
@@ -80,7 +80,7 @@ class Pool:
         self.lent_bytes = self.used_bytes = self._most_used = 0
         self._returned: deque[_Lease] = deque()
         self.give: Any = self._returned.append
-        self.lent: dict[int, _Lease] = {}
+        self.lent: set[_Lease] = set()
         self._free: dict[int, list[Block]] = {}
         self._last_return: dict[int, int] = {}  # per class: lent_bytes then
         self._lock = threading.Lock()
@@ -162,7 +162,7 @@ class Pool:
             lease = self._returned.popleft()
             size = getattr(lease, "size", 0)
             if size:  # else Ctrl-C came before the lease was written out
-                self.lent.pop(lease.address, None)
+                self.lent.discard(lease)
                 self._free.setdefault(size, []).append((lease.owner, lease.address, size))
                 self._last_return[size] = self.lent_bytes
                 self.free_bytes += size
@@ -192,8 +192,8 @@ class Storage:
         lease = _Lease(self, pool.give)
         self._lease: Any = lease
         lease.owner, lease.address = owner, self.address
-        lease.size = size  # after those: without it the lease counts as unwritten
-        pool.lent[self.address] = lease
+        pool.lent.add(lease)
+        lease.size = size  # last: without it the lease counts as unwritten
 
     @classmethod
     def of_array(cls, array: np.ndarray) -> Storage:

@@ -548,6 +548,7 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
         for owner, address, size in [small.take(nbytes) for _ in range(count)]:
             holder = Lent()
             lease = storage._Lease(holder, small.give)
+            small.lent.add(lease)
             lease.size, lease.owner, lease.address = size, owner, address
             del holder
 
