@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metaop.config import config
@@ -53,20 +54,25 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
     position = dict(zip(nodes, itertools.count())).__getitem__
     inputs = list(map(_inputs, made))
     key = (
-        tuple(map(position, leaves)),
+        _packed(map(position, leaves)),
         tuple([type(node) is Scalar for node in leaves]),
         tuple(map(_shape, leaves)),
         tuple(map(_dtype, leaves)),
         tuple(map(_signature, made)),
-        tuple(map(_requires_grad, made)),
-        tuple(map(len, inputs)),
-        tuple(map(position, itertools.chain.from_iterable(inputs))),
-        tuple(map(position, asked)),
+        bytes(map(_requires_grad, made)),
+        _packed(map(len, inputs)),
+        _packed(map(position, itertools.chain.from_iterable(inputs))),
+        _packed(map(position, asked)),
         config.cpu,
         config.fuse,
         config.winograd,
     )
     return key, leaves
+
+
+def _packed(numbers: Iterable[int]) -> bytes:
+    """Small numbers in four bytes each: a key of a large graph is kept for many sizes."""
+    return array("i", numbers).tobytes()
 
 
 _inputs = operator.attrgetter("inputs")
@@ -88,8 +94,8 @@ def kernel_key(kernel: Kernel) -> str:
     names = {kernel.name: "k"}
     for position, parameter in enumerate(kernel.buffers):
         names[parameter.name] = f"b{position}"
-    for position, array in enumerate(kernel.scratch):
-        names[array.name] = f"w{position}"
+    for position, scratch in enumerate(kernel.scratch):
+        names[scratch.name] = f"w{position}"
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
     return pattern.sub(lambda match: names[match.group(1)], show_kernel(kernel))
 

@@ -121,6 +121,12 @@ class Program:
         """Every kernel launch, in order, with formulas for what depends on sizes."""
         return list(_launches_of(self.segments))
 
+    def forget_stages(self) -> None:
+        """Forgets what is only for looking at: more than the rest, and not in a program from disk
+        either."""
+        for launch in self.launches:
+            launch.key, launch.kernel, launch.tree = launch.code.name, None, None
+
     def admits(self, sizes: Sequence[int]) -> bool:
         """True if the program is right for these sizes of its dynamic axes."""
         return all(evaluate_polynomial(guard, sizes) >= 0 for guard in self.guards)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from metaop.config import config
 from metaop.extent import map_extents
 from metaop.graph import Escape, Node
 
@@ -55,7 +56,10 @@ def _compiled(
     from .pipeline import compile_program, numbers
 
     with collecting_seldom():
-        return compile_program(nodes, asked, extents or numbers, sizes)
+        program = compile_program(nodes, asked, extents or numbers, sizes)
+    if not config.check:  # METAOP_CHECK keeps them for whoever looks
+        program.forget_stages()
+    return program
 
 
 def _bound(nodes: list[Node], asked: list[Node]) -> Bound:

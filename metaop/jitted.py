@@ -38,7 +38,9 @@ from .traced import TracedNumber
 from .tracing import SIMPLE, TABLES, UNREAD, Captured, Met, Trace, _node_slot, matches, tracing
 from .var import Var, buffer_of
 
-TRACES = 64  # per function; past it one of the signature that was recorded first is forgotten
+# Traces of a function that are kept, one of the signature that was recorded first goes first: so
+# many, or as many as have so many nodes (0.6 kB each) together, but those few in any case.
+TRACES, TRACED_NODES, FEWEST_TRACES = 64, 20_000, 32
 MISMATCH = object()
 
 
@@ -459,6 +461,7 @@ class Recording:
         for node in self.nodes:
             if isinstance(node, Scalar) and isinstance(node.value, TracedNumber):
                 node.value = node.value.example
+        trace.let_go()
 
     def _has_history(self, writer: _Writer) -> bool:
         """True if a gradient may be asked for through something that outlives the call."""
@@ -530,11 +533,11 @@ class Recording:
         self.new_outputs = [k for k in range(len(outputs)) if k not in spare_of]
         self.fresh = [node for _, node in writer.fresh.values()]
         self.new_bytes = [outputs[k][1] for k in self.new_outputs]
-        self._make_state()
+        self.rest()
 
-    def _make_state(self) -> None:
-        """What changes from replay to replay: for every kept Var the node it is bound to and the
-        one it will be bound to next, each with its memory."""
+    def rest(self) -> None:
+        """Forgets what changes from replay to replay: for every kept Var the node it is bound to
+        and the one it will be bound to next, each with its memory."""
         count = len(self.kept)
         self.vars = [c.var for c in self.kept]
         self.sites = [c.node.overwritten or c.current.site for c in self.kept]
@@ -585,7 +588,8 @@ class Recording:
         answer = ", ".join(f"[{', '.join(names)}]" for names in lists) + f", {tuples}, {extras}"
         self.source = trace.source(True, answer)
         self.enter = trace.function(self.source)
-        self.enter_unchecked = trace.function(trace.source(False, answer))
+        # of the first replay, which needs no guards
+        self.enter_unchecked: Any = trace.function(trace.source(False, answer))
         self.commit = trace.function("\n    ".join(["def commit(F, X):", *writer.lines, result]))
 
     def _numbers(self, trace: Trace) -> list[str]:
@@ -610,7 +614,7 @@ class Recording:
             except Exception:  # a name, key or attribute that is gone, a division by zero
                 return MISMATCH
         else:
-            entered = self.enter_unchecked(inputs)
+            entered, self.enter_unchecked = self.enter_unchecked(inputs), None
         if entered is None:
             return MISMATCH
         static, kept, given, numbers, extras = entered
@@ -774,6 +778,7 @@ class Jitted:
     def __init__(self, function: Callable[..., Any]):
         self.function = function
         self._traces: dict[Any, list[Recording]] = {}
+        self._latest: Recording | None = None  # the only one that holds memory
         self.count = 0  # of recordings ever made
         functools.update_wrapper(self, function, updated=())
 
@@ -792,17 +797,26 @@ class Jitted:
         with life._lock:
             bucket = self._traces.get(arguments.key, ())
             for k, trace in enumerate(bucket):
+                self._rest_but(trace)
                 result = trace.replay(arguments.inputs)
                 if result is not MISMATCH:
                     if k:
                         bucket.insert(0, bucket.pop(k))  # type: ignore[union-attr]
                     return result
             trace = self._record(arguments, args, kwargs)
+            self._rest_but(trace)
             result = trace.replay(arguments.inputs, checked=False)
             if result is MISMATCH:
                 raise CompilerBug(f"the trace of {trace.name} does not fit the call that made it")
             self._remember(arguments.key, trace)
             return result
+
+    def _rest_but(self, trace: Recording) -> None:
+        """Notes that this trace is replayed now: the one before it lets go of its memory."""
+        if trace is not self._latest:
+            if self._latest is not None:
+                self._latest.rest()
+            self._latest = trace
 
     def _unrecorded(self, args: Any, kwargs: Any) -> Any:
         """The plain function, and what it recorded computed, for `mo.debug_nans`."""
@@ -828,11 +842,16 @@ class Jitted:
 
     def _remember(self, key: Any, trace: Recording) -> None:
         self._traces.setdefault(key, []).insert(0, trace)
-        while sum(map(len, self._traces.values())) > TRACES:
+        while self._keeps_too_many():
             oldest = next(iter(self._traces))
             self._traces[oldest].pop()
             if not self._traces[oldest]:
                 del self._traces[oldest]
+
+    def _keeps_too_many(self) -> bool:
+        count = sum(map(len, self._traces.values()))
+        nodes = sum(len(trace.nodes) for trace in self.traces)
+        return count > TRACES or (nodes > TRACED_NODES and count > FEWEST_TRACES)
 
     def _meet(self, trace: Trace, label: str) -> None:
         trace.guard_object(self.function, label)

@@ -18,9 +18,9 @@ import numpy as np
 ALIGNMENT = 64
 POOL_BYTES = 1 << 30
 TINY = 16  # up to this size, as for numbers, a value has a quarter of a cache line
-SMALL = 4096  # up to this size a value lies in a slab
-SLAB_BYTES = 1 << 16
-MORE_THAN_USED = 1.0  # of what was in use at most: what is held before new memory is taken
+SMALL = 512  # up to this size a value lies in a slab
+SLAB_BYTES = 1 << 14
+SPARE = 32  # free memory beyond the most that ever was in use: so much of that, at most
 
 Block = tuple[Any, int, int]  # what owns the memory, the address, the size
 
@@ -66,10 +66,11 @@ class _Lease(weakref.ref):
 
 class Pool:
     """Free memory by size class, bounded in bytes: past the bound the class that was not used for
-    longest goes back to the system.  A request may get a block of up to twice its size, and before
-    new memory is taken, so much goes back that what is held is hardly more than ever was in use: so
+    longest goes back to the system.  A request may get a block of up to 5/4 of its size, and before
+    new memory is taken, so much goes back that what is held is no more than ever was in use: so
     batches of many sizes need hardly more memory than one of the largest.
 
+    lent: the leases, kept so that those in a cycle of garbage are returned too;
     lent_bytes: all that was ever lent, a clock for whoever bounds memory; used_bytes: lent now.
     """
 
@@ -79,6 +80,7 @@ class Pool:
         self.lent_bytes = self.used_bytes = self._most_used = 0
         self._returned: deque[_Lease] = deque()
         self.give: Any = self._returned.append
+        self.lent: set[_Lease] = set()
         self._free: dict[int, list[Block]] = {}
         self._last_return: dict[int, int] = {}  # per class: lent_bytes then
         self._lock = threading.Lock()
@@ -95,31 +97,34 @@ class Pool:
                 block = blocks.pop()
                 size = block[2]
                 self.free_bytes -= size
-                self._count(size)
-                return block
-            self._count(size)
-            if size <= SMALL:
-                return self._slab(size)
-            while self.free_bytes + self.used_bytes > MORE_THAN_USED * self._most_used:
-                if not self._give_back_oldest():
-                    break
-            try:
-                return *aligned_bytes(size), size
-            except MemoryError:
-                self._free.clear()
-                self.free_bytes = 0
-                return *aligned_bytes(size), size
+            else:
+                block = self._slab(size) if size <= SMALL else self._fresh(size)
+            self.used_bytes += size
+            if self.used_bytes > self._most_used:
+                self._most_used = self.used_bytes
+            return block
 
-    def _count(self, size: int) -> None:
-        self.used_bytes += size
-        if self.used_bytes > self._most_used:
-            self._most_used = self.used_bytes
+    def _fresh(self, size: int) -> Block:
+        """New memory, before which what is held beyond the most that ever was in use goes back."""
+        most = max(self._most_used, self.used_bytes + size)
+        most += most // SPARE
+        while self.free_bytes + self.used_bytes + size > most:
+            if not (self._give_back_oldest(size // 4) or self._give_back_oldest()):
+                break
+        try:
+            return *aligned_bytes(size), size
+        except MemoryError:
+            self._free.clear()
+            self.free_bytes = 0
+            return *aligned_bytes(size), size
 
-    def _give_back_oldest(self) -> bool:
-        """Returns a block of the class that was not used for longest; False if there is none."""
+    def _give_back_oldest(self, least: int = SMALL) -> bool:
+        """Returns a block of the class that was not used for longest, of those larger than `least`
+        and those that lie in no slab; False if there is none."""
         last = self._last_return
+        least = max(least, SMALL)
         while True:
-            oldest = min((s for s in last if s > SMALL), key=last.__getitem__, default=0)
+            oldest = min((s for s in last if s > least), key=last.__getitem__, default=0)
             if not oldest:
                 return False
             blocks = self._free.get(oldest)
@@ -130,12 +135,11 @@ class Pool:
             del last[oldest]
 
     def _larger(self, size: int) -> list[Block] | None:
-        """Free blocks of the next class that has some, of classes up to twice the size."""
+        """Free blocks of the next class that has some, of classes up to 5/4 of the size."""
         if size <= SMALL:
             return None
-        largest = 2 * size
-        while size < largest:
-            size = size_class(size + 1)
+        largest = size + size // 4
+        while (size := size_class(size + 1)) <= largest:
             blocks = self._free.get(size)
             if blocks:
                 return blocks
@@ -158,6 +162,7 @@ class Pool:
             lease = self._returned.popleft()
             size = getattr(lease, "size", 0)
             if size:  # else Ctrl-C came before the lease was written out
+                self.lent.discard(lease)
                 self._free.setdefault(size, []).append((lease.owner, lease.address, size))
                 self._last_return[size] = self.lent_bytes
                 self.free_bytes += size
@@ -187,6 +192,7 @@ class Storage:
         lease = _Lease(self, pool.give)
         self._lease: Any = lease
         lease.owner, lease.address = owner, self.address
+        pool.lent.add(lease)
         lease.size = size  # last: without it the lease counts as unwritten
 
     @classmethod

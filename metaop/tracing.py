@@ -463,6 +463,13 @@ class Trace:
             if var is not None and _node_slot.__get__(var).storage is None:
                 self._kill(_node_slot.__get__(var))
 
+    def let_go(self) -> None:
+        """Forgets what the function saw: numbers that it left somewhere keep the trace, and would
+        keep the values of its first call."""
+        for seen in (self.adopted, self.captured, self.met, self.cells, self.written, self.arrays,
+                     self.names):  # fmt: skip
+            seen.clear()
+
     def _kill(self, node: Node) -> None:
         node.depth = DEAD_DEPTH
         node.error = JitError(

@@ -809,6 +809,27 @@ def test_a_trace_keeps_no_value_of_its_first_call() -> None:
     assert [reference() for reference in kept] == [None, None]
 
 
+def test_only_the_trace_replayed_last_holds_memory_for_the_next_values() -> None:
+    """Every trace of a function kept two copies of all parameters for its own next replay."""
+    weights = [mo.nn.Parameter(np.ones(30_000, np.float32)) for _ in range(4)]
+
+    @mo.jit
+    def step(scale: mo.Var) -> None:
+        with mo.no_grad():
+            for w in weights:
+                w *= scale.mean()
+
+    gc.collect()
+    held = []
+    for batch in (3, 4, 5, 6, 7, 8, 9, 3, 3, 4, 9):
+        step(mo.array(np.full(batch, 0.5, np.float32)))
+        mo.array(0.0)  # what came back is counted now
+        held.append(mo.storage.pool.used_bytes)
+    assert max(held[1:]) <= held[0] + 120_000
+    for w in weights:
+        np.testing.assert_array_equal(w.numpy(), np.float32(0.5**11))
+
+
 def test_a_replay_writes_into_the_memory_of_the_value_before_the_last() -> None:
     run = Run(True)
     run.train(3)

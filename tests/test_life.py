@@ -548,6 +548,7 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
         for owner, address, size in [small.take(nbytes) for _ in range(count)]:
             holder = Lent()
             lease = storage._Lease(holder, small.give)
+            small.lent.add(lease)
             lease.size, lease.owner, lease.address = size, owner, address
             del holder
 
@@ -572,6 +573,29 @@ def test_values_of_many_sizes_need_hardly_more_memory_than_those_of_the_largest(
     Storage(16)  # what came back is counted now
     assert pool.lent_bytes - before > 100 * largest
     assert pool.free_bytes <= 8 * largest
+
+
+def test_memory_of_values_in_a_cycle_of_garbage_comes_back() -> None:
+    """The collector of cycles calls no weak reference that is garbage itself: the pool counted the
+    bytes as lent for ever, and so let what it held grow without bound."""
+    Storage(16)  # what came back is counted now
+    before = pool.used_bytes
+    holder: dict[str, Any] = {"values": Storage(300_000)}
+    holder["self"] = holder
+    assert pool.used_bytes >= before + 300_000
+    del holder
+    gc.collect()
+    Storage(16)
+    assert pool.used_bytes <= before
+
+
+def test_a_request_that_fails_leaves_the_counts_as_they_were() -> None:
+    fresh = Pool()
+    fresh.take(100_000)
+    used = fresh.used_bytes
+    with pytest.raises(MemoryError):
+        fresh.take(1 << 62)
+    assert fresh.used_bytes == used == fresh._most_used
 
 
 def test_a_lease_that_was_not_written_out_is_left_to_the_system() -> None:

@@ -1077,12 +1077,12 @@ def _either(a: Expr, b: Expr) -> Expr:
 
 
 def _room(row: Cut | Flat, extents: Sequence[int]) -> int:
-    """Elements that a row of a panel takes when its last vector is a whole one."""
-    last = row.capacity
+    """Elements that a row of a panel takes when its last vector is a whole one, whichever of the
+    loops of the row run as one."""
+    runs = [row.capacity]
     if isinstance(row, Cut):
-        last = extents[row.inner[-1]] if row.inner else row.size
-    whole = -(-row.capacity // LANES) * LANES
-    return max(whole, row.capacity - last + -(-last // LANES) * LANES)
+        runs += [math.prod(extents[k] for k in row.inner[j:]) for j in range(len(row.inner))]
+    return row.capacity + max(-run % LANES for run in runs)
 
 
 def _guarded(value: Value, guard: Expr, memo: dict[int, Value]) -> Value:

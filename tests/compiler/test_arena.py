@@ -71,6 +71,12 @@ def test_a_gap_is_used_again():
     assert total == 448 + 448 + 256
 
 
+def test_the_largest_is_placed_first():
+    # Smallest first would leave a hole below the second one, too small for the last.
+    _, total = planned([(16, 0, 1), (16, 1, 2), (100, 2, 3)])
+    assert total == 448 + 64
+
+
 def test_nothing_takes_nothing():
     assert plan_arena([]) == ({}, 0)
 

@@ -122,7 +122,9 @@ def test_an_entry_of_another_user_is_not_used(store: Cache):
 @posix_only
 def test_a_link_a_folder_and_a_pipe_are_no_entries(store: Cache, tmp_path: Path):
     store.write(name_of(1), b"code")
-    os.symlink(path_of(store, name_of(1)), path_of(store, name_of(2)))
+    store.write(name_of(2), b"code")
+    elsewhere = path_of(store, name_of(2)).rename(tmp_path / "whole and of this user")
+    os.symlink(elsewhere, path_of(store, name_of(2)))
     os.mkdir(path_of(store, name_of(3)), 0o700)
     os.mkfifo(path_of(store, name_of(4)), 0o600)
     with warnings.catch_warnings():
@@ -341,6 +343,21 @@ def test_no_failing_file_operation_gives_a_wrong_result(
 
     seen = each_fault(monkeypatch, tmp_path, action)
     assert {"open", "write", "fsync", "replace", "read", "fstat"} <= seen
+
+
+def test_after_a_failed_write_no_other_is_tried(monkeypatch: pytest.MonkeyPatch, store: Cache):
+    tried = []
+
+    def full(*_: object) -> None:
+        tried.append(True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(CacheWarning, match="No space left"):
+        store.write(name_of(1), b"code")
+    store.write(name_of(2), b"code")
+    assert tried == [True]
+    assert not store.entries()
 
 
 def test_ctrl_c_while_writing_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, store: Cache):

@@ -31,6 +31,7 @@ from tests.compiler.stages import (
     run_printed,
 )
 from tests.golden import assert_golden
+from tests.helpers import python_value
 
 RELATIVE = {"float32": 2e-5, "float64": 1e-12}
 Run = Callable[..., object]
@@ -338,6 +339,18 @@ def test_larger_convolutions_in_the_blocks_of_this_machine(case: tuple[int, ...]
     for result, want in results.items():
         nest, made = planned(result)
         assert_close(computed(nest, made, input_values(result), run_machine), want)
+
+
+@pytest.mark.parametrize("case", [(2, 16, 14, 16, 1, 2, 0, 1, 1), (3, 16, 9, 16, 1, 1, 0, 1, 1),
+                                  (2, 16, 10, 16, 3, 2, 1, 1, 1)], ids=str)  # fmt: skip
+def test_packing_stays_inside_its_panels(case: tuple[int, ...]):
+    """Rows of a panel whose inner loops run as one were packed up to 15 elements further than there
+    was room for: zeros in whatever lies behind the panel."""
+    x, w, y, g, settings_ = parts(case)
+    for result, want in zip(mo.grad((y * mo.array(g)).sum(), [x, w]),
+                            [image_gradient(x.numpy(), w.numpy(), g, *settings_),
+                             filter_gradient(x.numpy(), w.numpy(), g, *settings_)]):  # fmt: skip
+        assert_close(python_value(result, grouped=True), want)
 
 
 @st.composite

@@ -270,6 +270,16 @@ def test_a_failed_check_leaves_no_result():
     assert picked._node.storage is None
 
 
+def test_what_is_only_for_looking_at_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    """Loop IR and trees were half of the memory of a program."""
+    monkeypatch.setattr(mo.config, "check", False)
+    program = program_of((f32(3, 7) * 1.75).sum(0) - 5.25).program
+    assert [(n.key, n.kernel, n.tree) for n in program.launches] == [
+        (n.code.name, None, None) for n in program.launches
+    ]
+    assert all(n.work.operators for n in program.launches)
+
+
 def test_layers_are_no_part_of_a_program():
     program = program_of(nn.functional.softmax(f32(4, 5), dim=1))
     text = " ".join(la.key for la in program.launches)
