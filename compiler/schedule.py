@@ -50,6 +50,7 @@ from .loops import (
     LANES,
     LONGEST_STEP,
     MOST_COPIES,
+    Apply,
     Check,
     Condition,
     Const,
@@ -218,6 +219,9 @@ def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
             case Check():
                 number = transform(value.number, leaf)
                 return Check(value.value, value.low, value.high, number, value.guard)
+            case Apply():
+                number = transform(value.number, leaf)
+                return Apply(value.function, value.args, number, value.guard, value.dtype)
         return value
 
     new = map_values(nest, change)
@@ -1400,6 +1404,9 @@ def _structure(value: Value) -> tuple:
             return ("index", value.expr)
         case Check():
             return ("check", value.number, _structure(value.value))
+        case Apply():
+            args = map(_structure, value.args)
+            return ("apply", value.function, value.dtype, value.number, value.guard, *args)
         case Op():
             return (value.name, value.dtype, *map(_structure, value.args))
     return (id(value),)

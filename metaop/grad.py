@@ -36,6 +36,7 @@ from .build import (
 )
 from .errors import DTypeError, StaleValueError, UnreachedGradientWarning, describe
 from .graph import (
+    Apply,
     Custom,
     Elementwise,
     Escape,
@@ -395,6 +396,10 @@ _REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
 }
 
 
+def _apply(node: Apply, g: Node, *_: Any) -> Gradients:
+    raise DTypeError(f"{node.function.label} has no gradient (recorded at {node.site})")
+
+
 def _escape(node: Escape, g: Node, *_: Any) -> Gradients:
     if node.gradient is None:
         raise DTypeError(f"{node.name} has no gradient (recorded at {node.site})")
@@ -404,6 +409,7 @@ def _escape(node: Escape, g: Node, *_: Any) -> Gradients:
 # rule(node, g, wanted): one gradient for each input, None for what is not asked for or has none
 TABLE: dict[type[Node], Callable[..., Gradients]] = {
     Elementwise: _elementwise,
+    Apply: _apply,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,
