@@ -53,6 +53,8 @@ from .graph import (
 )
 from .index import Expr, conjunction, transform
 from .recording import recording
+from .scalar_code import NotScalar
+from .scalar_gradient import derivative
 
 Gradients = Sequence[Node | None]
 Side = Callable[..., Node]
@@ -396,8 +398,22 @@ _REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
 }
 
 
-def _apply(node: Apply, g: Node, *_: Any) -> Gradients:
-    raise DTypeError(f"{node.function.label} has no gradient (recorded at {node.site})")
+def _apply(node: Apply, g: Node, wanted: Container[Node]) -> Gradients:
+    """For each input the derivative by it, another function of the same inputs."""
+    found: list[Node | None] = []
+    for k, source in enumerate(node.inputs):
+        if source not in wanted or not source.dtype.is_float:
+            found.append(None)
+            continue
+        try:
+            function = derivative(node.function, k)
+        except NotScalar as reason:
+            name = node.function.label
+            raise DTypeError(
+                f"{name} has no gradient: {reason} (recorded at {node.site})"
+            ) from None
+        found.append(cast(mul(g, Apply(function, node.dtype, *node.inputs)), source.dtype))
+    return found
 
 
 def _escape(node: Escape, g: Node, *_: Any) -> Gradients:

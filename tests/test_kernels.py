@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import metaop as mo
+from metaop.compiler import python_kernels
+from metaop.graph import ScalarFunction
 from metaop.kernels import code_key
 from metaop.scalar_code import NotScalar, scalar_form
+from metaop.scalar_gradient import derivative
 from tests.helpers import python_value
 
 RNG = np.random.default_rng(0)
@@ -463,7 +466,7 @@ def halved(i, x):
 
 x = mo.array(np.arange(40.0), requires_grad=True)
 y = mo.exp(halved(x * 2)).sum()
-print(float(y))
+print(float(y), float(mo.grad(y, x).sum()))
 print(mo.stats().compiled, mo.stats().programs, "numba" in sys.modules)
 """
 
@@ -480,6 +483,110 @@ def test_a_second_process_compiles_nothing_and_needs_no_numba(tmp_path: Any) -> 
         for _ in range(2)
     )
     assert first[1].endswith("True") and second == [first[0], "0 0 False"]
+
+
+# ----------------------------------------------------------------------------- their derivatives
+
+
+@mo.kernel
+def root(i: Any, x: Any, a: Any) -> Any:
+    """The y with y**3 + a*y = x, by Newton's method."""
+    y, n = x[i], 0
+    while abs(y**3 + a[i] * y - x[i]) > 1e-14 and n < 60:
+        y -= (y**3 + a[i] * y - x[i]) / (3 * y * y + a[i])
+        n += 1
+    return y + min(y, 0.0)
+
+
+def bump(u: float, v: float) -> float:
+    return math.exp(-u * u) * v
+
+
+@mo.kernel(shape=lambda x, w: (x.shape[0], w.shape[0]))
+def mixture(i: Any, j: Any, x: Any, w: Any) -> Any:
+    s, t = x[i], 1.0
+    for k in range(5):
+        s, t = math.sin(s) + bump(s, t), max(s * w[j], t) if t < 3 else t
+        if s > 2:
+            break
+        s += 0.1 * k * w[j]
+    while s > 3:
+        s = s / 2
+    return s * t + math.sqrt(abs(s) + 1) + math.atan2(s, t + 2) + x.shape[0] ** 2 * s
+
+
+@mo.kernel
+def cosines(i: Any, x: Any) -> Any:
+    value = x[i]
+    while value > 0.5:
+        value = value * math.cos(value)
+    return value
+
+
+@pytest.mark.parametrize(("function", "order"), [(cosines, 2), (mixture, 1)])
+def test_loops_are_differentiated(function: Any, order: int) -> None:
+    operands = [RNG.uniform(0.5, 1.5, n) for n in (4, 3)][: order % 2 + 1]
+    assert mo.gradcheck(function, tuple(operands), order=order)
+
+
+def test_a_derivative_without_a_rule_is_an_error_that_says_so() -> None:
+    function = scalar_form(lambda i, x: math.lgamma(x[i]), 1).function
+    with pytest.raises(NotScalar, match="digamma has no derivative here"):
+        derivative(derivative(function, 0), 0)
+
+
+def test_the_derivative_of_a_root_is_that_of_the_equation() -> None:
+    """dy/dx = 1 / (3 y² + a), in one kernel with what is around it."""
+    x, a = RNG.uniform(0.5, 2, (2, 30))
+    v, w = mo.array(x, requires_grad=True), mo.array(a)
+    y = root(v * 2, w)
+    flow = mo.grad(mo.exp(y).sum(), v)
+    assert len(mo.explain(flow).kernels) == 1
+    solved = y.numpy()
+    np.testing.assert_allclose(solved**3 + a * solved, 2 * x, rtol=1e-12)
+    np.testing.assert_allclose(flow.numpy(), np.exp(solved) * 2 / (3 * solved**2 + a), rtol=1e-12)
+
+
+EXPRESSIONS = [
+    *(f"math.{name}(v)" for name in EVERY if name not in ("acosh", "lgamma")),
+    "math.acosh(v + 1)", "math.pow(v, 2.5)", "v ** 0.3", "v ** 3", "math.hypot(v, 2 * v - 1)",
+    "math.atan2(v, 2.0)", "math.copysign(v, -1.0)", "abs(v - 1)", "min(v, 1 - v)", "max(v, 2 * v)",
+    "v % 0.25", "(-v) / (1 + v)", "float(int(5 * v)) * v", "+v if v > 0.2 else v * v",
+    "bump(v, v * v)", "max(v, 0.1, v * v)", "np.exp2(v)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_each_rule_of_a_derivative(expression: str, tmp_path: Any) -> None:
+    source = f"def f(i, x):\n    v = x[i]\n    return {expression}"
+    (tmp_path / "f.py").write_text(source)
+    scope = {"math": math, "np": np, "bump": bump}
+    exec(compile(source, str(tmp_path / "f.py"), "exec"), scope)
+    function = scalar_form(scope["f"], 1).function
+
+    def value_of(made: ScalarFunction, x: float) -> float:
+        space = dict(vars(python_kernels))
+        exec(made.source, space)
+        return space[made.name](x)
+
+    x, h = 0.37, 1e-6
+    rule, second = derivative(function, 0), derivative(derivative(function, 0), 0)
+    for f, df in ((function, rule), (rule, second)):
+        slope = (value_of(f, x + h) - value_of(f, x - h)) / (2 * h)
+        np.testing.assert_allclose(value_of(df, x), slope, rtol=1e-6, atol=1e-8)
+
+
+def test_equal_arguments_of_max_share_the_gradient() -> None:
+    x = mo.array([1.0, 2.0], requires_grad=True)
+
+    @mo.kernel
+    def clipped(i: Any, x: Any) -> Any:
+        value = x[i]
+        while value > 1.5:
+            value = value - 1
+        return max(value, 1.0)
+
+    assert mo.grad(clipped(x).sum(), x).numpy().tolist() == [0.5, 0.5]
 
 
 LIMIT = 0.1
