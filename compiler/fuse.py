@@ -612,7 +612,7 @@ class _Builder:
         if isinstance(node, ReindexReduce):
             self.reduced[buffer.name] = nests[-1].parts or ()
         for nest in nests:
-            nest.target = buffer
+            nest.target, nest.piece = buffer, len(nests) > 1
         self.nests.extend(n for n in nests if n.iterations)
 
     def _nests(self, node: Node) -> list[Nest]:

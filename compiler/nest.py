@@ -145,6 +145,7 @@ class Nest:
     scatter: bool = False
     parallel: tuple[int, ...] = ()  # of a scatter: the loops whose iterations never collide
     contraction: bool = False
+    piece: bool = False  # it fills a part of the target, and other nests the rest
     named: dict[str, Value] = field(default_factory=dict)
     buffers: dict[str, Buffer] = field(default_factory=dict)
     checks: dict[str, CheckSite] = field(default_factory=dict)

@@ -1306,8 +1306,9 @@ class _Placement:
         self.stage_bottom().append(self.body.unroll(dims, store))
 
     def is_piece(self) -> bool:
-        """True if the nest writes a part of a buffer, and others the rest."""
-        return sum(n.target is self.nest.target for n in self.body.scheduler.tree.nests) > 1
+        """True if the nest writes a part of a buffer, and others, here or elsewhere, the rest."""
+        nests = self.body.scheduler.tree.nests
+        return self.nest.piece or sum(n.target is self.nest.target for n in nests) > 1
 
     def is_read_later(self) -> bool:
         return self.nest.target.role == "local" or any(

@@ -20,6 +20,7 @@ from metaop.compiler.schedule import (
     collapse,
     schedule,
 )
+from metaop.graph import pending
 from tests.compiler.stages import (
     ALL_PASSES,
     after,
@@ -417,3 +418,17 @@ def test_what_the_same_kernel_reads_again_stays_in_the_caches():
     (kernel,) = mo.explain(e, e / e.sum(1, keepdims=True)).kernels
     past = [line for line in kernel.source.splitlines() if "past the caches" in line]
     assert len(past) == 1 and "/" in past[0]
+
+
+def test_a_piece_is_read_from_memory_also_where_another_kernel_fills_the_rest():
+    """`w[0] = b` and sin(w).sum() were one kernel, the rest of w another: the sum took b, the
+    result of its kernel's only nest for w, for every element.  Random programs found it, in
+    test_expressions."""
+    c, b = mo.array([1.5]).sync(), mo.array(1.3).sync()
+    w = mo.concat([c, c, c])
+    w[0] = b
+    nodes = [mo.sin(w).sum()._node, w._node]
+    graph = pipeline.run_passes(pipeline.import_graph(pending(nodes), nodes))
+    *_, box, total = pipeline.fuse_graph(graph).nests
+    kernel = pipeline.schedule_nest(Tree(0, [box, total]), 0).kernel
+    assert f"sin({box.target.name}[i0])" in show_kernel(kernel)
