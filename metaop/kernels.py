@@ -2,8 +2,9 @@
 
 `kernel` calls the function once on symbols: where that works it becomes meta-operators, fused with
 its neighbours and differentiated (`metaop.branches`: ifs on values, too).  Where it does not (a
-loop that ends when a value says so), Numba compiles the function, and it stands as a host callback
-between kernels.
+loop that ends when a value says so), Numba compiles the function.  One whose reads do not depend on
+values is a function of numbers (`metaop.scalar_code`), compiled into the kernels around it and
+differentiated on its source; any other stands as a host callback between kernels.
 """
 
 from __future__ import annotations
@@ -214,8 +215,14 @@ def kernel(
 
     If the function can be called on symbols, as this one, it becomes meta-operators: fused, and
     differentiated to any order; what it reads outside an operand is 0 there.  Its ifs may depend on
-    values: both ways are computed, and chosen from.  Else, as with a loop that a value ends, Numba
-    compiles it, with IndexError for reads outside; only a given `gradient` differentiates it.
+    values: both ways are computed, and chosen from.
+
+    Else, as with a loop that a value ends, Numba compiles it, with Python's arithmetic: float64 and
+    int64, ZeroDivisionError.  If it reads within the operands, at indices that no value decides, it
+    is part of the kernels around it, and is differentiated (in the ways it takes; equal arguments
+    of min and max share the gradient).  Else, or if it has what a kernel cannot hold (arrays of its
+    own, raise), it is a host callback, which `mo.explain` gives the reason for: with IndexError for
+    reads outside, and without a gradient but a given one.
     """
     if function is None:
         return functools.partial(kernel, shape=shape, dtype=dtype, gradient=gradient)
