@@ -139,8 +139,11 @@ class _Differentiator:
                 return ast.If(stmt.test, self.block(stmt.body), self.block(stmt.orelse))
             case ast.While():
                 return ast.While(stmt.test, self.block(stmt.body), [])
-            case ast.For():
-                return ast.For(stmt.target, stmt.iter, self.block(stmt.body), [])
+            case ast.For(target=ast.Name(id=name)):
+                body = self.block(stmt.body)
+                if name in self.beside:
+                    body.insert(0, _assign([self.beside[name]], [ast.Constant(0.0)]))
+                return ast.For(stmt.target, stmt.iter, body, [])
             case ast.Assign() | ast.AugAssign():
                 return self.assignment(stmt)
         return stmt

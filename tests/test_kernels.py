@@ -529,6 +529,50 @@ def test_loops_are_differentiated(function: Any, order: int) -> None:
     assert mo.gradcheck(function, tuple(operands), order=order)
 
 
+def test_a_name_that_a_loop_takes_has_no_derivative_any_more() -> None:
+    def taken(i: Any, x: Any) -> Any:
+        value = x[i]
+        total = value
+        for value in range(3):
+            total = total * 2 + value
+        return total + value
+
+    x = mo.array([1.0], requires_grad=True)
+    function = scalar_form(taken, 1).function
+    space = dict(vars(python_kernels))
+    exec(derivative(function, 0).source, space)
+    assert space[derivative(function, 0).name](5.0) == 8
+    assert mo.grad(mo.kernel(taken)(x).sum(), x).numpy().tolist() == [8.0]
+
+
+def test_what_numba_cannot_type_is_an_error_that_names_the_function() -> None:
+    @mo.kernel
+    def odd(i: Any, x: Any) -> Any:
+        value = x[i]
+        while value & 1:
+            value = value - 1
+        return value
+
+    assert odd(mo.array([2, 3])).numpy().tolist() == [2, 2]
+    with pytest.raises(mo.DTypeError, match="odd: Numba cannot compile it"):
+        odd(mo.array([2.0, 3.0])).numpy()
+
+
+def test_an_index_may_count_from_the_end() -> None:
+    @mo.kernel
+    def mirrored(i: Any, x: Any) -> Any:
+        value = x[x.shape[0] - 1 - i] + len(x)
+        while value > 10:
+            value = value - 10
+        return value
+
+    for n in (4, 50, 7):
+        x = RNG.uniform(0, 5, n)
+        got = mirrored(mo.array(x))
+        assert len(mo.explain(got).kernels) == 1
+        np.testing.assert_allclose(got.numpy(), 10 - (-(x[::-1] + n) % 10), rtol=1e-12)
+
+
 def test_a_derivative_without_a_rule_is_an_error_that_says_so() -> None:
     function = scalar_form(lambda i, x: math.lgamma(x[i]), 1).function
     with pytest.raises(NotScalar, match="digamma has no derivative here"):
