@@ -34,7 +34,7 @@ from .build import (
     unary,
     where,
 )
-from .errors import DTypeError, StaleValueError, UnreachedGradientWarning, describe
+from .errors import DTypeError, NotScalar, StaleValueError, UnreachedGradientWarning, describe
 from .graph import (
     Apply,
     Custom,
@@ -53,8 +53,6 @@ from .graph import (
 )
 from .index import Expr, conjunction, transform
 from .recording import recording
-from .scalar_code import NotScalar
-from .scalar_gradient import derivative
 
 Gradients = Sequence[Node | None]
 Side = Callable[..., Node]
@@ -400,6 +398,8 @@ _REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
 
 def _apply(node: Apply, g: Node, wanted: Container[Node]) -> Gradients:
     """For each input the derivative by it, another function of the same inputs."""
+    from .scalar_gradient import derivative  # loads for who needs it
+
     found: list[Node | None] = []
     for k, source in enumerate(node.inputs):
         if source not in wanted or not source.dtype.is_float:

@@ -13,7 +13,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from .branches import explored
 from .build import cast, full
 from .control import Packing
 from .dtype import DType, as_dtype
-from .errors import DTypeError, ShapeError, describe
+from .errors import DTypeError, NotScalar, ShapeError, describe
 from .extent import map_extents
 from .function import Function
 from .graph import Apply, Escape, IndexOf, Node, Piece, Reindex, Shape, identity_indices, pending
@@ -30,8 +30,10 @@ from .index import TRUE, Expr, Index, as_index, as_integer, show, simplify, with
 from .movement import shape_of
 from .notation import Indexed, axes
 from .placeholder import as_var
-from .scalar_code import NotScalar, ScalarForm, scalar_form
 from .var import Var
+
+if TYPE_CHECKING:
+    from .scalar_code import ScalarForm
 
 # Nodes that a traced function may make of one element: more would be a loop that Numba runs better.
 TRACED_NODES = 400
@@ -163,6 +165,8 @@ class Kernel:
 
 def _form_of(function: Callable[..., Any], rank: int) -> ScalarForm:
     """As `scalar_form`, which reads source, once."""
+    from .scalar_code import scalar_form  # reads source: loads for who needs it
+
     computed = code_key(function)
     if computed is None:
         return scalar_form(function, rank)

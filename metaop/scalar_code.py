@@ -30,11 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .errors import NotScalar
 from .graph import ScalarFunction
-
-
-class NotScalar(Exception):
-    """Why a function cannot be one of numbers."""
 
 
 class ScalarForm(NamedTuple):

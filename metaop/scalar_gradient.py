@@ -18,8 +18,8 @@ import hashlib
 import math
 from collections.abc import Iterator
 
+from .errors import NotScalar
 from .graph import ScalarFunction
-from .scalar_code import NotScalar
 
 Derivative = ast.expr | None  # None is 0
 

@@ -14,9 +14,10 @@ import pytest
 
 import metaop as mo
 from metaop.compiler import python_kernels
+from metaop.errors import NotScalar
 from metaop.graph import ScalarFunction
 from metaop.kernels import code_key
-from metaop.scalar_code import NotScalar, scalar_form
+from metaop.scalar_code import scalar_form
 from metaop.scalar_gradient import derivative
 from tests.helpers import python_value
 
