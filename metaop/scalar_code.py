@@ -71,9 +71,7 @@ def scalar_form(function: Callable[..., Any], rank: int) -> ScalarForm:
     return ScalarForm(
         ScalarFunction(name, label, text),
         loops,
-        tuple(
-            (operand, code) for (operand, _), (_, code) in zip(writer.reads, writer.reads.values())
-        ),
+        tuple((operand, code) for (operand, _), (_, code) in writer.reads.items()),
         tuple(writer.extents),
     )
 
@@ -256,7 +254,7 @@ class _Writer(ast.NodeTransformer):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         self.target(node.target)
-        self.operator(node, node.op, node.value)
+        self.check(node, node.op)
         return ast.copy_location(ast.AugAssign(node.target, node.op, self.visit(node.value)), node)
 
     def target(self, node: ast.expr) -> Any:
@@ -272,18 +270,18 @@ class _Writer(ast.NodeTransformer):
         return node
 
     def visit_For(self, node: ast.For) -> Any:
-        call = node.iter
-        ranged = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-        if not ranged or self.is_local(call.func.id) or self.outside(call.func.id) is not range:  # type: ignore[attr-defined]
-            raise self.refuse(node.iter, "it loops over something other than a range")
-        if node.orelse or not isinstance(node.target, ast.Name):
-            raise self.refuse(node, "it has what a kernel cannot hold")
-        if len(call.args) == 3 and not _is_number(call.args[2]):  # type: ignore[attr-defined]
+        match node:
+            case ast.For(
+                target=ast.Name(), iter=ast.Call(func=ast.Name(id=name), args=args), orelse=[]
+            ) if not self.is_local(name) and self.outside(name) is range:
+                pass
+            case _:
+                raise self.refuse(node.iter, "it loops over something other than a range")
+        if len(args) == 3 and not _is_number(args[2]):
             raise self.refuse(node.iter, "the step of a range is no number")
-        target = self.target(node.target)
-        steps = ast.Call(ast.Name("range", ast.Load()), [self.visit(a) for a in call.args], [])  # type: ignore[attr-defined]
+        steps = _call("range", *(self.visit(a) for a in args))
         body = [self.visit(s) for s in node.body]
-        return ast.copy_location(ast.For(target, steps, body, []), node)
+        return ast.copy_location(ast.For(self.target(node.target), steps, body, []), node)
 
     def visit_While(self, node: ast.While) -> Any:
         if node.orelse:
@@ -346,12 +344,12 @@ class _Writer(ast.NodeTransformer):
     def visit_BinOp(self, node: ast.BinOp) -> Any:
         if isinstance(node.op, ast.Pow):
             return self.power(node)
-        self.operator(node, node.op, node.right)
+        self.check(node, node.op)
         return ast.copy_location(
             ast.BinOp(self.visit(node.left), node.op, self.visit(node.right)), node
         )
 
-    def operator(self, node: ast.AST, op: ast.operator, right: ast.expr) -> None:
+    def check(self, node: ast.AST, op: ast.operator) -> None:
         if not isinstance(op, _OPERATORS):
             raise self.refuse(node, "it has what a kernel cannot hold")
 
