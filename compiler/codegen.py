@@ -22,9 +22,9 @@ from llvmlite import ir
 
 from metaop.errors import CompilerBug
 
-from . import machine
+from . import machine, user_code
 from .emit_llvm import emit_llvm
-from .loops import Kernel, show_kernel
+from .loops import Kernel, functions_of, show_kernel
 
 NAMES = "table, args, chunk, chunks, scratch"
 
@@ -73,8 +73,10 @@ def machine_text(kernel: Kernel, name: str = "kernel") -> str:
 def assembly_of(kernel: Kernel) -> str:
     """The LLVM assembly that Numba makes of a kernel, before any optimisation."""
     machine.processor()  # what METAOP_CPU says wrongly is no fault of ours
+    codes = [user_code.code_of(value) for value in functions_of(kernel)]
     try:
-        return _target().assembly_of(kernel)
+        assembly = _target().assembly_of(kernel)
+        return machine.linked(assembly, [c.assembly for c in codes]) if codes else assembly
     except Exception as error:
         raise _bug(kernel, error) from error
 

@@ -28,11 +28,12 @@ from metaop.index import (
     terms_of,
 )
 
-from . import llvm_ops, machine
-from .llvm_ops import BOOL, I8, I32, I64, LANES, Builder, constant, is_vector, memory_type
+from . import llvm_ops, machine, user_code
+from .llvm_ops import BOOL, I8, I16, I32, I64, LANES, Builder, constant, is_vector, memory_type
 from .loops import (
     LONGEST_STEP,
     SCRATCH_ALIGNMENT,
+    Apply,
     Check,
     Condition,
     Const,
@@ -708,6 +709,8 @@ class _Emitter:
                 return self.condition(value.expr)
             case Check():
                 return self.check(value)
+            case Apply():
+                return self.application(value)
             case Op():
                 return self.operator(value)
         raise CompilerBug(f"cannot compile {value!r}")
@@ -772,6 +775,66 @@ class _Emitter:
         exchange = b.cmpxchg(status, constant(I64, 0), code, "monotonic", "monotonic")
         first = b.extract_value(exchange, 1)
         self.when(first, lambda: b.store(wide, b.gep(status, [constant(I64, 1)])) and None)
+
+    def application(self, value: Apply) -> Any:
+        """A user's function, called for one lane after the other: other lanes need not end."""
+        args = [self.b.cast(self.value(a), a.dtype, user_code.wide(a.dtype)) for a in value.args]
+        guard = None if value.guard == TRUE else self.condition(value.guard)
+        number = self.scalar_index(value.number)
+        if not any(is_vector(v) for v in (*args, guard)):
+            return self.called(value, args, guard, number)
+        register = llvm_ops.register_type(value.dtype)
+        lanes = [self.in_memory(self.b.as_vector(a)) for a in args]
+        result = self.in_memory(constant(ir.VectorType(register, LANES), 0))
+        active = self.active(guard)
+        bits = None if active is None else self.raw.bitcast(active, I16)
+
+        def one(lane: Any) -> None:
+            here = [self.raw.load(self.raw.gep(place, [lane])) for place in lanes]
+            mine = None
+            if bits is not None:
+                shifted = self.raw.lshr(bits, self.raw.trunc(lane, I16))
+                mine = self.raw.trunc(shifted, BOOL)
+            answer = self.called(value, here, mine, number)
+            self.raw.store(self.b.to_memory(answer, value.dtype), self.raw.gep(result, [lane]))
+
+        self.counted(constant(I64, 0), constant(I64, LANES), 1, one)
+        whole = ir.VectorType(memory_type(value.dtype), LANES).as_pointer()
+        loaded = self.raw.load(self.raw.bitcast(result, whole), align=value.dtype.itemsize)
+        return self.b.to_register(loaded, value.dtype)
+
+    def in_memory(self, vector: Any) -> Any:
+        """The address of the first of 16 lanes."""
+        b = self.raw
+        if vector.type.element == BOOL:
+            vector = b.zext(vector, ir.VectorType(I8, LANES))
+        with b.goto_entry_block():
+            place = b.alloca(vector.type)
+        b.store(vector, place)
+        return b.bitcast(place, vector.type.element.as_pointer())
+
+    def called(self, value: Apply, args: list[Any], guard: Any, number: Any) -> Any:
+        """The result of one call, in the dtype of the value; 0 where the guard does not hold."""
+        b, code = self.raw, user_code.code_of(value)
+        zero = self.b.const(value.dtype, 0, False)
+        with b.goto_entry_block():
+            place, fault = b.alloca(memory_type(code.result)), b.alloca(I8.as_pointer())
+            answer = b.alloca(zero.type)
+        b.store(zero, answer)
+
+        def call() -> None:
+            function = code.declared(b.module)
+            failed = b.call(function, [place, fault, *args])
+            found = self.b.to_register(b.load(place), code.result)
+            b.store(self.b.cast(found, code.result, value.dtype), answer)
+            bad = b.icmp_signed("!=", failed, constant(I32, 0))
+            self.when(bad, lambda: self.report(number, constant(I64, 0), bad, dt.int64))
+
+        if guard is None:
+            call()
+        else:
+            self.when(guard, call)
+        return b.load(answer)
 
     # -- indices ------------------------------------------------------------------------------
 

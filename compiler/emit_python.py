@@ -16,6 +16,7 @@ from metaop.errors import CompilerBug
 from metaop.index import TRUE, show
 
 from .loops import (
+    Apply,
     Check,
     Condition,
     Const,
@@ -34,6 +35,7 @@ from .loops import (
     Store,
     Update,
     Value,
+    functions_of,
     statements,
 )
 
@@ -57,7 +59,8 @@ _PREFIX = {
 
 
 def emit_python(kernel: Kernel, comment: str = "") -> str:
-    """The source of a function `name(buffers, integers, chunk=0, chunks=1)`."""
+    """The source of a function `name(buffers, integers, chunk=0, chunks=1)`, behind that of the
+    user's functions that it calls."""
     return _Printer(kernel).source(comment)
 
 
@@ -74,7 +77,9 @@ class _Printer:
 
     def source(self, comment: str) -> str:
         names = [p.name for p in self.kernel.buffers] + self.kernel.integers
-        lines = [f"def {self.kernel.name}({', '.join(names)}, chunk=0, chunks=1):"]
+        called = dict.fromkeys(part.function.source for part in functions_of(self.kernel))
+        lines = [source + "\n\n" for source in called]
+        lines += [f"def {self.kernel.name}({', '.join(names)}, chunk=0, chunks=1):"]
         types = ", ".join(f"{p.name}: {p.dtype.short}" for p in self.kernel.buffers)
         lines.append(f"    # {types}")
         lines += [f"    # {line}" for line in comment.splitlines()]
@@ -170,6 +175,8 @@ class _Printer:
             case Check():
                 parts = map(show, (value.low, value.high, value.number, value.guard))
                 return f"check({self.value(value.value)}, {', '.join(parts)})"
+            case Apply():
+                return self.application(value)
             case Op():
                 return self.operator(value)
         raise CompilerBug(f"cannot print {value!r}")
@@ -179,6 +186,14 @@ class _Printer:
         if dtype is dt.bfloat16:
             return f"to_bfloat16({float(number)!r})"
         return f"{type_name(dtype)}({number!r})"
+
+    def application(self, value: Apply) -> str:
+        plain = ("float" if a.dtype.is_float else "int" for a in value.args)
+        args = ", ".join(f"{kind}({self.value(a)})" for kind, a in zip(plain, value.args))
+        text = f"cast({value.function.name}({args}), {type_name(value.dtype)})"
+        if value.guard == TRUE:
+            return text
+        return f"({text} if {show(value.guard)} else {self.number(0, value.dtype)})"
 
     def operator(self, value: Op) -> str:
         args = [self.value(a) for a in value.args]

@@ -22,8 +22,9 @@ from . import machine
 # The modules that a kernel's code depends on; what else makes a kernel is in the kernel's text.
 KERNEL_SOURCES = (
     "compiler/codegen.py", "compiler/emit_llvm.py", "compiler/llvm_ops.py", "compiler/loops.py",
-    "compiler/machine.py", "compiler/outside_in.py", "compiler/vecmath.py", "config.py", "dtype.py",
-    "errors.py", "extent.py", "graph.py", "index.py", "recording.py", "storage.py",
+    "compiler/machine.py", "compiler/outside_in.py", "compiler/python_kernels.py",
+    "compiler/user_code.py", "compiler/vecmath.py", "config.py", "dtype.py", "errors.py",
+    "extent.py", "graph.py", "index.py", "recording.py", "storage.py",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from metaop.extent import Extent, hint
 from metaop.index import TRUE, Expr, conjunction, simplify, substitute, terms_of, within
 
-from .loops import Check, Load, Value
+from .loops import Apply, Check, Load, Value
 from .nest import Nest, Part
 from .schedule import map_nest, map_values
 
@@ -127,6 +127,9 @@ def _guarded(nest: Nest) -> Nest:
             case Check():
                 guard = conjunction(nest.exists, value.guard)
                 return Check(value.value, value.low, value.high, value.number, guard)
+            case Apply():
+                guard = conjunction(nest.exists, value.guard)
+                return Apply(value.function, value.args, value.number, guard, value.dtype)
         return value
 
     return map_values(nest, guarded)

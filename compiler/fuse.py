@@ -16,6 +16,7 @@ from metaop.errors import CompilerBug
 from metaop.extent import hint
 from metaop.graph import (
     OPERATORS,
+    Apply,
     Elementwise,
     Escape,
     IndexOf,
@@ -52,6 +53,7 @@ from .rewrite import Graph, Input, is_contraction
 from .schedule import adds_in_lanes
 
 LOAD_COST = 2
+APPLY_COST = 100  # of a user's function, which most likely has a loop
 RANDOM_COST = 16  # 75 integer operations, several of which run side by side
 FEW_LAYERS = 2  # results of a contraction for an element of what is made of them
 MOST_BASES = 8  # values told apart of those that another is made from
@@ -255,6 +257,8 @@ def _own_cost(node: Node) -> float:
     match node:
         case Input():
             return LOAD_COST if node.shape else 0
+        case Apply():
+            return APPLY_COST
         case Elementwise():
             return OPERATORS[node.op].cost if node.op in OPERATORS else 1
         case RandomBits():
@@ -437,7 +441,10 @@ class Lowering:
             args = (args[0], self.values.check(args[1], CheckSite(node, 0, 0), guard))
         if node.op == "bitcast":
             return self._bitcast(node, args[0])
-        if node.op == "cast":
+        if isinstance(node, Apply):
+            site = CheckSite(node, 0, 0)
+            result = self.values.apply(node.function, args, compute, site, guard)
+        elif node.op == "cast":
             result = args[0]
             if args[0].dtype is not compute:
                 result = self.values.op("cast", args, compute)
@@ -605,7 +612,7 @@ class _Builder:
         if isinstance(node, ReindexReduce):
             self.reduced[buffer.name] = nests[-1].parts or ()
         for nest in nests:
-            nest.target = buffer
+            nest.target, nest.piece = buffer, len(nests) > 1
         self.nests.extend(n for n in nests if n.iterations)
 
     def _nests(self, node: Node) -> list[Nest]:

@@ -14,6 +14,8 @@
     value  ::= Load(buffer, offset, guard, fill)  buffer[offset] if guard else fill
              | Const(value) | Op(name, args) | IndexValue(e) | Condition(c) | Ref(name, dims)
              | Check(value, low, high, number, guard)   reports a value outside low <= v < high
+             | Apply(function, args, number, guard)  a user's function, called only if guard; a
+                                                 division by zero in it is reported
     e, c   ::= the index expressions of metaop.index over loops ("i", k), integers ("val", name)
 
 The meaning is that of scalar loops; a reverse one begins with its last iteration.  `how` says what
@@ -30,6 +32,7 @@ from typing import Any, NoReturn
 from metaop import dtype as dt
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
+from metaop.graph import ScalarFunction
 from metaop.index import (
     TRUE,
     Expr,
@@ -162,6 +165,35 @@ class Check(Value):
     def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
         low, high = index(self.low), index(self.high)
         return Check(args[0], low, high, self.number, index(self.guard))
+
+
+class Apply(Value):
+    """function(*args) where the guard holds, else 0: a function that a user wrote, which need not
+    end for other arguments; reported with the number of the check if it divides by zero."""
+
+    __slots__ = ("function", "_args", "number", "guard")
+
+    def __init__(
+        self,
+        function: ScalarFunction,
+        args: tuple[Value, ...],
+        number: Expr,
+        guard: Expr,
+        dtype: DType,
+    ):
+        self.function, self._args, self.dtype = function, args, dtype
+        self.number, self.guard = number, guard
+
+    @property
+    def args(self) -> tuple[Value, ...]:
+        return self._args
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return (self.guard,)
+
+    def rebuild(self, args: tuple[Value, ...], index: Callable[[Expr], Expr]) -> Value:
+        return Apply(self.function, args, self.number, index(self.guard), self.dtype)
 
 
 class Ref(Value):
@@ -361,6 +393,19 @@ def walk(value: Value, seen: set[int] | None = None) -> Iterator[Value]:
         for arg in value.args:
             yield from walk(arg, seen)
         yield value
+
+
+def functions_of(kernel: Kernel) -> list[Apply]:
+    """An application of each of the user's functions that a kernel calls, for each kind of
+    arguments."""
+    found: dict[Any, Apply] = {}
+    for stmt in statements(kernel.body):
+        for value in values_of(stmt):
+            for part in walk(value):
+                if isinstance(part, Apply):
+                    key = (part.function, *(a.dtype for a in part.args))
+                    found.setdefault(key, part)
+    return list(found.values())
 
 
 def indices_of(stmt: Stmt) -> list[Expr]:
@@ -567,7 +612,7 @@ class _Verifier:
                         self.fail(f"{part.name} is read before it exists")
                     self.require(made.dims == part.dims, f"{part.name} is read over other dims")
                     self.dims(part.name, part.dims, loops)
-                case Check():
+                case Check() | Apply():
                     self.index(part.number, loops)
 
     def index(self, e: Expr, loops: frozenset[int]) -> None:
@@ -613,6 +658,9 @@ def show_value(value: Value) -> str:
                 f"check({show_value(value.value)}, {show(value.low)}, {show(value.high)}, "
                 f"{show(value.number)}, {show(value.guard)})"
             )
+        case Apply(function=function):
+            args = ", ".join([*map(show_value, value.args), show(value.number), show(value.guard)])
+            return f"{value.dtype.short}({function.name}({args}))"
         case Ref():
             return value.name + "".join(f"[i{d}]" for d in value.dims)
         case Op(name="cast"):

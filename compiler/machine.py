@@ -146,12 +146,39 @@ def optimised(assembly: str, name: str) -> Any:
     module = llvm.parse_assembly(assembly)
     module.triple, module.data_layout = processor().triple, data_layout()
     manager, builder = _pipeline(processor())
+    if any(map(_is_part, module.functions)):
+        _inlining().run(module, builder)
     for function in module.functions:
         if not function.is_declaration:
             function.name = name
             manager.run(function, builder)
     module.verify()
     return module
+
+
+def linked(assembly: str, parts: list[str]) -> str:
+    """The assembly of a function with the functions that it calls, which are to be inlined."""
+    module = llvm.parse_assembly(assembly)
+    names = {f.name for f in module.functions if not f.is_declaration}
+    for part in parts:
+        module.link_in(llvm.parse_assembly(part))
+    for function in module.functions:
+        if not function.is_declaration and function.name not in names:
+            function.linkage = llvm.Linkage.internal
+            function.add_function_attribute("alwaysinline")
+    return str(module)
+
+
+def _is_part(function: Any) -> bool:
+    return not function.is_declaration and function.linkage == llvm.Linkage.internal
+
+
+@functools.cache
+def _inlining() -> Any:
+    manager = llvm.create_new_module_pass_manager()
+    manager.add_always_inliner_pass()
+    manager.add_global_dead_code_eliminate_pass()
+    return manager
 
 
 @functools.cache

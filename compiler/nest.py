@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
-from metaop.graph import Node
+from metaop.graph import Node, ScalarFunction
 from metaop.index import TRUE, Expr, integers_of, loops_of, remembered, show
 
 from .loops import (
+    Apply,
     Check,
     Condition,
     Const,
@@ -144,6 +145,7 @@ class Nest:
     scatter: bool = False
     parallel: tuple[int, ...] = ()  # of a scatter: the loops whose iterations never collide
     contraction: bool = False
+    piece: bool = False  # it fills a part of the target, and other nests the rest
     named: dict[str, Value] = field(default_factory=dict)
     buffers: dict[str, Buffer] = field(default_factory=dict)
     checks: dict[str, CheckSite] = field(default_factory=dict)
@@ -232,6 +234,22 @@ class Values:
             self.checks[name] = site
             number = ("val", name)
             self._known[key] = Check(value, site.low, site.high, number, guard)
+        return self._known[key]
+
+    def apply(
+        self,
+        function: ScalarFunction,
+        args: tuple[Value, ...],
+        dtype: DType,
+        site: CheckSite,
+        guard: Expr,
+    ) -> Value:
+        """function(args) where the guard holds."""
+        key = ("apply", function, dtype, site.node.site, guard, *(id(a) for a in args))
+        if key not in self._known:
+            name = f"check{len(self.checks)}"
+            self.checks[name] = site
+            self._known[key] = Apply(function, args, ("val", name), guard, dtype)
         return self._known[key]
 
     def name(self, value: Value, bounds: tuple[int, int] | None) -> Expr:

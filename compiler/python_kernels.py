@@ -217,6 +217,29 @@ _DEFINITIONS: dict[str, Callable[..., Any]] = {
     "hypot": np.hypot, "copysign": np.copysign, "maximum": np.maximum,
     "minimum": np.minimum, "fmax": np.fmax, "fmin": np.fmin,
 }  # fmt: skip
+# What a user's function may call, on Python's numbers, by the names in its source: how many numbers
+# each takes.
+SCALAR_FUNCTIONS = dict.fromkeys(
+    "math_sqrt math_exp math_exp2 math_expm1 math_log math_log2 math_log10 math_log1p math_sin "
+    "math_cos math_tan math_asin math_acos math_atan math_sinh math_cosh math_tanh math_asinh "
+    "math_acosh math_atanh math_erf math_erfc math_lgamma math_digamma math_floor math_ceil "
+    "math_trunc math_fabs math_isnan math_isinf math_isfinite".split(), 1
+) | dict.fromkeys("math_div math_pow math_atan2 math_hypot math_copysign".split(), 2)  # fmt: skip
 FUNCTIONS = {name: _same_type(function) for name, function in _DEFINITIONS.items()}
 PREDICATES = {"isnan": np.isnan, "isinf": np.isinf, "isfinite": np.isfinite}
+
+
+def _of_numbers(name: str) -> Callable[..., Any]:
+    """An operator of floats as a function of Python's numbers that returns one."""
+    known: dict[str, Callable[..., Any]] = {**FUNCTIONS, **PREDICATES}
+    operator = (known | {"fabs": np.abs, "div": np.divide})[name]
+
+    def function(*numbers: Any) -> float:
+        with np.errstate(all="ignore"):
+            return float(operator(*map(f64, numbers)))
+
+    return function
+
+
 globals().update(FUNCTIONS | PREDICATES)
+globals().update({name: _of_numbers(name.partition("_")[2]) for name in SCALAR_FUNCTIONS})

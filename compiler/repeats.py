@@ -16,6 +16,7 @@ from collections.abc import Callable
 from metaop import dtype as dt
 
 from .loops import (
+    Apply,
     Check,
     Condition,
     Const,
@@ -139,6 +140,9 @@ class _Repeats:
             case Check():
                 bounds = (value.low, value.high, value.number, value.guard)
                 return ("check", *bounds, self.number(value.value))
+            case Apply():
+                called = (value.function, value.dtype, value.number, value.guard)
+                return ("apply", *called, *map(self.number, value.args))
             case Op():
                 return (value.name, value.dtype, *map(self.number, value.args))
         return (id(value),)

@@ -9,6 +9,7 @@ from metaop.dtype import DType
 from metaop.errors import CompilerBug
 from metaop.extent import hint
 from metaop.graph import (
+    Apply,
     Elementwise,
     Escape,
     IndexOf,
@@ -76,8 +77,10 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
     if inputs == node.inputs:
         return node
     match node:
+        case Apply():
+            new: Node = Apply(node.function, node.dtype, *inputs)
         case Elementwise():
-            new: Node = Elementwise(node.op, *inputs, dtype=node.dtype)
+            new = Elementwise(node.op, *inputs, dtype=node.dtype)
         case Reindex():
             new = Reindex(node.shape, node.pieces, *inputs, fill=node.fill)
         case ReindexReduce():
@@ -88,7 +91,10 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
         case RandomBits():
             new = RandomBits(node.shape, *inputs)
         case Escape():
-            new = Escape(node.name, node.call, node.shape, node.dtype, *inputs, key=node.key)
+            new = Escape(
+                node.name, node.call, node.shape, node.dtype, *inputs, key=node.key,
+                reason=node.reason,
+            )  # fmt: skip
         case _:
             raise CompilerBug(f"{node!r} has no inputs to replace")
     new.scope = node.scope
@@ -98,8 +104,10 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
 def imported(node: Node, inputs: tuple[Node, ...], extents: Callable[[Any], Any]) -> Node:
     """A recorded node over a program's nodes, its extents mapped."""
     match node:
+        case Apply():
+            new: Node = Apply(node.function, node.dtype, *inputs)
         case Elementwise():
-            new: Node = Elementwise(node.op, *inputs, dtype=node.dtype)
+            new = Elementwise(node.op, *inputs, dtype=node.dtype)
         case Reindex():
             shape, pieces = extents(node.shape), extents(node.pieces)
             new = Reindex(shape, pieces, *inputs, fill=node.fill)
@@ -113,7 +121,8 @@ def imported(node: Node, inputs: tuple[Node, ...], extents: Callable[[Any], Any]
         case RandomBits():
             new = RandomBits(extents(node.shape), *inputs)
         case Escape():
-            new = Escape(node.name, node.call, extents(node.shape), node.dtype, *inputs)
+            shape = extents(node.shape)
+            new = Escape(node.name, node.call, shape, node.dtype, *inputs, reason=node.reason)
         case _:
             return node
     new.scope = node.scope

@@ -51,6 +51,7 @@ from .loops import (
     LANES,
     LONGEST_STEP,
     MOST_COPIES,
+    Apply,
     Check,
     Condition,
     Const,
@@ -221,6 +222,9 @@ def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
             case Check():
                 number = transform(value.number, leaf)
                 return Check(value.value, value.low, value.high, number, value.guard)
+            case Apply():
+                number = transform(value.number, leaf)
+                return Apply(value.function, value.args, number, value.guard, value.dtype)
         return value
 
     new = map_values(nest, change)
@@ -1365,8 +1369,9 @@ class _Placement:
         self.stage_bottom().append(self.body.unroll(dims, store))
 
     def is_piece(self) -> bool:
-        """True if the nest writes a part of a buffer, and others the rest."""
-        return sum(n.target is self.nest.target for n in self.body.scheduler.tree.nests) > 1
+        """True if the nest writes a part of a buffer, and others, here or elsewhere, the rest."""
+        nests = self.body.scheduler.tree.nests
+        return self.nest.piece or sum(n.target is self.nest.target for n in nests) > 1
 
     def is_read_later(self) -> bool:
         return self.nest.target.role == "local" or any(
@@ -1463,6 +1468,9 @@ def _structure(value: Value) -> tuple:
             return ("index", value.expr)
         case Check():
             return ("check", value.number, _structure(value.value))
+        case Apply():
+            args = map(_structure, value.args)
+            return ("apply", value.function, value.dtype, value.number, value.guard, *args)
         case Op():
             return (value.name, value.dtype, *map(_structure, value.args))
     return (id(value),)

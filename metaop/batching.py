@@ -16,7 +16,7 @@ import numpy as np
 from .build import broadcast_to, permute, reduce
 from .compiler.rewrite import rebuild
 from .errors import CompilerBug, JitError, ShapeError, describe
-from .graph import Custom, Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
+from .graph import Apply, Custom, Elementwise, Escape, Node, Piece, Reindex, ReindexReduce, toposort
 from .index import Expr, transform
 from .placeholder import Placeholder, Recorded, all_inputs, as_var, leaves_of, rebuilt
 from .recording import recording
@@ -50,7 +50,7 @@ def _spread(node: Node, count: int) -> Node:
 
 def _elementwise(node: Elementwise, inputs: list[Node], batched: list[bool], count: int) -> Node:
     whole = [i if b else _spread(i, count) for i, b in zip(inputs, batched)]
-    return Elementwise(node.op, *whole, dtype=node.dtype)
+    return rebuild(node, tuple(whole))
 
 
 def _reindex(node: Reindex, inputs: list[Node], batched: list[bool], count: int) -> Node:
@@ -151,6 +151,7 @@ class BatchedCall:
 
 RULES: dict[type[Node], Callable[..., Node]] = {
     Elementwise: _elementwise,
+    Apply: _elementwise,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,

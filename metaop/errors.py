@@ -54,6 +54,10 @@ class CheckpointError(MetaopError, ValueError):
     """A checkpoint file is broken or is not what the caller expects."""
 
 
+class NotScalar(Exception):
+    """Why a user's function cannot be one of numbers, and so no part of a kernel; caught inside."""
+
+
 class CompilerBug(MetaopError, RuntimeError):
     """metaop is wrong, not the user: names the pass and shows the IR around the fault."""
 

@@ -34,8 +34,9 @@ from .build import (
     unary,
     where,
 )
-from .errors import DTypeError, StaleValueError, UnreachedGradientWarning, describe
+from .errors import DTypeError, NotScalar, StaleValueError, UnreachedGradientWarning, describe
 from .graph import (
+    Apply,
     Custom,
     Elementwise,
     Escape,
@@ -399,6 +400,26 @@ _REDUCTIONS: dict[str, Callable[[ReindexReduce, Node], Node]] = {
 }
 
 
+def _apply(node: Apply, g: Node, wanted: Container[Node]) -> Gradients:
+    """For each input the derivative by it, another function of the same inputs."""
+    from .scalar_gradient import derivative  # loads for who needs it
+
+    found: list[Node | None] = []
+    for k, source in enumerate(node.inputs):
+        if source not in wanted or not source.dtype.is_float:
+            found.append(None)
+            continue
+        try:
+            function = derivative(node.function, k)
+        except NotScalar as reason:
+            name = node.function.label
+            raise DTypeError(
+                f"{name} has no gradient: {reason} (recorded at {node.site})"
+            ) from None
+        found.append(cast(mul(g, Apply(function, node.dtype, *node.inputs)), source.dtype))
+    return found
+
+
 def _escape(node: Escape, g: Node, *_: Any) -> Gradients:
     if node.gradient is None:
         raise DTypeError(f"{node.name} has no gradient (recorded at {node.site})")
@@ -408,6 +429,7 @@ def _escape(node: Escape, g: Node, *_: Any) -> Gradients:
 # rule(node, g, wanted): one gradient for each input, None for what is not asked for or has none
 TABLE: dict[type[Node], Callable[..., Gradients]] = {
     Elementwise: _elementwise,
+    Apply: _apply,
     Reindex: _reindex,
     ReindexReduce: _reindex_reduce,
     Escape: _escape,

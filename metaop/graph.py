@@ -5,6 +5,7 @@
            | IndexOf(shape, axis)                out[i] = i[axis]
            | RandomBits(shape; key, counter)     out[i] = Threefry word of (key, counter, i)
            | Elementwise(op; a, b, …)            out[i] = op(a[i], b[i], …), all of one shape
+           | Apply(function; a, b, …)            the same with a function that a user wrote
            | Reindex(shape, pieces, fill; x, …)  out[i] = x_k[e_k(i)] for the first piece whose
                                                  condition holds; fill outside x_k or if none does
            | ReindexReduce(op, shape, e; y, …)   out = identity; for i: out[e(i)] op= y[i]
@@ -351,6 +352,36 @@ class Elementwise(Node):
             raise CompilerBug(f"elementwise {self.op} is not defined on {operands[0].dtype}")
 
 
+class ScalarFunction(NamedTuple):
+    """A function of numbers, as Python source that needs nothing from outside but the names of
+    `compiler.python_kernels`: floats are float64, integers int64.
+
+    name: under which the source defines it, different for different sources; label: the user's.
+    """
+
+    name: str
+    label: str
+    source: str
+
+
+class Apply(Elementwise):
+    """out[i] = function(a[i], b[i], …): a user's function of numbers, compiled into the kernel.
+
+    The inputs have one shape, each a dtype of its own; the result is converted to the node's.
+    """
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: ScalarFunction, dtype: DType, *inputs: Node):
+        self.function = function
+        super().__init__(function.name, *inputs, dtype=dtype)
+
+    def check(self) -> None:
+        """Raises CompilerBug unless the inputs have the shape of the result."""
+        if any(node.shape != self.shape for node in self.inputs):
+            raise CompilerBug(f"{self.op}: inputs {self.inputs} differ in shape")
+
+
 class Custom(Elementwise):
     """A copy of a value whose gradient a `mo.Function` computes: the k-th result of a call.
 
@@ -470,11 +501,12 @@ class Escape(Node):
     """A host callback: `call(*ndarrays) -> ndarray` of this shape and dtype, run between segments.
 
     gradient: (node, output gradient) -> gradients of the inputs, or None if it has none.
+    reason: why no kernel can hold it, for whoever asks.
     key: a hashable value; two escapes of one key and equal shapes compute the same, so that their
     program is compiled once.  None: each is its own, and its program is compiled each time.
     """
 
-    __slots__ = ("call", "gradient", "name", "key")
+    __slots__ = ("call", "gradient", "name", "key", "reason")
     kind = "escape"
 
     def __init__(
@@ -486,8 +518,10 @@ class Escape(Node):
         *inputs: Node,
         gradient: Callable[..., Any] | None = None,
         key: Any = None,
+        reason: str = "",
     ):
         self.name, self.call, self.gradient, self.key = name, call, gradient, key
+        self.reason = reason
         identity = id(call) if key is None else key
         self._record(shape, dtype, inputs, ("escape", name, dtype.name, identity, shape))
 

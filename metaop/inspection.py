@@ -59,16 +59,16 @@ class KernelInfo:
 
 @dataclass
 class Explanation:
-    """What computing some Vars takes: its kernels, and why they are not fewer."""
+    """What computing some Vars takes: its kernels, and why they are not fewer; what the host
+    computes between them."""
 
     kernels: list[KernelInfo]
     boundaries: list[Boundary]
+    callbacks: list[str]
 
     def __repr__(self) -> str:
-        lines = [
-            *map(repr, self.kernels),
-            *(f"not fused: {line}" for line in by_kernels(self.boundaries)),
-        ]
+        lines = [*map(repr, self.kernels), *(f"host callback: {c}" for c in self.callbacks)]
+        lines += [f"not fused: {line}" for line in by_kernels(self.boundaries)]
         return "\n".join(lines) or "nothing to compute"
 
 
@@ -76,7 +76,7 @@ def explain(*vars: Var) -> Explanation:
     """The kernels that computing these Vars will run; computes nothing itself."""
     stages = Stages([v._node for v in vars])
     kernels = [_kernel_info(step, stages) for step in stages.steps]
-    return Explanation(kernels, stages.boundaries)
+    return Explanation(kernels, stages.boundaries, stages.callbacks)
 
 
 def _kernel_info(step: Step, stages: Stages) -> KernelInfo:

@@ -2,8 +2,9 @@
 
 `kernel` calls the function once on symbols: where that works it becomes meta-operators, fused with
 its neighbours and differentiated (`metaop.branches`: ifs on values, too).  Where it does not (a
-loop that ends when a value says so), Numba compiles the function, and it stands as a host callback
-between kernels.
+loop that ends when a value says so), Numba compiles the function.  One whose reads do not depend on
+values is a function of numbers (`metaop.scalar_code`), compiled into the kernels around it and
+differentiated on its source; any other stands as a host callback between kernels.
 """
 
 from __future__ import annotations
@@ -12,25 +13,31 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import dtype as dt
 from .branches import explored
-from .build import cast
+from .build import cast, full
 from .control import Packing
 from .dtype import DType, as_dtype
-from .errors import DTypeError, ShapeError
+from .errors import DTypeError, NotScalar, ShapeError, describe
+from .extent import map_extents
 from .function import Function
-from .graph import Escape, Node, Shape, pending
+from .graph import Apply, Escape, IndexOf, Node, Piece, Reindex, Shape, identity_indices, pending
+from .index import TRUE, Expr, Index, as_index, as_integer, show, simplify, within
 from .movement import shape_of
 from .notation import Indexed, axes
 from .placeholder import as_var
 from .var import Var
 
+if TYPE_CHECKING:
+    from .scalar_code import ScalarForm
+
 # Nodes that a traced function may make of one element: more would be a loop that Numba runs better.
 TRACED_NODES = 400
+MOST_REMEMBERED = 1024  # functions of which is known what they become
 
 
 class Kernel:
@@ -40,7 +47,6 @@ class Kernel:
         self.function, self.shape, self.dtype, self.gradient = function, shape, dtype, gradient
         self.name = getattr(function, "__name__", "kernel")
         functools.update_wrapper(self, function)
-        self._key = code_key(function)
 
     def __call__(self, *operands: Any) -> Var:
         """The result for these operands.  Raises ShapeError if the function cannot take them."""
@@ -60,7 +66,12 @@ class Kernel:
 
     def _value(self, shape: Shape, vars: list[Var]) -> Var:
         traced = self._traced(shape, vars)
-        return self._compiled(shape, vars) if traced is None else traced
+        if traced is not None:
+            return traced
+        try:
+            return self._applied(shape, vars)
+        except NotScalar as reason:
+            return self._compiled(shape, vars, str(reason))
 
     def _shape(self, vars: list[Var]) -> Shape:
         shape = self.shape
@@ -72,6 +83,16 @@ class Kernel:
 
     def _traced(self, shape: Shape, vars: list[Var]) -> Var | None:
         """As meta-operators, if the function can be called on symbols."""
+        key = code_key(self.function)
+        kinds = (key, shape, *((v.shape, v.dtype) for v in vars))
+        if kinds in _untraceable:
+            return None
+        found = self._symbolic(shape, vars)
+        if found is None and key is not None and len(_untraceable) < MOST_REMEMBERED:
+            _untraceable.add(kinds)
+        return found
+
+    def _symbolic(self, shape: Shape, vars: list[Var]) -> Var | None:
         loops = axes(*shape)
         try:
             found, branched = explored(self.function, loops, vars)
@@ -91,13 +112,47 @@ class Kernel:
             kind = self._result_dtype([v._node for v in vars])
         return result if kind is None else result.astype(kind)
 
-    def _compiled(self, shape: Shape, vars: list[Var]) -> Var:
+    def _applied(self, shape: Shape, vars: list[Var]) -> Var:
+        """As an element of kernels: a function of numbers, compiled into them.
+
+        Raises NotScalar if it is none, or may read outside of an operand.
+        """
+        form = _form_of(self.function, len(shape))
+        inputs: list[Node] = [IndexOf(shape, k) for k in form.loops]
+        inputs += [self._read(shape, vars, number, code) for number, code in form.reads]
+        for number, axis in form.extents:
+            inputs.append(full(vars[number].shape[axis], shape, dt.int64))
+        if not inputs:
+            raise NotScalar("it reads nothing")
+        kind = self._result_dtype([v._node for v in vars])
+        return Var._of(Apply(form.function, kind, *inputs))
+
+    def _read(self, shape: Shape, vars: list[Var], number: int, code: types.CodeType) -> Node:
+        """What the function reads of an operand: an element for each element of the result."""
+        source = vars[number]._node
+        names = list(inspect.signature(self.function).parameters)
+        scope = dict(zip(names, [*(Index(("i", k)) for k in range(len(shape))), *vars]))
+        try:
+            key = eval(code, {"__builtins__": {}}, scope)
+            keys = key if isinstance(key, tuple) else (key,)
+            indices = tuple(as_integer(as_index(k)) for k in keys)
+        except Exception as error:
+            raise NotScalar(f"it reads {names[len(shape) + number]}: {error}") from None
+        if not _surely_inside(indices, source.shape, shape):
+            at = ", ".join(map(show, indices))
+            raise NotScalar(f"it may read outside of {describe(source)}, at [{at}]")
+        if source.shape == shape and indices == identity_indices(len(shape)):
+            return source
+        return Reindex(shape, (Piece(0, indices),), source)
+
+    def _compiled(self, shape: Shape, vars: list[Var], reason: str) -> Var:
         nodes = [cast(v._node, v.dtype.compute) for v in vars]
         kind = self._result_dtype(nodes)
         loop = _loop_of(self.function, len(shape), len(nodes))
         call = functools.partial(_run_loop, loop, shape, kind)
-        key = None if self._key is None else ("kernel", self._key, shape, kind.name)
-        return Var._of(Escape(self.name, call, shape, kind, *nodes, key=key))
+        own = code_key(self.function)
+        key = None if own is None else ("kernel", own, shape, kind.name)
+        return Var._of(Escape(self.name, call, shape, kind, *nodes, key=key, reason=reason))
 
     def _result_dtype(self, nodes: list[Node]) -> DType:
         if self.dtype is not None:
@@ -106,6 +161,34 @@ class Kernel:
         if floats:
             return dt.float64 if dt.float64 in floats else dt.float32
         return nodes[0].dtype if nodes else dt.float32
+
+
+def _form_of(function: Callable[..., Any], rank: int) -> ScalarForm:
+    """As `scalar_form`, which reads source, once."""
+    from .scalar_code import scalar_form  # reads source: loads for who needs it
+
+    computed = code_key(function)
+    if computed is None:
+        return scalar_form(function, rank)
+    key = (computed, function.__code__.co_varnames, rank)
+    form = _forms.get(key)
+    if form is None:
+        form = scalar_form(function, rank)
+        if len(_forms) < MOST_REMEMBERED:
+            _forms[key] = form
+    return form
+
+
+_forms: dict[Any, ScalarForm] = {}
+_untraceable: set[Any] = set()  # functions, with shapes and dtypes, that end in no meta-operators
+
+
+def _surely_inside(indices: tuple[Expr, ...], shape: Shape, loops: Shape) -> bool:
+    """True if a read at these indices is within the shape for all loops, of these sizes."""
+    if len(indices) != len(shape):
+        return False
+    numbers = [map_extents(e, int) for e in indices]
+    return simplify(within(numbers, list(map(int, shape))), tuple(map(int, loops))) == TRUE
 
 
 def _may_fail(node: Node) -> bool:
@@ -136,8 +219,14 @@ def kernel(
 
     If the function can be called on symbols, as this one, it becomes meta-operators: fused, and
     differentiated to any order; what it reads outside an operand is 0 there.  Its ifs may depend on
-    values: both ways are computed, and chosen from.  Else, as with a loop that a value ends, Numba
-    compiles it, with IndexError for reads outside; only a given `gradient` differentiates it.
+    values: both ways are computed, and chosen from.
+
+    Else, as with a loop that a value ends, Numba compiles it, with Python's arithmetic: float64 and
+    int64, ZeroDivisionError.  If it reads within the operands, at indices that no value decides, it
+    is part of the kernels around it, and is differentiated (in the ways it takes; equal arguments
+    of min and max share the gradient).  Else, or if it has what a kernel cannot hold (arrays of its
+    own, raise), it is a host callback, which `mo.explain` gives the reason for: with IndexError for
+    reads outside, and without a gradient but a given one.
     """
     if function is None:
         return functools.partial(kernel, shape=shape, dtype=dtype, gradient=gradient)
@@ -204,14 +293,28 @@ def code_key(function: Any, seen: tuple[Any, ...] = ()) -> Any:
     outside: list[tuple[str, Any]] = [
         (name, cell.cell_contents) for name, cell in zip(code.co_freevars, cells)
     ]
-    names = [n for n in _names(code) if n in function.__globals__]
-    outside += [(n, function.__globals__[n]) for n in names]
+    names = _names(code)
+    outside += [(n, function.__globals__[n]) for n in names if n in function.__globals__]
+    outside += _of_modules([value for _, value in outside], names)
     parts = [(name, _value_key(value, seen)) for name, value in outside]
     parts += [("default", _value_key(v, seen)) for v in function.__defaults__ or ()]
     constants = tuple(_constant_key(c) for c in code.co_consts)
     if any(key is None for _, key in parts) or None in constants:
         return None
     return (code.co_code, constants, code.co_names, tuple(parts))
+
+
+def _of_modules(values: list[Any], names: list[str]) -> list[tuple[str, Any]]:
+    """What modules have under the names that a function reads; math and NumPy do not change."""
+    found: list[tuple[str, Any]] = []
+    for module in values:
+        if isinstance(module, types.ModuleType) and module.__name__.split(".")[0] not in _FIXED:
+            own = [(n, getattr(module, n)) for n in names if hasattr(module, n)]
+            found += own + _of_modules([v for _, v in own if v is not module], names)
+    return found
+
+
+_FIXED = ("math", "numpy", "operator", "builtins", "metaop", "numba")
 
 
 def _names(code: types.CodeType) -> list[str]:

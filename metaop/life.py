@@ -22,6 +22,7 @@ from .compiler.signals import uninterrupted
 from .config import config
 from .errors import JitError, Site, describe, user_site
 from .graph import (
+    Apply,
     Buffer,
     Custom,
     Elementwise,
@@ -671,6 +672,9 @@ def _out_of_memory(fault: MemoryError, program: Bound, roots: list[Node]) -> Mem
 
 def _error_for(node: Node, fault: KernelError) -> BaseException:
     low, high = fault.check.low, fault.check.high
+    if isinstance(node, Apply):
+        name = node.function.label
+        return ZeroDivisionError(f"division by zero in {name}, recorded at {node.site}")
     if low == high:
         return ZeroDivisionError(
             f"integer division by zero in {getattr(node, 'op', node.kind)}, recorded at {node.site}"

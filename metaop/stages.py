@@ -28,7 +28,7 @@ from .compiler.nest import Buffer, Tree
 from .compiler.program import HostCall, KernelLaunch, Program
 from .compiler.rewrite import Graph
 from .extent import evaluate
-from .graph import Elementwise, Node, pending
+from .graph import Elementwise, Escape, Node, pending
 from .show import number_of, show_graph
 
 STAGES = ("graph", "canonical", "fused", "loops", "source", "llvm", "asm", "memory")
@@ -158,6 +158,13 @@ class Stages:
         for boundary in found:
             boundary.kernels = kernel.get(boundary.source, ""), kernel.get(boundary.target, "")
         return found + packed
+
+    @cached_property
+    def callbacks(self) -> list[str]:
+        """What the host computes between kernels, and why no kernel does."""
+        fused, grouped = self._grouped
+        found = [(fused.place[t].name, t) for t in grouped.trees if isinstance(t, Escape)]
+        return [f"{name}: {t.name}" + (f", {t.reason}" if t.reason else "") for name, t in found]
 
     @cached_property
     def _assembled(self) -> tuple[Assembler, Program]:
@@ -349,6 +356,8 @@ class Stages:
         if self.boundaries and len(chosen) == len(self.steps):
             lines.append("boundaries")
             lines += [f"  {line}" for line in by_kernels(self.boundaries)]
+        if self.callbacks and len(chosen) == len(self.steps):
+            lines += ["host callbacks", *(f"  {callback}" for callback in self.callbacks)]
         return "\n".join(lines) + "\n"
 
     def memory_text(self) -> str:

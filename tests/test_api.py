@@ -8,6 +8,7 @@ of the functions, because compiling them all would take minutes.
 from __future__ import annotations
 
 import re
+import runpy
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -271,11 +272,11 @@ def test_functions_of_linalg_are_in_the_table() -> None:
     assert set(mo.linalg.__all__) <= named, set(mo.linalg.__all__) - named
 
 
-def test_the_documentation_has_every_function_of_the_table() -> None:
-    """docs/api.md is generated: `python docs/generate_api.py`."""
-    page = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
-    for function in TABLE:
-        assert f"| `{function.name}`" in page, function.name
+def test_the_documentation_is_that_of_the_table() -> None:
+    """docs/api.md is generated: `python docs/generate_api.py` writes it anew."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    made = runpy.run_path(str(docs / "generate_api.py"))["document"]()
+    assert (docs / "api.md").read_text(encoding="utf-8") == made
 
 
 def test_further_names_of_torch_and_numpy() -> None:

@@ -131,7 +131,24 @@ def composed(x: mo.Var, y: mo.Var, v: mo.Var, image: mo.Var, labels: mo.Var) -> 
         "channels scaled by their means": image * F.sigmoid(image.mean((2, 3), True)),
         "variation along rows": mo.abs(x[:, 1:] - x[:, :-1]).sum(1),
         "distances of all pairs": ((x[:, None] - y[None]) ** 2).sum(-1),
+        "a user's loop, scaled": lowered(x * 2) * 3,
+        "a user's loop, relu, sum": (F.relu(lowered(x * 2)) + 1).sum(),
+        "a user's loop, its gradient": gradient_of_a_loop(x),
+        "softmax of a user's loop": F.softmax(lowered(x), 1),
     }
+
+
+@mo.kernel
+def lowered(i: Any, j: Any, x: Any) -> Any:
+    value = x[i, j]
+    while value > 0.1:
+        value = value * value / 2
+    return value
+
+
+def gradient_of_a_loop(x: mo.Var) -> mo.Var:
+    z = mo.array(x.numpy(), requires_grad=True).sync()
+    return mo.grad(mo.exp(lowered(z * 2)).sum(), z)
 
 
 def assigned(x: mo.Var, y: mo.Var) -> mo.Var:

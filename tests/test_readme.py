@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import subprocess
@@ -69,4 +70,6 @@ def test_programs_in_the_docs_run(path):
         else:
             lines.append(line if inside else "")
     assert any(lines)
-    exec(compile("\n".join(lines), str(path), "exec"), {})
+    source = "\n".join(lines)
+    linecache.cache[str(path)] = (len(source), None, source.splitlines(keepends=True), str(path))
+    exec(compile(source, str(path), "exec"), {})

@@ -20,6 +20,7 @@ from metaop.compiler.schedule import (
     collapse,
     schedule,
 )
+from metaop.graph import pending
 from tests.compiler.stages import (
     ALL_PASSES,
     after,
@@ -433,3 +434,17 @@ def test_transposes_of_images_are_those_of_numpy(order: tuple[int, ...]):
     np.testing.assert_array_equal(
         (mo.transpose(mo.array(x), order) * 2).numpy(), x.transpose(order) * 2
     )
+
+
+def test_a_piece_is_read_from_memory_also_where_another_kernel_fills_the_rest():
+    """`w[0] = b` and sin(w).sum() were one kernel, the rest of w another: the sum took b, the
+    result of its kernel's only nest for w, for every element.  Random programs found it, in
+    test_expressions."""
+    c, b = mo.array([1.5]).sync(), mo.array(1.3).sync()
+    w = mo.concat([c, c, c])
+    w[0] = b
+    nodes = [mo.sin(w).sum()._node, w._node]
+    graph = pipeline.run_passes(pipeline.import_graph(pending(nodes), nodes))
+    *_, box, total = pipeline.fuse_graph(graph).nests
+    kernel = pipeline.schedule_nest(Tree(0, [box, total]), 0).kernel
+    assert f"sin({box.target.name}[i0])" in show_kernel(kernel)

@@ -173,4 +173,25 @@ MUTANTS = [
         "_ROTATIONS = (13, 15, 26, 6, 17, 29, 24, 16)",
         "tests/test_random.py",
     ),
+    Mutant(
+        "emit_llvm: a user's function is called in lanes past the end",
+        "compiler/emit_llvm.py",
+        "        active = self.active(guard)\n        bits =",
+        "        active = guard\n        bits =",
+        "tests/test_kernels.py -k only_where",
+    ),
+    Mutant(
+        "schedule: a piece of a buffer is taken for all of it",
+        "compiler/schedule.py",
+        "return self.nest.piece or sum(",
+        "return sum(",
+        f"{COMPILER}/test_schedule.py -k piece_is_read",
+    ),
+    Mutant(
+        "scalar_gradient: the derivative takes the new value",
+        "metaop/scalar_gradient.py",
+        "return _assign(names, [*values, *(_or_zero(self.of(values[k])) for k in more)])",
+        "return _assign(names, [*values, *(_or_zero(self.of(values[0])) for k in more)])",
+        "tests/test_kernels.py -k derivative_of_a_root or are_differentiated",
+    ),
 ]
