@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import metaop as mo
-from metaop import Var
-from metaop.support import remembered
+from metaop import Var, support
 
 Sizes = int | Sequence[int]
 P = ParamSpec("P")
@@ -42,7 +41,7 @@ def _of_arrays(function: Callable[P, T]) -> Callable[P, T]:
 # --- activations ----------------------------------------------------------------------------------
 
 
-@remembered
+@support.remembered
 def relu(input: Var, inplace: bool = False) -> Var:
     """`max(x, 0)`; NaN stays NaN, and the gradient at 0 is 0.
 
@@ -51,19 +50,19 @@ def relu(input: Var, inplace: bool = False) -> Var:
     return mo.where(input <= 0, 0, input)
 
 
-@remembered
+@support.remembered
 def relu6(input: Var, inplace: bool = False) -> Var:
     """`min(max(x, 0), 6)`, with gradient 0 at both ends."""
     return hardtanh(input, 0.0, 6.0)
 
 
-@remembered
+@support.remembered
 def hardtanh(input: Var, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Var:
     """`min(max(x, min_val), max_val)`, with gradient 0 at both ends."""
     return mo.where(input <= min_val, min_val, mo.where(input >= max_val, max_val, input))
 
 
-@remembered
+@support.remembered
 def leaky_relu(input: Var, negative_slope: float = 0.01, inplace: bool = False) -> Var:
     """`x if x > 0 else negative_slope * x`."""
     return mo.where(input > 0, input, negative_slope * input)
@@ -74,7 +73,7 @@ def _nonpositive(x: Var) -> Var:
     return mo.where(x > 0, 0, x)
 
 
-@remembered
+@support.remembered
 def elu(input: Var, alpha: float = 1.0, inplace: bool = False) -> Var:
     """`x if x > 0 else alpha * (exp(x) - 1)`.  Source: Clevert et al. 2016, eq. 15."""
     return mo.where(input > 0, input, alpha * (mo.exp(_nonpositive(input)) - 1))
@@ -84,7 +83,7 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 
-@remembered
+@support.remembered
 def selu(input: Var, inplace: bool = False) -> Var:
     """`scale * elu(x, alpha)` with the constants that keep mean 0 and variance 1.
 
@@ -103,7 +102,7 @@ def tanh(input: Var) -> Var:
     return mo.tanh(input)
 
 
-@remembered
+@support.remembered
 def softplus(input: Var, beta: float = 1.0, threshold: float = 20.0) -> Var:
     """`log(1 + exp(beta * x)) / beta`, and x itself where `beta * x > threshold`."""
     scaled = input * beta
@@ -111,31 +110,31 @@ def softplus(input: Var, beta: float = 1.0, threshold: float = 20.0) -> Var:
     return mo.where(scaled > threshold, input, smooth)
 
 
-@remembered
+@support.remembered
 def softsign(input: Var) -> Var:
     """`x / (1 + |x|)`."""
     return input / (1 + mo.abs(input))
 
 
-@remembered
+@support.remembered
 def logsigmoid(input: Var) -> Var:
     """`log(sigmoid(x))`, accurate for large |x|."""
     return mo.minimum(input, 0) - mo.log1p(mo.exp(-mo.abs(input)))
 
 
-@remembered
+@support.remembered
 def silu(input: Var, inplace: bool = False) -> Var:
     """`x * sigmoid(x)`."""
     return input * mo.sigmoid(input)
 
 
-@remembered
+@support.remembered
 def mish(input: Var, inplace: bool = False) -> Var:
     """`x * tanh(softplus(x))`.  Source: Misra 2019."""
     return input * mo.tanh(softplus(input))
 
 
-@remembered
+@support.remembered
 def gelu(input: Var, approximate: str = "none") -> Var:
     """`x * Phi(x)`, Phi the normal distribution's; approximate="tanh" as in the paper.
 
@@ -149,13 +148,13 @@ def gelu(input: Var, approximate: str = "none") -> Var:
     raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
 
 
-@remembered
+@support.remembered
 def hardsigmoid(input: Var, inplace: bool = False) -> Var:
     """`min(max(x + 3, 0), 6) / 6`."""
     return relu6(input + 3) / 6
 
 
-@remembered
+@support.remembered
 def hardswish(input: Var, inplace: bool = False) -> Var:
     """`x * hardsigmoid(x)`.  Source: Howard et al. 2019, section 5.2."""
     return input * hardsigmoid(input)
@@ -174,7 +173,7 @@ def _shifted(x: Var, axis: int) -> Var:
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def softmax(input: Var, dim: int | None = None) -> Var:
     """`exp(x) / sum(exp(x))` along `dim`, computed from x minus its maximum."""
     axis = _softmax_axis(input, dim)
@@ -182,14 +181,14 @@ def softmax(input: Var, dim: int | None = None) -> Var:
     return exponentials / exponentials.sum(axis=axis, keepdims=True)
 
 
-@remembered
+@support.remembered
 def softmin(input: Var, dim: int | None = None) -> Var:
     """`softmax(-x)` along `dim`."""
     return softmax(-input, dim)
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def log_softmax(input: Var, dim: int | None = None) -> Var:
     """`x - log(sum(exp(x)))` along `dim`, computed from x minus its maximum."""
     axis = _softmax_axis(input, dim)
@@ -201,7 +200,7 @@ def log_softmax(input: Var, dim: int | None = None) -> Var:
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def linear(input: Var, weight: Var, bias: Var | None = None) -> Var:
     """`x @ weight.T + bias`.
 
@@ -230,7 +229,7 @@ def _with_bias(output: Var, bias: Var | None) -> Var:
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def conv1d(
     input: Var,
     weight: Var,
@@ -245,7 +244,7 @@ def conv1d(
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def conv2d(
     input: Var,
     weight: Var,
@@ -285,7 +284,7 @@ def avg_pool2d(
     return mo.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
-@remembered
+@support.remembered
 def flatten(input: Var, start_dim: int = 0, end_dim: int = -1) -> Var:
     """The axes start_dim to end_dim (included) merged into one."""
     if input.ndim == 0:
@@ -297,7 +296,7 @@ def flatten(input: Var, start_dim: int = 0, end_dim: int = -1) -> Var:
     return input.reshape((*input.shape[:start], merged, *input.shape[end + 1 :]))
 
 
-@remembered
+@support.remembered
 def unflatten(input: Var, dim: int, sizes: Sequence[int]) -> Var:
     """Axis `dim` split into axes of the given sizes, one of which may be -1."""
     axis = _axis("unflatten", dim, input.ndim)
@@ -404,7 +403,7 @@ def batch_norm(
     return _normalized(input, running_mean, running_var, weight, bias, eps)
 
 
-@remembered
+@support.remembered
 def _normalized_batch(
     x: Var, weight: Var | None, bias: Var | None, eps: float, axes: tuple[int, ...], count: int
 ) -> tuple[Var, Var, Var]:
@@ -415,7 +414,7 @@ def _normalized_batch(
     return _scale_and_shift(result, scale, shift), mean, var * (count / max(count - 1, 1))
 
 
-@remembered
+@support.remembered
 def _normalized(
     x: Var, mean: Var, var: Var, weight: Var | None, bias: Var | None, eps: float
 ) -> Var:
@@ -451,12 +450,12 @@ def _move(statistics: list[tuple[Var | None, Var]], momentum: float | Var) -> No
         )
 
 
-@remembered
+@support.remembered
 def _moved(running: Var, batch: Var, momentum: float | Var) -> Var:
     return (1 - momentum) * running + momentum * batch.detach().reshape(running.shape)
 
 
-@remembered
+@support.remembered
 def layer_norm(
     input: Var,
     normalized_shape: Sequence[int],
@@ -478,7 +477,7 @@ def layer_norm(
     return _scale_and_shift(centered * mo.rsqrt(var + eps), weight, bias)
 
 
-@remembered
+@support.remembered
 def group_norm(
     input: Var,
     num_groups: int,
@@ -506,7 +505,7 @@ def group_norm(
 # --- attention and embedding ----------------------------------------------------------------------
 
 
-@remembered
+@support.remembered
 def attention_scores(
     query: Var, key: Var, forbidden: Var | None = None, scale: float | None = None
 ) -> Var:
@@ -524,7 +523,7 @@ def attention_scores(
     return mo.where(forbidden, -math.inf, scores)
 
 
-@remembered
+@support.remembered
 def _softmax_or_zero(scores: Var) -> Var:
     """softmax over the last axis, 0 in a row of which all is -inf."""
     largest = scores.detach().max(axis=-1, keepdims=True)
@@ -578,7 +577,7 @@ def scaled_dot_product_attention(
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def embedding(input: Var, weight: Var, padding_idx: int | None = None) -> Var:
     """`weight[input]`: rows of weight [num, dim] for integers in 0 … num-1 of any shape.
 
@@ -650,7 +649,7 @@ def smooth_l1_loss(input: Var, target: Var, *, reduction: str = "mean", beta: fl
     return _reduce("smooth_l1_loss", losses, reduction)
 
 
-@remembered
+@support.remembered
 def binary_cross_entropy(
     input: Var, target: Var, weight: Var | None = None, *, reduction: str = "mean"
 ) -> Var:
@@ -664,7 +663,7 @@ def binary_cross_entropy(
     return _reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
 
 
-@remembered
+@support.remembered
 def binary_cross_entropy_with_logits(
     input: Var,
     target: Var,
@@ -682,7 +681,7 @@ def binary_cross_entropy_with_logits(
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def nll_loss(
     input: Var,
     target: Var,
@@ -751,7 +750,7 @@ def _class_weights(name: str, weight: Var, x: Var) -> Var:
 
 
 @_of_arrays
-@remembered
+@support.remembered
 def cross_entropy(
     input: Var,
     target: Var,

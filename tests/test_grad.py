@@ -22,6 +22,7 @@ from metaop.graph import (
     CONVERSIONS,
     OPERATORS,
     REDUCTIONS,
+    Apply,
     Elementwise,
     Escape,
     Piece,
@@ -201,6 +202,15 @@ def _two_pieces() -> tuple[Any, list[np.ndarray]]:
     return build, [rng.normal(size=3), rng.normal(size=3)]
 
 
+@mo.kernel
+def square_of_half(i: Any, x: Any) -> Any:
+    """A loop over a value: a function of numbers that is part of a kernel."""
+    value = x[i]
+    while value > 1:
+        value = value / 2
+    return value * x[i]
+
+
 KINDS: dict[type, tuple[Any, list[np.ndarray]]] = {
     Elementwise: (lambda x, y: mo.Var._of(Elementwise("mul", x._node, y._node)),
                   [rng.normal(size=4), rng.normal(size=4)]),
@@ -208,6 +218,7 @@ KINDS: dict[type, tuple[Any, list[np.ndarray]]] = {
     ReindexReduce: (lambda x: x.reindex_reduce("add", (3,), lambda i, j: (2 * i + j - 1,)),
                     [rng.normal(size=(3, 2))]),
     Escape: _callback(),
+    Apply: (square_of_half, [np.array([-0.7, 0.4, 1.7, 5.3])]),
 }  # fmt: skip
 
 
