@@ -699,10 +699,7 @@ class Builder(Writer):
         m, k = self.blocks.m, self.blocks.k
         window = self.loop(-(-m.capacity // taps.count))
         axes = [self.loop(length) for length in taps.lengths]
-        first = times(self.i(self.m_block), m.capacity // taps.count)
-        if isinstance(m.stride, Extent):
-            first = ("floordiv", self.start(m, self.m_block), taps.count)
-        number = add(first, ("i", window))
+        number = add(times(self.i(self.m_block), m.capacity // taps.count), ("i", window))
         at = self.at((taps.own, number)) if taps.own else self.at()
         ends: list[Expr] = []
         place = times(("i", window), taps.plane)

@@ -325,12 +325,9 @@ def test_a_filter_s_gradient_over_the_image_as_it_lies(
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_images_as_they_lie_in_blocks_cut_when_the_kernel_runs(monkeypatch: pytest.MonkeyPatch):
-    """Rows are pixels and their taps are those of the filter: a block has some of the images."""
+def test_rows_of_a_number_that_the_kernel_learns_repeat_the_image(monkeypatch: pytest.MonkeyPatch):
+    """Pixels are rows of an image's convolution with filters that are data: they are no taps."""
     monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
-    monkeypatch.setattr(blocks, "MOST_ROWS", (20,))
-    monkeypatch.setattr(blocks, "ALL_ROWS", 40)
-    monkeypatch.setattr(blocks, "_dot_options", lambda c: iter(()))
     monkeypatch.setattr(blocks.Costs, "_pack_taps", lambda *arguments: -1e9)
     w = values(18, 3, 3, 3, seed=1)
     for count in (2, 3, 5, 8, 9, 21):
@@ -338,7 +335,7 @@ def test_images_as_they_lie_in_blocks_cut_when_the_kernel_runs(monkeypatch: pyte
         y = mo.conv2d(x, w, padding=1)
         want = convolved(x.numpy(), w.numpy(), 1, 1, 1, 1)
         made = assert_computes(y, want)
-        assert made.blocks is not None and made.blocks.taps is not None
+        assert made.blocks is not None and made.blocks.taps is None
         assert_close(mo.conv2d(x, w, padding=1).numpy(), want)
 
 
