@@ -325,8 +325,8 @@ def test_a_filter_s_gradient_over_the_image_as_it_lies(
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_rows_of_a_number_that_the_kernel_learns_repeat_the_image(monkeypatch: pytest.MonkeyPatch):
-    """Pixels are rows of an image's convolution with filters that are data: they are no taps."""
+def test_pixels_as_rows_for_any_number_of_images(monkeypatch: pytest.MonkeyPatch):
+    """Of images of a known number they are taps of the filter's, of others they are not."""
     monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
     monkeypatch.setattr(blocks.Costs, "_pack_taps", lambda *arguments: -1e9)
     w = values(18, 3, 3, 3, seed=1)
@@ -335,7 +335,7 @@ def test_rows_of_a_number_that_the_kernel_learns_repeat_the_image(monkeypatch: p
         y = mo.conv2d(x, w, padding=1)
         want = convolved(x.numpy(), w.numpy(), 1, 1, 1, 1)
         made = assert_computes(y, want)
-        assert made.blocks is not None and made.blocks.taps is None
+        assert made.blocks is not None and made.blocks.taps is not None
         assert_close(mo.conv2d(x, w, padding=1).numpy(), want)
 
 
