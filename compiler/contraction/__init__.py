@@ -32,9 +32,10 @@ A contraction may be turned: M and N in each other's place, vectors across the r
 A panel whose memory runs along the other of its axes, and results that do, are turned in squares of
 16 x 16 in registers.
 
-The order of additions depends on extents, index maps and the target's registers: k in order (dot:
-16 sums side by side, added up in a fixed tree at the end) within a chain of at most LONGEST_CHAIN
-products, then chain after chain, block after block.
+The order of additions depends on extents, index maps, the target's registers and, where its
+processors decide for *outer* or *dot*, on how many there are, but on no number of threads: k in
+order (dot: 16 sums side by side, added up in a fixed tree at the end) within a chain of at most
+LONGEST_CHAIN products, then chain after chain, block after block.
 """
 
 from __future__ import annotations

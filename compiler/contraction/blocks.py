@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.extent import Extent, hint, maximum, minimum
-from metaop.index import TRUE, Expr, loops_of, recalled, simplify, substitute
+from metaop.index import TRUE, Expr, recalled
 
-from ..loops import LANES, rewrite, walk
-from .classify import Contraction, Factor, result_steps
+from ..loops import LANES, walk
+from .classify import Contraction, Factor, result_steps, row_major
 from .taps import Taps, find_taps
 
 
@@ -101,8 +101,7 @@ class Flat:
         kernel runs, as many as make equal blocks then."""
         if not isinstance(self.total, Extent):
             return self.capacity
-        wanted = minimum(-(-self.total // LEAST_ROWS), self.wanted)
-        blocks = maximum(self.needed, wanted)
+        blocks = enough(self.total, self.needed, self.wanted)
         equal = (self.total + blocks - 1) // blocks
         return (equal + self.tile - 1) // self.tile * self.tile
 
@@ -112,9 +111,19 @@ def flat(c: Contraction, loops: list[int], tile: int, most: int, others: int = 1
     there are for each of them."""
     total = c.size(loops)
     if isinstance(total, Extent):
-        wanted = -(-ITEMS * processors() // max(1, hint(others)))
+        wanted = wanted_beside(hint(others))
         return Flat(loops, whole_tiles(tile, most), total, tile, wanted)
     return Flat(loops, evenly(total, tile, most), total, tile)
+
+
+def enough(rows: int, needed: int, wanted: int) -> int:
+    """As many blocks of rows as are needed, or wanted if rows suffice."""
+    return maximum(needed, minimum(-(-rows // LEAST_ROWS), wanted))
+
+
+def wanted_beside(others: int) -> int:
+    """The blocks that give all processors work, of which each makes so many items."""
+    return -(-ITEMS * processors() // max(1, others))
 
 
 def whole_tiles(tile: int, most: int) -> int:
@@ -186,7 +195,7 @@ class Windows:
     @property
     def pitch(self) -> list[int]:
         """How far apart neighbours along an axis are."""
-        return [math.prod(self.lengths[p + 1 :]) for p in range(len(self.lengths))]
+        return row_major(self.lengths)
 
     @property
     def plane(self) -> int:
@@ -267,15 +276,7 @@ def _from_first_tap(
     at[loop] = ("sub", ("i", loop), ("mul", ("i", tap), distance))
     if distance < 0:
         at[loop] = ("sub", at[loop], reach)
-
-    def index(e: Expr) -> Expr:
-        return simplify(substitute(e, at), longer)
-
-    value, guard = rewrite(factor.value, index, {}), index(factor.guard)
-    found = [guard, *(e for part in walk(value) for e in part.indices)]
-    if any(tap in loops_of(e) for e in found):
-        return None
-    return Factor(value, guard, factor.access)
+    return factor.without(tap, at, longer)
 
 
 # What is tried: products added up before a tile moves on, rows and columns of a block.
@@ -572,8 +573,8 @@ class Costs:
         vain if how many rows there are is not known, since most often it is a round number."""
         tile = option.unit
         if self.dynamic:
-            wanted = min(-(-self.m // LEAST_ROWS), -(-ITEMS * processors() // others))
-            count = max(-(-self.m // whole_tiles(tile, option.rows)), wanted)
+            needed = -(-self.m // whole_tiles(tile, option.rows))
+            count = enough(self.m, needed, wanted_beside(others))
             return -(-self.m // count), count, 1.0
         rows = min(evenly(self.m, tile, option.rows), self.m)
         return rows, -(-self.m // rows), -(-self.m // tile) * tile / self.m

@@ -646,15 +646,23 @@ class Builder(Writer):
         place = times(number, w.plane)
         for axis, pitch in zip(axes, w.pitch):
             place = add(place, times(("i", axis), pitch))
-        last, stop = axes.pop(), ends.pop()
-        stop, exists = self.whole_vectors(last, stop, w.factor)
-        value = self.packed(w.factor, self.mapping(at), exists)
-        body: list[Stmt] = [For(last, 0, stop, "vector", [Store(panel.array, place, value)])]
-        for axis, stop in zip(reversed(axes), reversed(ends)):
-            body = [For(axis, 0, stop, "serial", body)]
+        body = self.pack_axes(panel, place, w.factor, self.mapping(at), axes, ends)
         body = self.over([loop for loop in w.first if loop != k.loop], body)
         if k.loop in w.first:
             body = [For(piece, 0, self.pieces(k, self.k_block), "serial", body)]
+        return body
+
+    def pack_axes(
+        self, panel: Panel, place: Expr, factor: Factor, index: IndexMap, axes: Sequence[int],
+        ends: Sequence[Expr],
+    ) -> list[Stmt]:  # fmt: skip
+        """Loops over the axes of a panel that holds a factor as it lies, vectors along the last."""
+        *around, last = zip(axes, ends)
+        stop, exists = self.whole_vectors(*last, factor)
+        value = self.packed(factor, index, exists)
+        body: list[Stmt] = [For(last[0], 0, stop, "vector", [Store(panel.array, place, value)])]
+        for axis, stop in reversed(around):
+            body = [For(axis, 0, stop, "serial", body)]
         return body
 
     def tap_offsets(self, w: Windows) -> list[Stmt]:
@@ -713,12 +721,7 @@ class Builder(Writer):
             whole = self.integer(length)
             ends.append(add(times(self.pieces(k, self.k_block), step), left)
                         if loop == k.loop else whole)  # fmt: skip
-        last, stop = axes.pop(), ends.pop()
-        stop, exists = self.whole_vectors(last, stop, taps.factor)
-        value = self.packed(taps.factor, self.mapping(at), exists)
-        body: list[Stmt] = [For(last, 0, stop, "vector", [Store(panel.array, place, value)])]
-        for axis, stop in zip(reversed(axes), reversed(ends)):
-            body = [For(axis, 0, stop, "serial", body)]
+        body = self.pack_axes(panel, place, taps.factor, self.mapping(at), axes, ends)
         windows = _pieces(self.filled(m, self.m_block), taps.count)
         return [For(window, 0, windows, "serial", body)]
 

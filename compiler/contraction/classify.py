@@ -24,9 +24,14 @@ from metaop.index import (
     terms_of,
 )  # fmt: skip
 
-from ..loops import Load, Op, Value, walk
+from ..loops import Load, Op, Value, rewrite, walk
 from ..nest import Nest, dependencies
 from ..schedule import map_nest
+
+
+def row_major(lengths: Sequence[int]) -> list[int]:
+    """How far apart neighbours along each axis of an array of these lengths are."""
+    return [math.prod(lengths[p + 1 :]) for p in range(len(lengths))]
 
 
 @dataclass(eq=False)
@@ -55,6 +60,17 @@ class Factor:
             if atom is not None and atom[0] == "i" and (loops is None or atom[1] in loops):
                 distance += abs(hint(step)) * (hint(extents[atom[1]]) - 1)
         return distance
+
+    def without(self, loop: int, at: Sequence[Expr], extents: Sequence[int]) -> Factor | None:
+        """The factor with loops of these extents replaced by `at`, None if it knows `loop` then."""
+
+        def index(e: Expr) -> Expr:
+            return simplify(substitute(e, at), extents)
+
+        value, guard = rewrite(self.value, index, {}), index(self.guard)
+        found = [guard, *(e for part in walk(value) for e in part.indices)]
+        known = any(loop in loops_of(e) for e in found)
+        return None if known else Factor(value, guard, self.access)
 
     def stride(self, loop: int) -> int | None:
         """How far a step of the loop moves the access; None if not by a fixed distance."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from metaop.extent import Extent
-from metaop.index import Expr, loops_of, simplify, substitute, unflatten
+from metaop.index import Expr, unflatten
 
-from ..loops import LANES, rewrite, walk
-from .classify import Contraction, Factor
+from ..loops import LANES
+from .classify import Contraction, Factor, row_major
 
 if TYPE_CHECKING:
     from .blocks import Cut
@@ -47,7 +47,7 @@ class Taps:
     @property
     def pitch(self) -> list[int]:
         """How far apart neighbours along an axis are."""
-        return [math.prod(self.lengths[p + 1 :]) for p in range(len(self.lengths))]
+        return row_major(self.lengths)
 
     @property
     def plane(self) -> int:
@@ -125,10 +125,4 @@ def _without(
     longer[tap] = extents[tap] + step * (extents[loop] - 1)
     at: list[Expr] = [("i", k) for k in range(len(extents))]
     at[tap] = ("sub", ("i", tap), ("mul", ("i", loop), step))
-
-    def index(e: Expr) -> Expr:
-        return simplify(substitute(e, at), longer)
-
-    value, guard = rewrite(factor.value, index, {}), index(factor.guard)
-    found = [guard, *(e for part in walk(value) for e in part.indices)]
-    return None if any(loop in loops_of(e) for e in found) else Factor(value, guard, factor.access)
+    return factor.without(loop, at, longer)
