@@ -529,7 +529,7 @@ class Costs:
         inside = c.b.span(c.nest.extents, (*c.n, *c.k))
         self.plain_b = self.n * self.k <= MOST_PADDING * inside
         self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
-        self._columns: dict[tuple[int, int, int], tuple[int, int, float]] = {}
+        self._columns: dict[tuple[Cut, Windows | None, int], tuple[int, int, float]] = {}
         self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
 
     def of(self, option: Option, least: float = math.inf) -> float:
@@ -637,7 +637,7 @@ class Costs:
 
     def _cut(self, n: Cut, windows: Windows | None, width: int) -> tuple[int, int, float]:
         """Columns of a block, the number of blocks, and what tiles compute for each result."""
-        key = (id(n), id(windows), width)
+        key = (n, windows, width)
         if key not in self._columns:
             extent, size, step, count = (hint(v) for v in (n.extent, n.size, n.step, n.count))
             pieces = extent - size * (count - 1)
