@@ -32,7 +32,7 @@ from .index import Expr, flatten, simplify, substitute, unflatten
 # for the node's signature.  Extents of equal values are one key, so no expression may hold one.
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _broadcast(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], int]:
     skip = len(target) - len(source)
     indices = tuple(0 if n == 1 else ("i", skip + k) for k, n in enumerate(source))
@@ -177,7 +177,7 @@ def normal_axes(axes: Any, rank: int, operation: str) -> tuple[int, ...]:
     return tuple(sorted(result))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _reduction(op: str, shape: Shape, axes: tuple[int, ...]) -> tuple[tuple[Expr, ...], int]:
     return tuple(("i", k) for k in range(len(shape)) if k not in axes), numbered()
 
@@ -201,7 +201,7 @@ def expand(node: Node, axes: tuple[int, ...]) -> Node:
     return reshape(node, tuple(shape))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _general_reshape(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], bool]:
     """The pieces, and whether they speak of dynamic extents."""
     offset = flatten(tuple(("i", k) for k in range(len(target))), target)
@@ -209,7 +209,7 @@ def _general_reshape(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], b
     return pieces, has_extents(pieces)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _reshape_behind(
     head: tuple[Expr, ...], source: Shape, target: Shape
 ) -> tuple[tuple[Piece, ...], int]:
@@ -240,7 +240,7 @@ def _reshape_pieces(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], in
         return specialise(pieces, symbols), None
     if form is None:
         return pieces, None
-    if len(_static_reshapes) >= 1024:
+    if len(_static_reshapes) >= 512:
         _static_reshapes.clear()
     _static_reshapes[form] = pieces
     return pieces, _reshape_number(form, source, target)
@@ -249,7 +249,7 @@ def _reshape_pieces(source: Shape, target: Shape) -> tuple[tuple[Piece, ...], in
 _static_reshapes: dict[Any, tuple[Piece, ...]] = {}  # those in which no dynamic extent is left
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _reshape_number(form: Any, source: Shape, target: Shape) -> int:
     return numbered()
 
@@ -271,7 +271,7 @@ def permute(node: Node, order: Sequence[int]) -> Node:
     return Reindex(tuple([own[axis] for axis in order]), pieces, node, signature=signature)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _permuted(shape: Shape, order: tuple[int, ...]) -> tuple[tuple[Piece, ...], int]:
     inverse = [0] * len(order)
     for position, axis in enumerate(order):

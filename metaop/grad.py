@@ -298,7 +298,7 @@ def _likewise(node: Node, shape: Shape) -> int | None:
     return _other_way(number, shape) if type(number) is int else None
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=512)
 def _other_way(number: int, shape: Shape) -> int:
     return numbered()
 

@@ -36,6 +36,7 @@ from .recording import recording
 from .var import Var
 
 MOST = 1024  # recipes of one function
+MOST_MET = 512  # calls of it that were met once
 LONGEST = 64  # elements of a list that is an argument
 _CONSTANTS = frozenset((int, str, bool, type(None), type(Ellipsis), DType, type))
 _DEFINED_BY_SIGNATURE = frozenset((IndexOf, Escape))
@@ -338,7 +339,8 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Whatever a call records has one site, the user's line, which is looked for once.
     """
-    recipes: dict[Any, _Recipe | bool] = {}  # True: met once, False: there is no recipe
+    recipes: dict[Any, _Recipe | None] = {}  # None: there is no recipe
+    met: set[int] = set()  # the hashes of what was met once: a few bytes for what never comes again
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -353,17 +355,21 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
             return _at_one_site(function, arguments, options, state)
         key = tuple(call.parts)
         recipe = recipes.get(key)
-        if type(recipe) is _Recipe:
+        if recipe is not None:
             return recipe.follow(call, state)
         first, looks = next(_sequence), state["looks"]
         result = _at_one_site(function, arguments, options, state)
-        if recipe is True:  # a call that is never repeated needs no recipe
-            has_looked = state["looks"] != looks
-            recipes[key] = not has_looked and (_recipe_of(call, result, first) or False)
-        elif recipe is None:
+        once = hash(key)
+        if once in met:
             if len(recipes) >= MOST:
                 recipes.clear()
-            recipes[key] = True
+            has_looked = state["looks"] != looks
+            recipes[key] = None if has_looked else _recipe_of(call, result, first)
+            met.remove(once)
+        elif key not in recipes:  # a call that is never repeated needs no recipe
+            if len(met) >= MOST_MET:
+                met.clear()
+            met.add(once)
         return result
 
     return wrapped
