@@ -159,8 +159,8 @@ def _evaluations(tree: Tree, buffer: Buffer) -> list[float]:
 class _Group:
     """Nests that will be one tree; axes: per root loop, the loop of each nest that it is.
 
-    members, reached: sets of positions as the bits of an integer, those of the nests themselves and
-    those of all that depends on them.
+    members, reached, after, before: sets of positions as the bits of an integer, those of the nests
+    themselves, of all that depends on them, of what reads their results and of whose they read.
     """
 
     number: int
@@ -169,6 +169,8 @@ class _Group:
     last: list[Nest] = field(default_factory=list)
     members: int = 0
     reached: int = 0
+    after: int = 0
+    before: int = 0
 
     @property
     def all_nests(self) -> list[Nest]:
@@ -529,18 +531,20 @@ class _Grouping:
         for nest in group.all_nests:
             group.members |= 1 << self.position[nest]
             group.reached |= self.reached[nest]
+            group.after |= self.positions(self.after[nest])
+            group.before |= self.positions(self.before[nest])
         if len(group.all_nests) > 1:
             self.several[group] = None
 
     def between(self, source: _Group, group: _Group) -> Buffer | None:
         """What something outside makes that depends on one of the groups and is needed by one."""
         inside = source.members | group.members
-        members = [*source.all_nests, *group.all_nests]
         reached = 0  # what lies outside and depends on one of them, with all that depends on that
-        for nest in members:
-            for item in self.after[nest]:
-                if not inside >> self.position[item] & 1:
-                    reached |= self.reached[item]
+        left = (source.after | group.after) & ~inside
+        while left:
+            first = (left & -left).bit_length() - 1
+            reached |= self.reached[self.items[first]]
+            left &= ~reached
         grows = True
         while grows and not reached & inside:
             grows = False
@@ -548,9 +552,17 @@ class _Grouping:
                 if other.members & reached and other.reached & ~reached:
                     reached |= other.reached  # what depends on one of them depends on all
                     grows = True
-        needed = {item for nest in members for item in self.before[nest]}
-        between = [p for p in map(self.position.__getitem__, needed) if ~inside & reached & 1 << p]
-        return self.target(self.items[max(between)]) if reached & inside else None
+        if not reached & inside:
+            return None
+        needed = (source.before | group.before) & reached & ~inside
+        return self.target(self.items[needed.bit_length() - 1])
+
+    def positions(self, items: Iterable[Nest | Escape]) -> int:
+        """The set of their positions."""
+        found = 0
+        for item in items:
+            found |= 1 << self.position[item]
+        return found
 
     def join(self, source: _Group, group: _Group, axes: list[dict[Nest, int]]) -> None:
         nests = sorted([*source.nests, *group.nests], key=self.position.__getitem__)
