@@ -543,20 +543,20 @@ class Builder(Writer):
                 break
         last, stop = order.pop()
         stop, exists = self.whole_vectors(last, stop, factor) if padded else (stop, TRUE)
-        body: list[Stmt] = self.fetched(factor, index, row) if padded else []
+        body: list[Stmt] = self.fetched(factor, index, row[-1][0][-1], ROWS_AHEAD) if padded else []
         body.append(fill(number, self.packed(factor, index, exists)))
         body = [For(last, 0, stop, "vector", body)]
         for loop, stop in reversed(order):
             body = [For(loop, 0, stop, "serial", body)]
         return body
 
-    def fetched(self, factor: Factor, index: IndexMap, row: list[Place]) -> list[Stmt]:
-        """Asks for what a few rows further on reads, where rows lie so far apart that the processor
-        does not foresee it."""
-        step = factor.stride(row[-1][0][-1])
+    def fetched(self, factor: Factor, index: IndexMap, loop: int, ahead: int) -> list[Stmt]:
+        """Asks for what a few iterations of a loop further on are read, where these lie so far apart
+        that the processor does not foresee it."""
+        step = factor.stride(loop)
         if not isinstance(factor.value, Load) or not isinstance(step, int) or step < FAR_APART:
             return []
-        further = times(self.integer(step) if step > LITERAL_EXTENT else step, ROWS_AHEAD)
+        further = times(self.integer(step) if step > LITERAL_EXTENT else step, ahead)
         return [Fetch(factor.value.buffer, add(index(factor.value.offset), further))]
 
     def row_loops(
@@ -646,7 +646,9 @@ class Builder(Writer):
         place = times(number, w.plane)
         for axis, pitch in zip(axes, w.pitch):
             place = add(place, times(("i", axis), pitch))
-        body = self.pack_axes(panel, place, w.factor, self.mapping(at), axes, ends)
+        index = self.mapping(at)
+        ahead = self.fetched(w.factor, index, k.loop, 1) if k.loop in w.first else []
+        body = self.pack_axes(panel, place, w.factor, index, axes, ends, ahead)
         body = self.over([loop for loop in w.first if loop != k.loop], body)
         if k.loop in w.first:
             body = [For(piece, 0, self.pieces(k, self.k_block), "serial", body)]
@@ -654,13 +656,14 @@ class Builder(Writer):
 
     def pack_axes(
         self, panel: Panel, place: Expr, factor: Factor, index: IndexMap, axes: Sequence[int],
-        ends: Sequence[Expr],
+        ends: Sequence[Expr], ahead: list[Stmt],
     ) -> list[Stmt]:  # fmt: skip
         """Loops over the axes of a panel that holds a factor as it lies, vectors along the last."""
         *around, last = zip(axes, ends)
         stop, exists = self.whole_vectors(*last, factor)
         value = self.packed(factor, index, exists)
-        body: list[Stmt] = [For(last[0], 0, stop, "vector", [Store(panel.array, place, value)])]
+        store = Store(panel.array, place, value)
+        body: list[Stmt] = [For(last[0], 0, stop, "vector", [*ahead, store])]
         for axis, stop in reversed(around):
             body = [For(axis, 0, stop, "serial", body)]
         return body
@@ -721,7 +724,7 @@ class Builder(Writer):
             whole = self.integer(length)
             ends.append(add(times(self.pieces(k, self.k_block), step), left)
                         if loop == k.loop else whole)  # fmt: skip
-        body = self.pack_axes(panel, place, taps.factor, self.mapping(at), axes, ends)
+        body = self.pack_axes(panel, place, taps.factor, self.mapping(at), axes, ends, [])
         windows = _pieces(self.filled(m, self.m_block), taps.count)
         return [For(window, 0, windows, "serial", body)]
 
