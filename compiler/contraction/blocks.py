@@ -183,7 +183,8 @@ class Windows:
 
     A loop i of n and a loop q of k of which B knows only i + d * q: the panel has one axis for the
     two, longer by the reach of the taps, and column j at tap q is the element j + d * q further on.
-    Columns run on from row to row of the panel, over its borders too; those results are dropped.
+    Columns run on from row to row of the panel, over its borders too, and those results are
+    dropped; or, where rows of results are whole vectors, each vector lies in one row of it.
     """
 
     factor: Factor  # with i for i + d * q, counted from the first tap
@@ -202,13 +203,33 @@ class Windows:
         """The distance of panels for different k that are no taps."""
         return odd_lines(math.prod(self.lengths) + LANES)
 
+    @cached_property
+    def row_by_row(self) -> bool:
+        """Whether columns are those of results alone, since no vector has some of two rows."""
+        last = self.lengths[-1] - self.reach(self.axes[-1])
+        return len(self.axes) > 1 and isinstance(last, int) and last % LANES == 0
+
+    @property
+    def column_lengths(self) -> list[int]:
+        """The axes' lengths as columns are numbered."""
+        if not self.row_by_row:
+            return self.lengths
+        return [n - self.reach(k) for k, n in zip(self.axes, self.lengths)]
+
+    @property
+    def column_pitch(self) -> list[int]:
+        """How many columns lie between neighbours along an axis."""
+        return row_major(self.column_lengths)
+
     def columns(self, pieces: int) -> int:
         """Columns of `pieces` steps of the first loop."""
-        return pieces * self.pitch[0] - self.tail
+        return pieces * self.column_pitch[0] - self.tail
 
     @property
     def tail(self) -> int:
         """What the last step lacks: it ends with its last result, not with the border."""
+        if self.row_by_row:
+            return 0
         inner = zip(self.axes[1:], self.lengths[1:], self.pitch[1:])
         return self.pitch[0] - 1 - sum((n - 1 - self.reach(k)) * p for k, n, p in inner)
 

@@ -551,8 +551,8 @@ class Builder(Writer):
         return body
 
     def fetched(self, factor: Factor, index: IndexMap, loop: int, ahead: int) -> list[Stmt]:
-        """Asks for what a few iterations of a loop further on are read, where these lie so far apart
-        that the processor does not foresee it."""
+        """Asks for what a loop reads a few iterations further on, where these are so far apart that
+        the processor does not foresee it."""
         step = factor.stride(loop)
         if not isinstance(factor.value, Load) or not isinstance(step, int) or step < FAR_APART:
             return []
@@ -621,7 +621,10 @@ class Builder(Writer):
         """The panel of B as it lies; its stride is its size."""
         k = self.blocks.k
         first = [k.size if loop == k.loop else self.extents[loop] for loop in w.first]
-        length = self.extents[self.n_tile] * self.width + w.farthest() + LANES
+        end = self.extents[self.n_tile] * self.width
+        if w.row_by_row:
+            end = -(-end // w.column_pitch[0]) * w.pitch[0]
+        length = end + w.farthest() + LANES
         size = (math.prod(first) - 1) * w.plane + max(w.plane, length)
         self.scratch.append(Scratch(array, self.dtype, size))
         self.scratch.append(Scratch("offsets", dt.int64, k.capacity))
@@ -667,6 +670,16 @@ class Builder(Writer):
         for axis, stop in reversed(around):
             body = [For(axis, 0, stop, "serial", body)]
         return body
+
+    def in_panel(self, column: Expr) -> Expr:
+        """Where in B's panel the column lies that a vector begins with."""
+        w = self.blocks.windows
+        if w is None or not w.row_by_row:
+            return column
+        place: Expr = 0
+        for index, pitch in zip(unflatten(column, w.column_lengths), w.pitch):
+            place = add(place, times(index, pitch))
+        return place
 
     def tap_offsets(self, w: Windows) -> list[Stmt]:
         """Where in B's panel the columns of every k of a block begin."""
@@ -826,7 +839,7 @@ class Builder(Writer):
         if blocks.windows:
             assert isinstance(blocks.n, Cut)
             pieces = self.pieces(blocks.n, self.n_block)
-            filled = ("sub", _scaled(pieces, blocks.windows.pitch[0]), blocks.windows.tail)
+            filled = ("sub", _scaled(pieces, blocks.windows.column_pitch[0]), blocks.windows.tail)
         columns, self.columns = self.let("columns", filled, blocks.columns)
         filled = self.filled(blocks.k, self.k_block)
         filled = filled if whole == TRUE else ("where", whole, filled, 0)
@@ -897,9 +910,9 @@ class Builder(Writer):
         both = (self.row, self.column)
         step, lane = self.loop(self.blocks.k.capacity), self.loop(LANES)
         row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
-        column = add(times(("i", self.n_tile), self.width),
-                      times(("i", self.column), LANES), ("i", lane))  # fmt: skip
-        sums = self.products(a, b, row, column, ("i", step))
+        first = add(times(("i", self.n_tile), self.width), times(("i", self.column), LANES))
+        column = add(first, ("i", lane))
+        sums = self.products(a, b, row, add(self.in_panel(first), ("i", lane)), ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
         place = self.place_of_sum(self.c.nest.offset if self.c.layers else 0, row, column)
         start, stop, later = self.chain_bounds()
@@ -996,12 +1009,13 @@ class Builder(Writer):
         """Loops over the columns of a block's results, those from `merged` on as one; where a
         column's sums are, and its results."""
         w = self.blocks.windows
-        merged = len(self.blocks.n.loops) - 1 if w else merged
-        order, column, places = self.row_loops(self.blocks.n, self.n_block, merged)
-        if w:
-            column = 0
-            for (loop, _), pitch in zip(order, w.pitch):
-                column = add(column, times(("i", loop), pitch))
+        if w is None or w.row_by_row:
+            return self.row_loops(self.blocks.n, self.n_block, merged)
+        merged = len(self.blocks.n.loops) - 1
+        order, _, places = self.row_loops(self.blocks.n, self.n_block, merged)
+        column: Expr = 0
+        for (loop, _), pitch in zip(order, w.pitch):
+            column = add(column, times(("i", loop), pitch))
         return order, column, places
 
     def finish_across(self) -> list[Stmt]:

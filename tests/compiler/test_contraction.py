@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import metaop as mo
 from metaop.compiler import contraction, pipeline
 from metaop.compiler.contraction import Plan, blocks, build, plan
-from metaop.compiler.contraction.classify import classify, prepared
+from metaop.compiler.contraction.classify import Contraction, classify, prepared
 from metaop.compiler.emit_python import emit_python
 from metaop.compiler.loops import show_kernel, verify
 from metaop.compiler.nest import Buffer, Nest
@@ -322,6 +323,39 @@ def test_a_filter_s_gradient_over_the_image_as_it_lies(
     made = assert_computes(*gradient(case, 1))
     assert made.blocks is not None and made.blocks.taps is not None
     assert made.blocks.taps.count % case[4] == 0
+
+
+def first_row_by_row(c: Contraction) -> blocks.Choice | None:
+    """The first option with windows none of whose vectors has results of two rows."""
+    for turned in (False, True):
+        choice = blocks.Choice(turned, "windows")
+        for position, option in enumerate(blocks._options(c.turned() if turned else c, choice)):
+            if option.windows is not None and option.windows.row_by_row:
+                return replace(choice, position=position)
+    return None
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 3, 8, 16), (1, 2, 5, 32), (2, 2, 3, 4, 16)], ids=str)
+def test_no_vector_of_columns_has_results_of_two_rows(
+    shape: tuple[int, ...], columns: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Rows of results that are whole vectors: none is computed for the borders between them."""
+    monkeypatch.setattr(blocks, "tiles", lambda *arguments: [blocks.Tile(2, columns)])
+    monkeypatch.setattr(blocks, "MOST_COLUMNS", (96,))
+    monkeypatch.setattr(blocks, "_search", first_row_by_row)
+    size, rank = 3, len(shape) - 2
+    x, w = values(*shape), values(5, shape[1], *[size] * rank, seed=1)
+    convolve = mo.conv2d if rank == 2 else mo.conv3d
+    padded = np.pad(x.numpy(), [(0, 0), (0, 0), *[(1, 1)] * rank])
+    seen = np.lib.stride_tricks.sliding_window_view(padded, [size] * rank, axis=range(2, rank + 2))
+    letters = "ijk"[:rank], "pqr"[:rank]
+    equation = f"nc{letters[0]}{letters[1]},oc{letters[1]}->no{letters[0]}"
+    made = assert_computes(convolve(x, w, padding=1), np.einsum(equation, seen, w.numpy()))
+    assert made.blocks is not None and made.blocks.windows is not None
+    assert made.blocks.windows.row_by_row
+    assert made.blocks.columns % 16 == 0 and made.blocks.columns <= 96
 
 
 @pytest.mark.usefixtures("small_blocks")
