@@ -736,7 +736,7 @@ class Builder(Writer):
             left = length - step * k.size
             whole = self.integer(length)
             ends.append(add(times(self.pieces(k, self.k_block), step), left)
-                        if loop == k.loop else whole)  # fmt: skip
+                        if loop == k.loop and step > 0 else whole)  # fmt: skip
         body = self.pack_axes(panel, place, taps.factor, self.mapping(at), axes, ends, [])
         windows = _pieces(self.filled(m, self.m_block), taps.count)
         return [For(window, 0, windows, "serial", body)]
@@ -745,8 +745,10 @@ class Builder(Writer):
         """Where in A's panel the columns of every k of a block begin."""
         k = self.blocks.k
         piece, place = self.loop(k.size), 0
-        for axis, step, pitch in zip(taps.axes, taps.steps(), taps.pitch):
-            place = add(place, times(("i", piece if axis == k.loop else axis), step * pitch))
+        for axis, (first, step), pitch in zip(taps.axes, taps.steps(), taps.pitch):
+            loop = ("i", piece if axis == k.loop else axis)
+            along = times(loop, step) if step > 0 else ("sub", first, times(loop, -step))
+            place = add(place, times(along, pitch))
         store = Store("steps", self.inside(k, piece), IndexValue(place))
         return [For(piece, 0, self.integer(k.size), "serial", self.over(k.inner, [store]))]
 

@@ -3,9 +3,10 @@
     dw[c, q, o] = sum of x[c, i + q] * dy[i, o] over i        rows (c, q), columns o
 
 A loop q of m and a loop i of k of which A knows only s*i + q: the panel has one axis for the two,
-longer by the reach of the taps, and row (c, q) at i is the element s*i + q of c.  A tile has the
-rows of whole windows, or divides the rows of one, so where each row lies is known when the kernel
-is compiled; where each i lies is read from a table.
+longer by the reach of the taps, and row (c, q) at i is the element s*i + q of c.  Of q - s*i it
+holds the elements from the last i on, and i counts backwards.  A tile has the rows of whole
+windows, or divides the rows of one, so where each row lies is known when the kernel is compiled;
+where each i lies is read from a table.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Taps:
 
     factor: Factor  # with q for s*i + q, and nothing of i
     own: list[int]  # the loops of m that are no taps
-    taps: dict[int, tuple[int, int]]  # loop of k -> (loop of m, s)
+    taps: dict[int, tuple[int, int]]  # loop of k -> (loop of m, s, or -s)
     order: list[int]  # the taps, as m has them
     extents: list[int]  # of them
     axes: list[int]  # the loops of the block of k
@@ -61,9 +62,14 @@ class Taps:
         along = [at[self.taps[axis][0]] if axis in self.taps else 0 for axis in self.axes]
         return ("floordiv", number, self.count), along
 
-    def steps(self) -> list[int]:
-        """The places that one step of each loop of k moves along its axis."""
-        return [self.taps[axis][1] if axis in self.taps else 1 for axis in self.axes]
+    def steps(self) -> list[tuple[int, int]]:
+        """Where each loop of k begins along its axis, and how far one step of it moves."""
+        found = []
+        for axis, length in zip(self.axes, self.lengths):
+            tap, step = self.taps.get(axis, (axis, 1))
+            last = 0 if step > 0 else length - self.extents[self.order.index(tap)]
+            found.append((last, step))
+        return found
 
     def rows_of_tiles(self, most: int) -> Iterator[int]:
         """Rows of a tile: of whole windows, or of the innermost taps of one."""
@@ -85,10 +91,12 @@ def find_taps(c: Contraction, k: Cut) -> Taps | None:
     taps: dict[int, tuple[int, int]] = {}
     for loop in k.loops:
         for step, q in _candidates(c, loop, {found for found, _ in taps.values()}):
+            if step < 0 and loop == k.loop and k.count != 1:
+                continue  # blocks would have to be counted backwards, too
             moved = _without(factor, loop, q, step, extents)
             if moved is not None:
                 factor, taps[loop] = moved, (q, step)
-                extents[q] += step * (extents[loop] - 1)
+                extents[q] += abs(step) * (extents[loop] - 1)
                 break
     found = {q for q, _ in taps.values()}
     order = [q for q in c.m if q in found]
@@ -96,7 +104,7 @@ def find_taps(c: Contraction, k: Cut) -> Taps | None:
     if not taps or c.m[-len(order) :] != order or any(isinstance(n, Extent) for n in sizes):
         return None
     lengths = [
-        taps[loop][1] * (n - 1) + c.nest.extents[taps[loop][0]] if loop in taps else n
+        abs(taps[loop][1]) * (n - 1) + c.nest.extents[taps[loop][0]] if loop in taps else n
         for loop, n in zip(k.loops, sizes)
     ]
     own = [q for q in c.m if q not in found]
@@ -107,22 +115,26 @@ def _candidates(c: Contraction, loop: int, found: set[int]) -> list[tuple[int, i
     """Loops of m that may be the taps of a loop of k, with the step of that between taps."""
     extents, step = c.nest.extents, c.a.access.get(("i", loop), 0)
     steps = {q: c.a.access.get(("i", q), 0) for q in c.m if q not in found}
-    return sorted(
+    candidates = [
         (step // own, q)
         for q, own in steps.items()
-        if own and step % own == 0 and 1 <= step // own <= LARGEST_STEP
+        if own and step % own == 0 and 1 <= abs(step // own) <= LARGEST_STEP
         if extents[q] != 1 and not isinstance(extents[q], Extent)
         if not isinstance(extents[loop], Extent)
-    )
+    ]
+    return sorted(candidates, key=lambda one: (abs(one[0]), one))
 
 
 def _without(
     factor: Factor, loop: int, tap: int, step: int, extents: Sequence[int]
 ) -> Factor | None:
-    """The factor in terms of the tap alone, which stands for step * loop + tap; None if it knows
-    one of the two apart."""
+    """The factor in terms of the tap alone, which stands for step * loop + tap, counted from the
+    least there is; None if it knows one of the two apart."""
+    reach = step * (extents[loop] - 1)
     longer = list(extents)
-    longer[tap] = extents[tap] + step * (extents[loop] - 1)
+    longer[tap] = extents[tap] + abs(reach)
     at: list[Expr] = [("i", k) for k in range(len(extents))]
     at[tap] = ("sub", ("i", tap), ("mul", ("i", loop), step))
+    if step < 0:
+        at[tap] = ("add", at[tap], reach)
     return factor.without(loop, at, longer)

@@ -325,6 +325,30 @@ def test_a_filter_s_gradient_over_the_image_as_it_lies(
     assert made.blocks.taps.count % case[4] == 0
 
 
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, 3, 9, 20, 3, 1, 1, 1, 1),
+        (5, 20, 3, 4, 3, 1, 1, 1, 1),
+        (2, 17, 8, 5, 2, 1, 0, 1, 1),
+        (2, 18, 12, 3, 5, 1, 3, 1, 1),
+        (2, 33, 11, 3, 3, 1, 2, 2, 1),
+    ],
+    ids=str,
+)
+def test_an_image_s_gradient_over_taps_counted_backwards(
+    case: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
+    monkeypatch.setattr(blocks, "KEPT", 30)
+    monkeypatch.setattr(blocks, "_dot_options", lambda c: iter(()))
+    monkeypatch.setattr(blocks.Costs, "_pack_taps", lambda *arguments: -1e9)
+    made = assert_computes(*gradient(case, 0))
+    assert made.blocks is not None and made.blocks.taps is not None
+    assert all(step == -case[7] for _, step in made.blocks.taps.taps.values())
+
+
 def first_row_by_row(c: Contraction) -> blocks.Choice | None:
     """The first option with windows none of whose vectors has results of two rows."""
     for turned in (False, True):
