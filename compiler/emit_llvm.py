@@ -939,7 +939,7 @@ class _Emitter:
         sign = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}[kind]
         left, right = self.index(c[1]), self.index(c[2])
         if any(isinstance(v, Affine) or is_vector(v) for v in (left, right)):
-            wide = not self.kernel.narrow
+            wide = not self.kernel.narrow_conditions
             left, right = self.lanes(left, wide), self.lanes(right, wide)
         return b.icmp_signed(sign, left, right)
 

@@ -37,8 +37,10 @@ from metaop.index import (
     TRUE,
     Expr,
     children,
+    conditions_of,
     contains,
     evaluate,
+    fit_32_bits,
     integers_of,
     loops_of,
     show,
@@ -335,7 +337,8 @@ class Parameter:
 class Kernel:
     """One function: buffers, integer arguments (extents, offsets), a body, scratch arrays."""
 
-    __slots__ = ("name", "buffers", "integers", "extents", "body", "narrow", "scratch")
+    __slots__ = ("name", "buffers", "integers", "extents", "body", "narrow", "scratch",
+                 "narrow_conditions")  # fmt: skip
 
     def __init__(
         self,
@@ -344,13 +347,19 @@ class Kernel:
         integers: list[str],
         extents: dict[int, int],
         body: list[Stmt],
-        narrow: bool = False,
         scratch: list[Scratch] | None = None,
     ):
         self.name, self.buffers, self.integers = name, buffers, integers
         self.extents, self.body = extents, body  # extents: the unrolled loops' sizes
-        self.narrow = narrow  # every index fits 32 bits
+        self.narrow = False  # every index fits 32 bits
+        self.narrow_conditions = False  # every index that is compared does
         self.scratch = scratch or []
+
+    def fit_32_bits(self, indices: Sequence[Expr], extents: Sequence[int]) -> None:
+        """Notes which of its index expressions fit 32 bits, by the extents of its loops."""
+        conditions = conditions_of(indices)
+        self.narrow = fit_32_bits(indices, extents)
+        self.narrow_conditions = bool(conditions) and fit_32_bits(conditions, extents)
 
     def scratch_bytes(self, integers: Sequence[int]) -> int:
         """Bytes of scratch memory of one call with these integers."""
@@ -679,6 +688,7 @@ def show_kernel(kernel: Kernel) -> str:
     )
     integers = ", ".join(kernel.integers)
     width = " narrow" if kernel.narrow else ""
+    width = width or " narrow conditions" * kernel.narrow_conditions
     head = f"kernel {kernel.name}({buffers}; {integers}){width}\n"
     for array in kernel.scratch:
         head += f"  scratch {array.name}: {array.dtype.short}[{show(array.elements)}]\n"

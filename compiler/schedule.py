@@ -32,7 +32,6 @@ from metaop.index import (
     Expr,
     Terms,
     conjunction,
-    fit_32_bits,
     flatten,
     from_terms,
     integers_of,
@@ -680,7 +679,8 @@ class _Scheduler:
         name_extents(kernel, integers)
         _name_integers(kernel, integers)
         kernel.integers = list(integers)
-        kernel.narrow = all(self.fits_32_bits(n) for n in body.scheduled)
+        indices = [e for nest in body.scheduled for e in _indices_of(nest)]
+        kernel.fit_32_bits(indices, self.extents)
         enough = maximum(1, tree.iterations // SMALL_WORK * MOST_CHUNKS)
         chunks = minimum(minimum(items, MOST_CHUNKS), enough)
         return Scheduled(kernel, list(arguments.values()), integers, chunks, tree)
@@ -809,13 +809,6 @@ class _Scheduler:
         return (loaded / count + 0.5 + 0.1 * latency) * waste
 
     # -- loops --------------------------------------------------------------------------------
-
-    def fits_32_bits(self, nest: Nest) -> bool:
-        """True if no index expression, nor any part of one, can leave 32 bits."""
-        found = [nest.offset, nest.guard, nest.exists]
-        for value, _ in dependencies(nest):
-            found.extend(value.indices)
-        return fit_32_bits(found, self.extents)
 
     def new_loop(self, extent: int) -> int:
         self.extents.append(extent)
@@ -1474,6 +1467,12 @@ def _structure(value: Value) -> tuple:
         case Op():
             return (value.name, value.dtype, *map(_structure, value.args))
     return (id(value),)
+
+
+def _indices_of(nest: Nest) -> list[Expr]:
+    """Every index expression of a nest."""
+    values = (value for value, _ in dependencies(nest))
+    return [nest.offset, nest.guard, nest.exists, *(e for v in values for e in v.indices)]
 
 
 def _name_integers(kernel: Kernel, integers: dict[str, int]) -> None:

@@ -250,6 +250,14 @@ def fit_32_bits(found: Iterable[Expr], extents: Extents) -> bool:
     return all(map(fits, found))
 
 
+def conditions_of(found: Iterable[Expr]) -> list[Expr]:
+    """The outermost conditions in some expressions."""
+    conditions: list[Expr] = []
+    for e in found:
+        conditions += [e] if is_condition(e) else conditions_of(children(e))
+    return conditions
+
+
 def _least(values: Sequence[int]) -> int:
     """The smallest of several bounds; no bound if that depends on dynamic extents."""
     for value in values:

@@ -15,7 +15,6 @@ from metaop.index import (
     Expr,
     Terms,
     conjunction,
-    fit_32_bits,
     integers_of,
     loops_of,
     simplify,
@@ -291,8 +290,8 @@ class Writer:
         buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
         buffers += targets
         parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
-        narrow = fit_32_bits(indices, self.extents)
-        kernel = Kernel(name, parameters, [], self.unrolled, body, narrow, scratch)
+        kernel = Kernel(name, parameters, [], self.unrolled, body, scratch)
+        kernel.fit_32_bits(indices, self.extents)
         integers = dict(self.integers)
         name_extents(kernel, integers)
         used = set().union(*map(integers_of, _indices(body)))
