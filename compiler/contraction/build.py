@@ -736,7 +736,9 @@ class Builder(Writer):
             whole = self.integer(length)
             ends.append(add(times(self.pieces(k, self.k_block), step), left)
                         if loop == k.loop and step > 0 else whole)  # fmt: skip
-        body = self.pack_axes(panel, place, taps.factor, self.mapping(at), axes, ends, [])
+        index = self.mapping(at)
+        ahead = self.fetched(taps.factor, index, taps.own[-1], 1) if taps.own else []
+        body = self.pack_axes(panel, place, taps.factor, index, axes, ends, ahead)
         windows = _pieces(self.filled(m, self.m_block), taps.count)
         return [For(window, 0, windows, "serial", body)]
 
