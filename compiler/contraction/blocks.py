@@ -196,12 +196,19 @@ class Windows:
     @property
     def pitch(self) -> list[int]:
         """How far apart neighbours along an axis are."""
-        return row_major(self.lengths)
+        return row_major(self.room)
+
+    @property
+    def room(self) -> list[int]:
+        """The axes' lengths in memory, where rows are whole vectors if columns leave the choice."""
+        if not self.row_by_row:
+            return self.lengths
+        return [*self.lengths[:-1], -(-self.lengths[-1] // LANES) * LANES]
 
     @property
     def plane(self) -> int:
         """The distance of panels for different k that are no taps."""
-        return odd_lines(math.prod(self.lengths) + LANES)
+        return odd_lines(math.prod(self.room) + LANES)
 
     @cached_property
     def row_by_row(self) -> bool:
