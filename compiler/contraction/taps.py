@@ -48,12 +48,19 @@ class Taps:
     @property
     def pitch(self) -> list[int]:
         """How far apart neighbours along an axis are."""
-        return row_major(self.lengths)
+        return row_major(self.room)
+
+    @property
+    def room(self) -> list[int]:
+        """The axes' lengths in memory."""
+        *outer, row = self.lengths
+        whole = -(-row // LANES) * LANES
+        return [*outer, whole if row > 2 * LANES else row]
 
     @property
     def plane(self) -> int:
         """The distance of windows that see different elements."""
-        return (-(-math.prod(self.lengths) // LANES) + 1) * LANES
+        return (-(-math.prod(self.room) // LANES) + 1) * LANES
 
     def row(self, number: Expr) -> tuple[Expr, list[Expr]]:
         """The window that a row belongs to, and how far along each axis its tap is."""
