@@ -55,7 +55,7 @@ class Taps:
         """The axes' lengths in memory."""
         *outer, row = self.lengths
         whole = -(-row // LANES) * LANES
-        return [*outer, whole if row > 2 * LANES else row]
+        return [*outer, whole if row > LANES else row]
 
     @property
     def plane(self) -> int:
