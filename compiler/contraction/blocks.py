@@ -244,6 +244,8 @@ class Windows:
     def lines(self) -> float:
         """The lines that a vector lies in: two unless rows begin where vectors do."""
         shifted = self.axes[-1] in self.taps
+        if self.row_by_row:
+            return 1.5 if shifted else 1
         return 2 if shifted else 1 if self.lengths[-1] % LANES == 0 else 1.5
 
     def reach(self, loop: int) -> int:
@@ -654,7 +656,7 @@ class Costs:
         cost = max(1.0, LATENCY / sums)
         cost += LOAD * lines * tile.columns / sums
         taps = hint(windows.count(self.c)) if windows else 1
-        own = depth if option.taps is None else math.prod(option.taps.lengths) / option.taps.count
+        own = depth if option.taps is None else math.prod(option.taps.room) / option.taps.count
         strip = own * tile.rows + depth * tile.columns * LANES / taps
         cost += FAR_LOAD * self._over(strip, FIRST_CACHE) / tile.rows
         return cost + FAR_ROW * self._over(rows * own, SECOND_CACHE) / tile.columns

@@ -722,7 +722,9 @@ class Builder(Writer):
         m, k = self.blocks.m, self.blocks.k
         window = self.loop(-(-m.capacity // taps.count))
         axes = [self.loop(length) for length in taps.lengths]
-        number = add(times(self.i(self.m_block), m.capacity // taps.count), ("i", window))
+        each = m.stride // taps.count
+        step = self.integer(each) if isinstance(each, Extent) else each
+        number = add(_scaled(self.i(self.m_block), step), ("i", window))
         at = self.at((taps.own, number)) if taps.own else self.at()
         ends: list[Expr] = []
         place = times(("i", window), taps.plane)

@@ -89,9 +89,8 @@ class Taps:
 
 
 def find_taps(c: Contraction, k: Cut) -> Taps | None:
-    """The windows of A within blocks of k, None if there are none; taps are the last loops of m,
-    whose extents are known."""
-    if c.layers or c.ends or isinstance(c.size(c.m), Extent):
+    """The windows of A within blocks of k, None if there are none; taps are the last loops of m."""
+    if c.layers or c.ends:
         return None
     extents = list(c.nest.extents)
     factor = c.a

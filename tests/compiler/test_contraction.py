@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from metaop.compiler.contraction.classify import Contraction, classify, prepared
 from metaop.compiler.emit_python import emit_python
 from metaop.compiler.loops import show_kernel, verify
 from metaop.compiler.nest import Buffer, Nest
-from metaop.extent import evaluate, symbol
+from metaop.extent import Extent, evaluate, symbol
 from tests.compiler.stages import (
     ALL_PASSES,
     after,
@@ -384,7 +385,14 @@ def test_no_vector_of_columns_has_results_of_two_rows(
 
 @pytest.mark.usefixtures("small_blocks")
 def test_pixels_as_rows_for_any_number_of_images(monkeypatch: pytest.MonkeyPatch):
-    """Of images of a known number they are taps of the filter's, of others they are not."""
+    """Pixels are taps of the filter's, whether the number of images is known or not; one kernel
+    with an unknown number serves all."""
+    packed: list[Any] = []
+    pack_taps = build.Builder.pack_taps
+    monkeypatch.setattr(
+        build.Builder, "pack_taps", lambda self, *a: packed.append(self.c) or pack_taps(self, *a)
+    )
+    monkeypatch.setattr(mo.config, "cache", "off")
     monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
     monkeypatch.setattr(blocks.Costs, "_pack_taps", lambda *arguments: -1e9)
     w = values(18, 3, 3, 3, seed=1)
@@ -395,6 +403,8 @@ def test_pixels_as_rows_for_any_number_of_images(monkeypatch: pytest.MonkeyPatch
         made = assert_computes(y, want)
         assert made.blocks is not None and made.blocks.taps is not None
         assert_close(mo.conv2d(x, w, padding=1).numpy(), want)
+    dynamic = [c for c in packed if isinstance(c.size(c.m), Extent)]
+    assert len(dynamic) == 1
 
 
 @pytest.mark.usefixtures("packed")
