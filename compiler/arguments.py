@@ -31,7 +31,7 @@ class _Naming:
     def __init__(self, kernel: Kernel, integers: dict[str, int]):
         self.kernel, self.integers = kernel, integers
         self.names: dict[int, Expr] = {}
-        self.memo: dict[int, Value] = {}
+        self.memo: dict[Value, Value] = {}
 
     def run(self) -> None:
         for array in self.kernel.scratch:

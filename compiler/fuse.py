@@ -166,7 +166,7 @@ def _of_layers(graph: Graph) -> set[Node]:
     follow: it is stored, so that the contraction's results need no memory (see `group`)."""
     users: dict[Node, list[Node]] = {}
     for node in graph.nodes:
-        for source in set(node.inputs):
+        for source in dict.fromkeys(node.inputs):
             users.setdefault(source, []).append(node)
     found: set[Node] = set()
     for node in graph.nodes:

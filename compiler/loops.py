@@ -207,12 +207,12 @@ class Ref(Value):
         self.name, self.dims, self.dtype = name, dims, dtype
 
 
-def rewrite(value: Value, index: Callable[[Expr], Expr], memo: dict[int, Value]) -> Value:
+def rewrite(value: Value, index: Callable[[Expr], Expr], memo: dict[Value, Value]) -> Value:
     """value with every index expression mapped; shared parts stay shared."""
-    known = memo.get(id(value))
+    known = memo.get(value)
     if known is None:
         args = tuple(rewrite(a, index, memo) for a in value.args)
-        known = memo[id(value)] = value.rebuild(args, index)
+        known = memo[value] = value.rebuild(args, index)
     return known
 
 
@@ -394,11 +394,11 @@ def values_of(stmt: Stmt) -> tuple[Value, ...]:
     return ()
 
 
-def walk(value: Value, seen: set[int] | None = None) -> Iterator[Value]:
+def walk(value: Value, seen: set[Value] | None = None) -> Iterator[Value]:
     """value and everything in it, each part once."""
     seen = set() if seen is None else seen
-    if id(value) not in seen:
-        seen.add(id(value))
+    if value not in seen:
+        seen.add(value)
         for arg in value.args:
             yield from walk(arg, seen)
         yield value
@@ -443,7 +443,7 @@ def accesses_of(stmt: Stmt) -> list[tuple[str, Expr]]:
 
 def map_indices(body: list[Stmt], index: Callable[[Expr], Expr]) -> list[Stmt]:
     """The statements with every index expression mapped; shared values stay shared."""
-    memo: dict[int, Value] = {}
+    memo: dict[Value, Value] = {}
 
     def value(old: Value) -> Value:
         return rewrite(old, index, memo)

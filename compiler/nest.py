@@ -191,7 +191,7 @@ class Values:
         self.buffers: dict[str, Buffer] = {}
         self.checks: dict[str, CheckSite] = {}
         self._known: dict[Any, Value] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[Value, str] = {}
 
     def _make(self, key: Any, value: Value) -> Value:
         return self._known.setdefault(key, value)
@@ -215,7 +215,7 @@ class Values:
 
     def op(self, name: str, args: tuple[Value, ...], dtype: DType) -> Value:
         """op(args)."""
-        key = ("op", name, dtype, *(id(a) for a in args))
+        key = ("op", name, dtype, *args)
         return self._known.get(key) or self._make(key, Op(name, args, dtype))
 
     def index(self, expr: Expr) -> Value:
@@ -228,7 +228,7 @@ class Values:
 
     def check(self, value: Value, site: CheckSite, guard: Expr) -> Value:
         """value, reported at `site` if it is not within [low, high)."""
-        key = ("check", id(value), site.node.site, site.low, site.high, guard)
+        key = ("check", value, site.node.site, site.low, site.high, guard)
         if key not in self._known:
             name = f"check{len(self.checks)}"
             self.checks[name] = site
@@ -245,7 +245,7 @@ class Values:
         guard: Expr,
     ) -> Value:
         """function(args) where the guard holds."""
-        key = ("apply", function, dtype, site.node.site, guard, *(id(a) for a in args))
+        key = ("apply", function, dtype, site.node.site, guard, *args)
         if key not in self._known:
             name = f"check{len(self.checks)}"
             self.checks[name] = site
@@ -254,9 +254,9 @@ class Values:
 
     def name(self, value: Value, bounds: tuple[int, int] | None) -> Expr:
         """An index expression that stands for an integer value."""
-        name = self._names.get(id(value))
+        name = self._names.get(value)
         if name is None:
-            name = self._names[id(value)] = f"t{len(self.named)}"
+            name = self._names[value] = f"t{len(self.named)}"
             self.named[name] = value
         return ("val", name, bounds) if bounds else ("val", name)
 
@@ -265,34 +265,34 @@ class Values:
 def dependencies(nest: Nest) -> list[tuple[Value, frozenset[int]]]:
     """Every value of the nest with the loops that it depends on, arguments first."""
     found: list[tuple[Value, frozenset[int]]] = []
-    known: dict[int, frozenset[int]] = {}
+    known: dict[Value, frozenset[int]] = {}
     by_name: dict[str, frozenset[int]] = {}
 
     def visit(value: Value) -> None:
-        if id(value) in known:
+        if value in known:
             return
         loops: frozenset[int] = frozenset()
         for arg in value.args:
             visit(arg)
-            loops |= known[id(arg)]
+            loops |= known[arg]
         for e in value.indices:
             loops |= loops_of(e)
             for name in integers_of(e):
                 loops |= by_name.get(name, frozenset())
-        known[id(value)] = loops
+        known[value] = loops
         found.append((value, loops))
 
     for name, value in nest.named.items():
         visit(value)
-        by_name[name] = known[id(value)]
+        by_name[name] = known[value]
     visit(nest.value)
     return found
 
 
 def loops_of_both(nest: Nest) -> set[int]:
     """The loops that both factors of a contraction vary with."""
-    known = {id(value): loops for value, loops in dependencies(nest)}
-    first, second = (known[id(factor)] for factor in nest.value.args)
+    known = dict(dependencies(nest))
+    first, second = (known[factor] for factor in nest.value.args)
     return set(first & second)
 
 

@@ -82,8 +82,7 @@ class Recorder:
 
     def begin(self, program: Bound, nodes: Sequence[Node]) -> None:
         """A program starts: what is recorded next are its segments, in order."""
-        last = nodes[-1].site if nodes else None
-        key = (id(program), None if last is None else (id(last.code), last.offset))
+        key = (program, nodes[-1].site if nodes else None)
         number = self._number.get(key)
         if number is None:
             number = self._number[key] = len(self.uses)

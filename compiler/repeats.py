@@ -52,7 +52,7 @@ class _Repeats:
         self.stored = {stmt.buffer for stmt in body if isinstance(stmt, Store)}
         self.updated = {stmt.name for stmt in body if isinstance(stmt, Update)}
         self.numbers: dict[tuple, int] = {}  # of what a value is: equal numbers, equal values
-        self.known: dict[int, int] = {}  # of a value, by identity
+        self.known: dict[Value, int] = {}
         self.let: dict[str, int] = {}
         self.named: dict[int, Ref] = {}
 
@@ -119,12 +119,12 @@ class _Repeats:
         return found
 
     def number(self, value: Value) -> int:
-        known = self.known.get(id(value))
+        known = self.known.get(value)
         if known is None:
             if isinstance(value, Ref) and value.name in self.let and not value.dims:
                 return self.let[value.name]
             key = self.key(value)
-            known = self.known[id(value)] = self.numbers.setdefault(key, len(self.numbers))
+            known = self.known[value] = self.numbers.setdefault(key, len(self.numbers))
         return known
 
     def key(self, value: Value) -> tuple:
@@ -145,4 +145,4 @@ class _Repeats:
                 return ("apply", *called, *map(self.number, value.args))
             case Op():
                 return (value.name, value.dtype, *map(self.number, value.args))
-        return (id(value),)
+        return (value,)

@@ -134,7 +134,7 @@ def tree_of(nest: Nest) -> Tree:
 
 def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
     """The nest with every index expression mapped."""
-    memo: dict[int, Value] = {}
+    memo: dict[Value, Value] = {}
     return dataclasses.replace(
         nest,
         named={n: rewrite(v, index, memo) for n, v in nest.named.items()},
@@ -162,13 +162,13 @@ def permuted(nest: Nest, order: Sequence[int]) -> Nest:
 
 def map_values(nest: Nest, change: Callable[[Value], Value]) -> Nest:
     """The nest with `change` applied to every value after its arguments."""
-    memo: dict[int, Value] = {}
+    memo: dict[Value, Value] = {}
 
     def visit(value: Value) -> Value:
-        known = memo.get(id(value))
+        known = memo.get(value)
         if known is None:
             args = tuple(visit(a) for a in value.args)
-            known = memo[id(value)] = change(value.rebuild(args, lambda e: e))
+            known = memo[value] = change(value.rebuild(args, lambda e: e))
         return known
 
     named = {name: visit(value) for name, value in nest.named.items()}
@@ -1156,8 +1156,8 @@ class _Placement:
         count = len(body.shared)
         self.inner = {k: count + d + 1 for d, level in enumerate(stage.levels) for k in level.loops}
         self.bottom = count + len(stage.levels)
-        self.loops: dict[int, frozenset[int]] = {}
-        self.replaced: dict[int, Value] = {}
+        self.loops: dict[Value, frozenset[int]] = {}
+        self.replaced: dict[Value, Value] = {}
 
     def depth(self, loops: frozenset[int]) -> int:
         return self.body.depth(loops, self.inner)
@@ -1165,19 +1165,19 @@ class _Placement:
     def run(self) -> None:
         nest = self.nest
         order = list(self.values())
-        names = {id(v): n for n, v in nest.named.items()}
+        names = {v: n for n, v in nest.named.items()}
         shared = self.shared_values([v for v, _ in order])
         for value, loops in order:
             new = self.rebuilt(value)
-            self.replaced[id(value)] = new
-            if isinstance(new, Ref) and not isinstance(value, Ref) and id(value) not in names:
+            self.replaced[value] = new
+            if isinstance(new, Ref) and not isinstance(value, Ref) and value not in names:
                 continue
-            if id(value) in names:
-                self.let(names[id(value)], loops, new)
-                self.body.named_loops[names[id(value)]] = loops
-            elif id(value) in shared and not isinstance(value, Const | IndexValue | Condition):
-                self.replaced[id(value)] = self.shared_let(loops, new)
-        self.result(self.replaced[id(nest.value)])
+            if value in names:
+                self.let(names[value], loops, new)
+                self.body.named_loops[names[value]] = loops
+            elif value in shared and not isinstance(value, Const | IndexValue | Condition):
+                self.replaced[value] = self.shared_let(loops, new)
+        self.result(self.replaced[nest.value])
 
     def values(self) -> Iterable[tuple[Value, frozenset[int]]]:
         """Every value with the loops that it varies with, arguments first."""
@@ -1186,7 +1186,7 @@ class _Placement:
         known = self.loops
 
         def visit(value: Value) -> Iterable[tuple[Value, frozenset[int]]]:
-            if id(value) in known:
+            if value in known:
                 return
             for arg in value.args:
                 yield from visit(arg)
@@ -1194,17 +1194,17 @@ class _Placement:
             if self.register(value) is not None or self.written_before(value):
                 loops = root
             for arg in value.args:
-                loops |= known[id(arg)]
+                loops |= known[arg]
             for e in value.indices:
                 loops |= frozenset(loops_of(e))
                 for name in integers_of(e):
                     loops |= body.named_loops.get(name, frozenset())
-            known[id(value)] = loops
+            known[value] = loops
             yield value, loops
 
         for name, value in self.nest.named.items():
             yield from visit(value)
-            body.named_loops[name] = known[id(value)]
+            body.named_loops[name] = known[value]
         yield from visit(self.nest.value)
 
     def written_before(self, value: Value) -> bool:
@@ -1237,7 +1237,7 @@ class _Placement:
                 where = (Condition(value.guard), found, Const(value.fill, value.dtype))
                 found = Op("where", where, value.dtype)
             return found
-        return value.rebuild(tuple(self.replaced[id(a)] for a in value.args), lambda e: e)
+        return value.rebuild(tuple(self.replaced[a] for a in value.args), lambda e: e)
 
     def staged(self, load: Load) -> Load:
         """The load, or one of the same element in an array where the vector loop reads it in
@@ -1245,7 +1245,7 @@ class _Placement:
         scheduler, levels = self.body.scheduler, self.stage.levels
         if not levels or levels[-1].kind[:1] != ("vector",) or self.written_before(load):
             return load
-        if self.body.dims(self.loops[id(load)]):
+        if self.body.dims(self.loops[load]):
             return load  # another array for each element of an unrolled loop
         (loop,) = levels[-1].loops
         parts = parts_of(load, loop, scheduler.extents)
@@ -1264,28 +1264,28 @@ class _Placement:
             target = Buffer(f"s{len(self.body.staged)}", kind, scheduler.extents[loop], "local")
             self.body.staged.append(target)
             self.stage.staged[key] = target
-            around = self.before(self.depth(self.loops[id(load)] - {loop}))
+            around = self.before(self.depth(self.loops[load] - {loop}))
             around.append(scheduler.copy(loops, Store(target.name, place, source)))
         return Load(self.stage.staged[key].name, ("i", loop), TRUE, 0, load.dtype)
 
-    def shared_values(self, order: list[Value]) -> set[int]:
+    def shared_values(self, order: list[Value]) -> set[Value]:
         """Values used twice, or by a value at a deeper level or with more unrolled loops."""
         body, nest = self.body, self.nest
-        uses: dict[int, int] = {}
-        shared: set[int] = set()
-        own = self.loops[id(nest.value)]
+        uses: dict[Value, int] = {}
+        shared: set[Value] = set()
+        own = self.loops[nest.value]
         result_loops = frozenset(body.lanes) if nest.op else own
         for value in order:
-            here = self.loops[id(value)]
+            here = self.loops[value]
             for arg in value.args:
-                uses[id(arg)] = uses.get(id(arg), 0) + 1
-                there = self.loops[id(arg)]
+                uses[arg] = uses.get(arg, 0) + 1
+                there = self.loops[arg]
                 if self.depth(there) < self.depth(here) or body.dims(there) != body.dims(here):
-                    shared.add(id(arg))
+                    shared.add(arg)
         for value in self.operands(nest.value):
-            there = self.loops[id(value)]
+            there = self.loops[value]
             if self.depth(there) < self.bottom or body.dims(there) != body.dims(result_loops):
-                shared.add(id(value))
+                shared.add(value)
         return shared | {key for key, count in uses.items() if count > 1}
 
     def operands(self, value: Value) -> tuple[Value, ...]:
@@ -1351,7 +1351,7 @@ class _Placement:
         if self.bottom == len(self.body.shared) and self.is_read_later() and not self.is_piece():
             self.register_result(value, self.stage.before)
             return
-        dims = self.body.dims(self.loops[id(nest.value)] | loops_of(nest.offset))
+        dims = self.body.dims(self.loops[nest.value] | loops_of(nest.offset))
         if self.bottom > len(self.body.shared) and not dims and self.is_read_later():
             value = self.let(self.body.fresh(), frozenset(self.inner), value)
             self.stage.made[nest.target.name, nest.offset] = value
@@ -1466,7 +1466,7 @@ def _structure(value: Value) -> tuple:
             return ("apply", value.function, value.dtype, value.number, value.guard, *args)
         case Op():
             return (value.name, value.dtype, *map(_structure, value.args))
-    return (id(value),)
+    return (value,)
 
 
 def _indices_of(nest: Nest) -> list[Expr]:
@@ -1500,7 +1500,7 @@ class _Integers:
         return known
 
     def run(self) -> None:
-        memo: dict[int, Value] = {}
+        memo: dict[Value, Value] = {}
         self.body(self.kernel.body, memo)
 
     def arguments(self, e: Expr) -> Expr:
@@ -1529,8 +1529,8 @@ class _Integers:
                 return ("sub", inner, self.name("o", c))
         return e
 
-    def value(self, value: Value, memo: dict[int, Value]) -> Value:
-        known = memo.get(id(value))
+    def value(self, value: Value, memo: dict[Value, Value]) -> Value:
+        known = memo.get(value)
         if known is None:
             args = tuple(self.value(a, memo) for a in value.args)
             known = value.rebuild(args, self.arguments)
@@ -1539,7 +1539,7 @@ class _Integers:
                              known.dtype)  # fmt: skip
             elif isinstance(known, IndexValue):
                 known = IndexValue(self.bound(known.expr))
-            memo[id(value)] = known
+            memo[value] = known
         return known
 
     def bound(self, e: Expr) -> Expr:
@@ -1548,7 +1548,7 @@ class _Integers:
             return self.extent(e)
         return e
 
-    def body(self, body: list[Stmt], memo: dict[int, Value]) -> None:
+    def body(self, body: list[Stmt], memo: dict[Value, Value]) -> None:
         for stmt in body:
             match stmt:
                 case Grid():

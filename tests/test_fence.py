@@ -114,7 +114,7 @@ for image, window, stride, padding, groups in LAYERS:
 x, w = whole(1, 64, 17, 17), whole(64, 3, 4, 4)
 check(mo.conv_transpose2d(x, w, stride=2, padding=1), x, w)
 with mo.winograd(True):
-    x, w = whole(1, 16, 14, 14), whole(24, 16, 3, 3)
+    x, w = whole(2, 64, 14, 14), whole(64, 64, 3, 3)
     check(mo.conv2d(x, w, padding=1), x, w)
 x, w = whole(1, 2, 12, 12), whole(2, 1, 3, 3)
 check(mo.conv2d(mo.exp(x), mo.exp(w), padding=1, groups=2), x, w)
@@ -143,10 +143,12 @@ ctypes.string_at(address, 1)
 """,
 }
 
+
 def run(script: str, side: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", script, side], capture_output=True, text=True, timeout=400,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "METAOP_THREADS": "2", "METAOP_CACHE": "0"}, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "METAOP_THREADS": "2", "METAOP_CACHE": "0"},
+        check=False,
     )  # fmt: skip
 
 

@@ -1072,7 +1072,7 @@ def _through(at: Sequence[Expr], index: IndexMap) -> IndexMap:
 
 def _finished(nest: Nest, index: IndexMap, exists: Expr, made: Made) -> Value:
     """The value of a nest in the loops of the kernel, what was made before taken as it is."""
-    memo: dict[int, Value] = {}
+    memo: dict[Value, Value] = {}
     buffers = {buffer for buffer, _ in made}
 
     def sums_of(value: Value) -> Sums | None:
@@ -1081,7 +1081,7 @@ def _finished(nest: Nest, index: IndexMap, exists: Expr, made: Made) -> Value:
         return made.get((value.buffer, None)) or made.get((value.buffer, index(value.offset)))
 
     def visit(value: Value) -> Value:
-        known = memo.get(id(value))
+        known = memo.get(value)
         if known is None:
             if sums := sums_of(value):
                 assert isinstance(value, Load)
@@ -1091,7 +1091,7 @@ def _finished(nest: Nest, index: IndexMap, exists: Expr, made: Made) -> Value:
                 if isinstance(known, Load):
                     guard = conjunction(known.guard, exists)
                     known = Load(known.buffer, known.offset, guard, known.fill, known.dtype)
-            memo[id(value)] = known
+            memo[value] = known
         return known
 
     return visit(nest.value)
@@ -1110,15 +1110,15 @@ def _room(row: Cut | Flat, extents: Sequence[int]) -> int:
     return row.capacity + max(-run % LANES for run in runs)
 
 
-def _guarded(value: Value, guard: Expr, memo: dict[int, Value]) -> Value:
+def _guarded(value: Value, guard: Expr, memo: dict[Value, Value]) -> Value:
     """value, reading nothing where the guard does not hold."""
-    if id(value) not in memo:
+    if value not in memo:
         new = value.rebuild(tuple(_guarded(a, guard, memo) for a in value.args), lambda e: e)
         if isinstance(new, Load):
             both = conjunction(new.guard, guard)
             new = Load(new.buffer, new.offset, both, new.fill, new.dtype)
-        memo[id(value)] = new
-    return memo[id(value)]
+        memo[value] = new
+    return memo[value]
 
 
 def _scaled(e: Expr, factor: Expr) -> Expr:

@@ -155,16 +155,16 @@ def _split_loop(nest: Nest, loop: int, divisor: int, exists: Expr) -> tuple[Nest
     return replace(new, guard=conjunction(new.guard, inside)), exists
 
 
-def _guarded_at(value: Value, loops: set[int], guard: Expr, memo: dict[int, Value]) -> Value:
+def _guarded_at(value: Value, loops: set[int], guard: Expr, memo: dict[Value, Value]) -> Value:
     """value with the guard on what reads at all of these loops."""
-    if id(value) not in memo:
+    if value not in memo:
         args = tuple(_guarded_at(a, loops, guard, memo) for a in value.args)
         new = value.rebuild(args, lambda e: e)
         if isinstance(new, Load) and loops <= loops_of(new.offset):
             both = conjunction(new.guard, guard)
             new = Load(new.buffer, new.offset, both, new.fill, new.dtype)
-        memo[id(value)] = new
-    return memo[id(value)]
+        memo[value] = new
+    return memo[value]
 
 
 def _divided_loop(nest: Nest) -> tuple[int, int] | None:
@@ -202,8 +202,8 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
         return None
     nest = _relaxed(nest)
     assert isinstance(nest.value, Op)
-    loops_by_value = {id(v): loops for v, loops in dependencies(nest)}
-    first, second = (loops_by_value[id(v)] for v in nest.value.args)
+    loops_by_value = dict(dependencies(nest))
+    first, second = (loops_by_value[v] for v in nest.value.args)
     rank, count = nest.rank, len(nest.extents)
     batch = [k for k in range(rank) if (k in first) == (k in second)]
     sides = [[k for k in range(rank) if k not in batch and k in f] for f in (first, second)]
@@ -297,31 +297,31 @@ def _relaxed(nest: Nest) -> Nest:
     a[o - r] * w[r] if 0 <= o - r needs the condition around a only, and w varies with r only.
     """
     known = conjuncts(nest.guard)
-    memo: dict[int, Value] = {}
+    memo: dict[Value, Value] = {}
 
     def visit(value: Value) -> Value:
-        if id(value) not in memo:
+        if value not in memo:
             new = value.rebuild(tuple(visit(a) for a in value.args), lambda e: e)
             if isinstance(new, Load):
                 guard = _needed(new, known, nest.extents)
                 new = Load(new.buffer, new.offset, guard, new.fill, new.dtype)
-            memo[id(value)] = new
-        return memo[id(value)]
+            memo[value] = new
+        return memo[value]
 
     return replace(nest, value=visit(nest.value)) if known else nest
 
 
-def without(value: Value, parts: list[Expr], memo: dict[int, Value]) -> Value:
+def without(value: Value, parts: list[Expr], memo: dict[Value, Value]) -> Value:
     """value with loads not guarded by these parts."""
-    if id(value) not in memo:
+    if value not in memo:
         new = value.rebuild(tuple(without(a, parts, memo) for a in value.args), lambda e: e)
         if isinstance(new, Load) and parts:
             guard: Expr = TRUE
             for part in conjuncts(new.guard):
                 guard = guard if part in parts else conjunction(guard, part)
             new = Load(new.buffer, new.offset, guard, new.fill, new.dtype)
-        memo[id(value)] = new
-    return memo[id(value)]
+        memo[value] = new
+    return memo[value]
 
 
 def _needed(load: Load, known: list[Expr], extents: Sequence[int]) -> Expr:
