@@ -111,6 +111,8 @@ class Arguments:
             return (kind, *map(self._key, value))
         if isinstance(value, dict):
             return (kind, *[(name, self._key(item)) for name, item in value.items()])
+        if isinstance(value, set | frozenset) and all(isinstance(v, SIMPLE) for v in value):
+            return (kind, *sorted(map(repr, value)))
         self.fixed.append(value)
         return (kind, id(value))
 
@@ -137,7 +139,7 @@ class Proxies:
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         if isinstance(value, dict):
             return type(value)((k, self.of(v, f"{label}[{k!r}]")) for k, v in value.items())
-        self.trace.guard_object(value, label)
+        self.trace.guard_value(self.trace.name_for(value), value, label)
         return value
 
     def _proxy(self, label: str) -> Var:
@@ -155,6 +157,8 @@ class Proxies:
             proxy._node, proxy._is_leaf, proxy._grad = buffer_of(given.array), False, None
         self.vars[first] = proxy
         self.trace.adopt(proxy)
+        if isinstance(given, Var):
+            self.trace.stand_ins[id(given)] = proxy
         self.trace.paths[id(proxy)] = f"A[{first}]"
         self.trace.labels[f"A[{first}]"] = label
         return proxy
@@ -218,6 +222,7 @@ class _Writer:
                 self._guard_met(trace.met[key])
             guarded.update(more)
         self._guard_grads()
+        trace.guard_classes()
 
     # -- how a replay finds the Vars of the trace ---------------------------------------------
 
@@ -356,7 +361,9 @@ class _Writer:
             return self._extra(value.name)
         if isinstance(value, Var):
             if self.trace.is_born(value):
-                return self._new(value)
+                return self._new(value, _node_slot.__get__(value))
+            if self.is_array(self.path(value)):  # its Var is the trace's own
+                return self._new(value, self.captured_argument(value).current)
             return self._extra(self.path(value))
         if isinstance(value, list | tuple | dict):
             return self._container(value)
@@ -367,9 +374,14 @@ class _Writer:
             self.extras.append(expression)
         return f"X[{self.extras.index(expression)}]"
 
-    def _new(self, var: Var) -> str:
+    def captured_argument(self, var: Var) -> Captured:
+        """The record of an argument that is returned, and perhaps not read."""
+        captured = self.trace.capture(var)
+        captured.path = self.path(var)
+        return captured
+
+    def _new(self, var: Var, node: Node) -> str:
         if id(var) not in self.fresh:
-            node = _node_slot.__get__(var)
             self.fresh[id(var)] = (var, node)
             self.roots[node] = None
         return f"F[{list(self.fresh).index(id(var))}]"
@@ -393,7 +405,7 @@ class _Writer:
             for name, after in met.tables_after.items():
                 self._changes(met.before[name], met.tables[name], after)
         for captured in self.trace.captured.values():
-            if captured.grad is not UNREAD and self.is_var(captured):
+            if captured.grad is not UNREAD and not self.is_array(captured.path):
                 target = self._extra(captured.path)
                 value = "None" if captured.grad is None else self.expression(captured.grad)
                 self.lines.append(f"{target}._grad = {value}")
@@ -413,15 +425,15 @@ class _Writer:
                 is_state = isinstance(value, Var) and type(value) is type(before.get(key))
                 self.changes_structure |= not is_state
 
-    def is_var(self, captured: Captured) -> bool:
-        """False for the stand-in of an ndarray argument, to which nobody sees a write."""
-        position = re.fullmatch(r"A\[(\d+)\]", captured.path)
-        return position is None or isinstance(self.arguments.inputs[int(position[1])], Var)
+    def is_array(self, path: str) -> bool:
+        """True for the stand-in of an ndarray argument."""
+        position = re.fullmatch(r"A\[(\d+)\]", path)
+        return position is not None and not isinstance(self.arguments.inputs[int(position[1])], Var)
 
     def writes(self) -> list[Captured]:
         """The Vars from outside that the function wrote."""
         found = [c for c in self.trace.captured.values() if c.current is not c.node]
-        found = [c for c in found if self.is_var(c)]
+        found = [c for c in found if not self.is_array(c.path)]  # nobody sees such a write
         for captured in found:
             self.roots[captured.current] = None
         return found
@@ -573,6 +585,7 @@ class Recording:
             places = {n: k for k, n in enumerate(read)}
             outputs = [*self.own_outputs, *self.new_outputs]
             self.replayed = Replay(self.program, [places[n] for n in order], outputs, self.nodes)
+        self.shared: list[bool] | None = None  # which arguments are values from outside
         self.expected = [[n.requires_grad for n in group] for group in groups]
         self.position = {n: k for k, n in enumerate(n for group in groups for n in group)}
         for captured in trace.captured.values():
@@ -647,6 +660,12 @@ class Recording:
         What was looked at before, and is the same node now, is not looked at again.
         """
         if [n.requires_grad for n in given] != self.expected[2]:
+            return False
+        outside = [*static, *kept]
+        shared = [node in outside for node in given]
+        if self.shared is None:
+            self.shared = shared
+        elif shared != self.shared:  # an argument is a Var that the function also has from outside
             return False
         for node in given[: self.given_count]:
             if node.storage is None:
@@ -892,8 +911,9 @@ def jit(function: Callable[..., Any]) -> Jitted:
     arguments, by int, str, bool and None arguments and by whether gradients are recorded; each has
     guards on what else the function saw (`repr` lists them).  What has changed is recorded again,
     never replayed stale.  Float arguments, learning rates and the like are inputs: a new value
-    costs nothing.  Guards see Modules, optimisers, and the globals, closure cells, lists, dicts and
-    objects of the user's that the function and what it calls name.  What Python gets from elsewhere
+    costs nothing.  Guards see Modules, optimisers, and the globals, closure cells, defaults, containers,
+    classes and objects of the user's that the function and what it calls name, the functions of
+    libraries by identity, the content of ndarrays of up to 4 KB or that become Vars.  What Python gets from elsewhere
     (the clock, a file, NumPy's random numbers) it gets at recording only.
 
     Raises JitError where the function asks for a value (`if x > 0`, `x.item()`, `print(x)`).

@@ -12,12 +12,15 @@ which they arose, computes the numbers, and gathers the nodes of the Vars that t
 
 from __future__ import annotations
 
+import enum
+import functools
 import operator
 import re
 import sys
 import threading
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +36,8 @@ from .var import Var
 
 UNREAD = object()
 TABLES = ("_parameters", "_buffers", "_modules")
+CONTAINERS = (list, tuple, dict, set, frozenset, deque, bytearray)
+SMALL_ARRAY = 4096  # bytes of an ndarray whose content is guarded wherever a function names it
 SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 DEEPEST = 3  # of plain objects, and of functions called by functions, that are looked into
 DEAD_DEPTH = 1 << 60  # makes `life.bound` look at a node that is computed from a dead one
@@ -48,8 +53,10 @@ def same(a: Any, b: Any) -> bool:
 
 def freeze(value: Any) -> Any:
     """A snapshot of nested lists, tuples, sets and dicts, for `matches`."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return (type(value), [freeze(v) for v in value])
+    if isinstance(value, bytearray) or _is_small_array(value):
+        return (bytes, bytes(value))
     if isinstance(value, dict):
         return (type(value), {key: freeze(v) for key, v in value.items()})
     if isinstance(value, set | frozenset) and all(isinstance(v, SIMPLE) for v in value):
@@ -57,11 +64,17 @@ def freeze(value: Any) -> Any:
     return (None, value)
 
 
+def _is_small_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.nbytes <= SMALL_ARRAY
+
+
 def matches(value: Any, frozen: Any) -> bool:
     """True if a value is still as it was when it was frozen."""
     kind, content = frozen
     if kind is None:
         return value is content or (isinstance(content, SIMPLE) and same(value, content))
+    if kind is bytes:
+        return bytes(value) == content
     if type(value) is not kind or len(value) != len(content):
         return False
     if isinstance(content, set):
@@ -96,7 +109,7 @@ class Met:
         self.before = dict(self.attributes)
         self.tables = {t: dict(self.before[t]) for t in TABLES if t in self.before}
         self.frozen = {k: freeze(v) for k, v in self.before.items()
-                       if k not in TABLES and isinstance(v, list | tuple | dict | set)
+                       if k not in TABLES and isinstance(v, CONTAINERS)
                        and k not in apart}  # fmt: skip
         # what guards meet when the function has ended, it did not change
         self.after: dict[str, Any] = self.before
@@ -127,6 +140,7 @@ class Trace:
         self.closed = False
         self.start = next(_sequence)
         self.adopted: dict[int, Var] = {}  # made for the trace, but outside it
+        self.stand_ins: dict[int, Var] = {}  # of the Vars that are arguments
         self.captured: dict[int, Captured] = {}
         self.born: list[weakref.ref[Var]] = []
         self.met: dict[int, Met] = {}
@@ -147,6 +161,7 @@ class Trace:
         self._required: set[str] = set()
         self._name_of: dict[int, str] = {}
         self._functions: set[int] = set()
+        self._classes: dict[type, None] = {}
         self._guarded: set[tuple[int, str]] = set()
 
     # -- the source of `enter` ------------------------------------------------------------------
@@ -244,6 +259,7 @@ class Trace:
 
     def capture(self, var: Var) -> Captured:
         """The record of a Var from outside."""
+        var = self._argument_for(var)
         known = self.captured.get(id(var))
         if known is None:
             node = _node_slot.__get__(var)
@@ -258,8 +274,19 @@ class Trace:
             known = self.captured[id(var)] = Captured(var, self.name_for(var), stand_in)
         return known
 
+    def _argument_for(self, var: Var) -> Var:
+        """The stand-in of a Var that is an argument too, which becomes a guard; else the Var."""
+        argument = self.stand_ins.get(id(var))
+        if argument is None:
+            return var
+        path, name = self.paths[id(argument)], self.name_for(var)
+        self.held.add(id(var))
+        self.require(f"{path} is {name}", f"{self.labels[path]} is the same Var")
+        return argument
+
     def read_grad(self, var: Var) -> Any:
         """The .grad of a Var from outside; whether there is one is a guard."""
+        var = self._argument_for(var)
         captured = self.capture(var)
         if captured.grad is not UNREAD:
             return captured.grad
@@ -324,8 +351,13 @@ class Trace:
 
         frozen: how a container was before the function ran.
         """
-        if isinstance(value, list | dict | set | frozenset) or (
-            isinstance(value, tuple) and not all(isinstance(v, SIMPLE) for v in value)
+        if _is_small_array(value):
+            array = f"{expression} is {self.name_for(value)}"
+            self.require(f"{array} and matches({expression}, {self.name_for(freeze(value))})",
+                         f"{label} is the same {_kind(value)} and as it was")  # fmt: skip
+            return
+        if isinstance(value, CONTAINERS) and not (
+            isinstance(value, tuple) and all(isinstance(v, SIMPLE) for v in value)
         ):
             self.require(f"matches({expression}, {self.name_for(frozen or freeze(value))})",
                          f"{label} is as it was")  # fmt: skip
@@ -348,8 +380,17 @@ class Trace:
                      f"{label} is the same {_kind(value)}", watched)  # fmt: skip
 
     def guard_object(self, value: Any, label: str, depth: int = 0) -> None:
-        """Guards on what an object holds: a Module, an optimiser, a function, a plain object."""
-        if isinstance(value, Var | type | types.ModuleType) or depth > DEEPEST:
+        """Guards on what an object holds: a Module, an optimiser, a function, a class, a plain
+        object."""
+        if isinstance(value, Var | types.ModuleType) or depth > DEEPEST:
+            return
+        if isinstance(value, type):
+            self.guard_class(value, depth)
+            return
+        if isinstance(value, functools.partial):
+            self.guard_object(value.func, label, depth)
+            for item in (*value.args, *value.keywords.values()):
+                self.guard_content(item, label, depth + 1)
             return
         if isinstance(value, types.MethodType):
             self.guard_object(value.__self__, label.rpartition(".")[0] or label, depth)
@@ -366,12 +407,43 @@ class Trace:
                 place = f"{self.name_for(value)}.{name}"
                 self.guard_value(place, getattr(value, name), f"{label}.{name}", depth + 1)
 
+    def guard_content(self, value: Any, label: str, depth: int) -> None:
+        """Guards on what something holds that the function has without looking it up."""
+        if not isinstance(value, (*SIMPLE, Var)):
+            self.guard_value(self.name_for(value), value, label, depth)
+
+    def guard_class(self, kind: type, depth: int) -> None:
+        """Guards on the attributes of a class of the user's and of those it inherits from."""
+        for base in kind.__mro__:
+            if base in self._classes or issubclass(base, enum.Enum) or not _is_users(base):
+                continue
+            self._classes[base] = None
+            for name, value in list(vars(base).items()):
+                functions = _functions_in(value)
+                for function in functions:
+                    self.guard_function(function, depth + 1)
+                if not functions and not name.startswith("__"):
+                    self.guard_content(value, f"{base.__name__}.{name}", depth + 1)
+
+    def guard_classes(self) -> None:
+        """Guards: the attributes of the classes that were met are the same objects."""
+        for base in self._classes:
+            space, values = self.name_for(vars(base)), self.name_for(list(vars(base).values()))
+            self.require(f"len({space}) == {len(vars(base))} "
+                         f"and all(map(is_, {space}.values(), {values}))",
+                         f"the class {base.__name__} is as it was")  # fmt: skip
+
     def guard_function(self, function: types.FunctionType, depth: int = 0) -> None:
         """Guards on the globals and closure cells that a function of the user's names."""
         if id(function) in self._functions or is_library(function.__code__.co_filename):
             return
         self._functions.add(id(function))
-        self.name_for(function)
+        place, code = self.name_for(function), self.name_for(function.__code__)
+        self.require(f"{place}.__code__ is {code}", f"{function.__name__} has the same code")
+        for name in ("__defaults__", "__kwdefaults__"):
+            defaults = getattr(function, name)
+            label = f"{function.__name__}.{name}"
+            self.guard_value(f"{place}.{name}", defaults, label, depth + 1)
         names = _global_names(function.__code__)
         self._guard_names(function.__globals__, names, "", depth + 1)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
@@ -380,6 +452,7 @@ class Trace:
             except ValueError:  # not set yet
                 continue
             self.guard_value(f"{self.name_for(cell)}.cell_contents", content, name, depth + 1)
+            self._guard_module(content, names, name, depth + 1)
 
     def _guard_names(
         self, space: dict[str, Any], names: list[str], prefix: str, depth: int
@@ -390,9 +463,25 @@ class Trace:
                 self._guarded.add((id(space), name))
                 value = space[name]
                 self.guard_value(f"{table}[{name!r}]", value, prefix + name, depth)
-                file = getattr(value, "__file__", None)
-                if isinstance(value, types.ModuleType) and file and not is_library(file):
-                    self._guard_names(vars(value), names, f"{prefix}{name}.", depth + 1)
+                self._guard_module(value, names, prefix + name, depth + 1)
+
+    def _guard_module(self, value: Any, names: list[str], label: str, depth: int) -> None:
+        """Guards on what a module has under these names: all of a user's, a library's functions."""
+        file = getattr(value, "__file__", None)
+        if not isinstance(value, types.ModuleType) or not file:
+            return
+        if not is_library(file):
+            self._guard_names(vars(value), names, f"{label}.", depth)
+            return
+        space = vars(value)
+        for name in names:
+            found = space.get(name)
+            if (id(space), name) in self._guarded or depth > DEEPEST:
+                continue
+            self._guarded.add((id(space), name))
+            if isinstance(found, types.FunctionType):
+                self.guard_same(f"{self.name_for(space)}[{name!r}]", found, f"{label}.{name}")
+            self._guard_module(found, names, f"{label}.{name}", depth + 1)
 
     def guard_entry(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         """A guard: a dict has this very object under a key."""
@@ -428,10 +517,7 @@ class Trace:
             return False
         self.met[id(object_)] = Met(object_, label or type(object_).__name__, apart)
         self.name_for(object_)
-        for base in type(object_).__mro__:
-            for function in vars(base).values():
-                if isinstance(function, types.FunctionType):
-                    self.guard_function(function, 1)
+        self.guard_class(type(object_), 0)
         return True
 
     def note_array(self, array: Any) -> None:
@@ -467,7 +553,7 @@ class Trace:
         """Forgets what the function saw: numbers that it left somewhere keep the trace, and would
         keep the values of its first call."""
         for seen in (self.adopted, self.captured, self.met, self.cells, self.written, self.arrays,
-                     self.names):  # fmt: skip
+                     self.names, self.stand_ins, self._classes):  # fmt: skip
             seen.clear()
 
     def _kill(self, node: Node) -> None:
@@ -487,9 +573,21 @@ def _is_plain(value: Any) -> bool:
     change."""
     if isinstance(value, types.SimpleNamespace) or type(value).__name__ == "Namespace":
         return True
-    module = sys.modules.get(type(value).__module__)
+    return _is_users(type(value))
+
+
+def _is_users(kind: type) -> bool:
+    """True for a class of the user's."""
+    module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None) if module is not None else None
-    return type(value).__module__ == "__main__" or (file is not None and not is_library(file))
+    return kind.__module__ == "__main__" or (file is not None and not is_library(file))
+
+
+def _functions_in(value: Any) -> list[types.FunctionType]:
+    """The functions that an attribute of a class runs when it is read or called."""
+    parts = [value.fget, value.fset, value.fdel] if isinstance(value, property) else [value]
+    parts = [getattr(part, "__func__", part) for part in parts]  # of a static or class method
+    return [part for part in parts if isinstance(part, types.FunctionType)]
 
 
 def _slots_of(value: Any) -> list[str]:
