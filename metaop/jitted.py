@@ -911,10 +911,11 @@ def jit(function: Callable[..., Any]) -> Jitted:
     arguments, by int, str, bool and None arguments and by whether gradients are recorded; each has
     guards on what else the function saw (`repr` lists them).  What has changed is recorded again,
     never replayed stale.  Float arguments, learning rates and the like are inputs: a new value
-    costs nothing.  Guards see Modules, optimisers, and the globals, closure cells, defaults, containers,
-    classes and objects of the user's that the function and what it calls name, the functions of
-    libraries by identity, the content of ndarrays of up to 4 KB or that become Vars.  What Python gets from elsewhere
-    (the clock, a file, NumPy's random numbers) it gets at recording only.
+    costs nothing.  Guards see Modules, optimisers, and the globals, closure cells, defaults,
+    containers, classes and objects of the user's that the function and what it calls name, which
+    functions of libraries those names are, and the content of ndarrays that become Vars or have up
+    to 4 KB.  What Python gets from elsewhere (the clock, a file, NumPy's random numbers) it gets at
+    recording only.
 
     Raises JitError where the function asks for a value (`if x > 0`, `x.item()`, `print(x)`).
 

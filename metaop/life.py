@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .compiler import programs
+from .compiler.kernels import compiling
 from .compiler.program import Bound, KernelError, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
@@ -84,6 +86,26 @@ _reference = weakref.ref
 _error = operator.attrgetter("error")
 _swept = 1000
 _lock = threading.RLock()
+_held_for_fork: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Waits until no other thread compiles, computes or takes memory: a child would have their
+    locks, and nobody to release them."""
+    for lock in (_lock, compiling, pool.lock):
+        lock.acquire()
+        _held_for_fork.append(lock)
+
+
+def _after_fork() -> None:
+    while _held_for_fork:
+        _held_for_fork.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
 
 
 class _Transactions(threading.local):

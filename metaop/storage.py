@@ -83,12 +83,12 @@ class Pool:
         self.lent: set[_Lease] = set()
         self._free: dict[int, list[Block]] = {}
         self._last_return: dict[int, int] = {}  # per class: lent_bytes then
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def take(self, nbytes: int) -> Block:
         """Memory of at least nbytes, used before if there is some.  Raises MemoryError."""
         size = size_class(nbytes)
-        with self._lock:
+        with self.lock:
             if self._returned:
                 self._collect()
             self.lent_bytes += size
@@ -172,7 +172,7 @@ class Pool:
 
     def clear(self) -> None:
         """Returns all free memory to the system."""
-        with self._lock:
+        with self.lock:
             self._collect()
             self._free.clear()
             self.free_bytes = 0

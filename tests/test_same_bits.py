@@ -122,6 +122,33 @@ def test_four_threads_and_a_forked_child_compute_right(layer: str) -> None:
     assert found[1:] == ["right"] * 4 + ["0"]
 
 
+AMID = """
+import os, signal, threading
+import metaop as mo
+x, stopped = mo.arange(1000).astype("float32"), threading.Event()
+
+def compute():
+    while not stopped.is_set():
+        (x * 2.0).sum().item()
+
+other = threading.Thread(target=compute)
+other.start()
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # kills a child that waits for a lock
+        os._exit(0 if (x * 2.0).sum().item() == 999000 else 1)
+    print(os.waitpid(child, 0)[1])
+stopped.set()
+other.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_a_child_forked_while_a_thread_computes_gets_no_lock_of_it() -> None:
+    assert output(AMID, PYTHONWARNINGS="ignore").split() == ["0"] * 10
+
+
 # --------------------------------------------------------------------------- where values are read
 
 
