@@ -988,13 +988,17 @@ class _Body:
         """Schedules a sum of rows: its reduced loops around the one that runs along them."""
         order = [(k, "serial") for k in range(nest.rank, len(nest.extents))]
         kinds = [("serial", nest.extents[k]) for k, _ in order]
-        stage = next((s for s in self.stages if [v.kind for v in s.levels[:-1]] == kinds), None)
-        if stage is None:
+        made = max((self.stage_of.get(buffer, -1) for buffer in nest.reads), default=-1)
+        later = range(made + 1, len(self.stages))  # than what makes a whole row that it reads
+        alike = (k for k in later if [v.kind for v in self.stages[k].levels[:-1]] == kinds)
+        number = next(alike, len(self.stages))
+        if number == len(self.stages):
             loops = [self.scheduler.new_loop(nest.extents[k]) for k, _ in order]
             rows = [self.scheduler.serial_level(k, "serial") for k in loops]
             across = dataclasses.replace(across, before=[], after=[])
-            stage = Stage([*rows, across], [], rows=True)
-            self.stages.append(stage)
+            self.stages.append(Stage([*rows, across], [], rows=True))
+        stage = self.stages[number]
+        self.stage_of[nest.target] = number
         nest = self.renumbered(nest, order, stage, [("i", k) for k in range(self.root)])
         stage.nests.append(nest)
         self.scheduled.append(nest)
@@ -1394,8 +1398,9 @@ class _Placement:
         lanes = tuple(body.lanes)
         name = body.accumulator()
         depth = self.depth_of_result()
-        # a contraction's tile keeps the registers busy; by the nest alone, not by its tiles
-        copies = 1 if nest.contraction and nest.target.size >= MOST_COPIES else MOST_COPIES
+        # a contraction's tile keeps the registers busy; by the result, however it is made or kept
+        busy = nest.contraction and _size(nest.target.shape) >= MOST_COPIES
+        copies = 1 if busy else MOST_COPIES
         self.before(depth).append(
             body.unroll(lanes, Init(name, lanes, nest.op, value.dtype, copies))
         )

@@ -381,6 +381,16 @@ def test_a_sum_of_many_rows_is_that_of_its_columns():
     np.testing.assert_allclose(total, x.astype(np.float64).sum(axis=0), rtol=0, atol=1e-4)
 
 
+def test_a_sum_of_many_rows_that_reads_another_one_waits_for_all_of_its_rows():
+    # softmax(x, 1).reshape(-1, 256).sum(0): the sum of exp(x - m) was added up row by row in the
+    # loop that found m, which had seen no more rows by then
+    x = np.random.default_rng(0).standard_normal((24, 128, 256)).astype(np.float32)
+    y = nn.functional.softmax(mo.array(x), 1).reshape(-1, 256)
+    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    expected = (e / e.sum(axis=1, keepdims=True)).sum(axis=(0, 1))
+    np.testing.assert_allclose(y.sum(axis=0).numpy(), expected, rtol=1e-5)
+
+
 # --- all of it ------------------------------------------------------------------------------------
 
 SHAPES = [(1,), (3, 1), (17, 5), (33, 16), (2, 3, 15), (50, 31)]
