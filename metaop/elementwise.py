@@ -419,7 +419,18 @@ def pow(a: Any, b: Any) -> Var:
         x, y = cast(x, dt.int8), cast(y, dt.int8)
     if x.dtype.is_integer and is_number(b) and b < 0:
         raise ValueError("pow(a, b): integers to negative integer powers are not allowed")
+    if type(b) in (int, float) and b in _POWERS:
+        return Var._of(_POWERS[b](x))
     return Var._of(Elementwise("pow", x, y))
+
+
+# By exponent, as NumPy does it: its roots of -0.0 and -inf are those of sqrt too.
+_POWERS: dict[float, Callable[[Node], Node]] = {
+    1: lambda a: Elementwise("copy", a),
+    2: lambda a: Elementwise("mul", a, a),
+    -1: lambda a: Elementwise("div", full(1, a.shape, a.dtype), a),
+    0.5: lambda a: Elementwise("sqrt", a),
+}
 
 
 def where(condition: Any, a: Any = None, b: Any = None) -> Any:

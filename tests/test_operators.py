@@ -578,3 +578,20 @@ def test_unknown_attributes_say_what_to_write():
 
 def test_ulps_table_covers_the_floats():
     assert set(ULPS) == {d.name for d in dt.ALL if d.is_float}
+
+
+@pytest.mark.parametrize(
+    ("exponent", "op"), [(1, "copy"), (2, "mul"), (-1.0, "div"), (0.5, "sqrt")]
+)
+def test_a_power_known_as_a_number_is_a_simpler_operator(exponent: float, op: str) -> None:
+    values = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 3e38], np.float32)
+    y = mo.array(values) ** exponent
+    assert y._node.op == op
+    with np.errstate(all="ignore"):
+        expected = np.power(values, np.float32(exponent))
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-6)
+    x = mo.array(np.array([0.5, 1.5, 3.0], np.float32))
+    (gradient,) = mo.grad((x**exponent).sum(), [x])
+    assert "pow" not in mo.dump(gradient, stage="graph")
+    slope = exponent * x.numpy() ** (exponent - 1)
+    np.testing.assert_allclose(gradient.numpy(), slope, rtol=1e-6)
