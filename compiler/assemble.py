@@ -18,7 +18,7 @@ from .keys import is_leaf, kernel_key
 from .loops import Kernel
 from .loops import verify as verify_kernel
 from .nest import Buffer, Nest, Tree
-from .program import FailedCheck, HostCall, KernelLaunch, Program, Temporary, Work
+from .program import FailedCheck, Form, HostCall, KernelLaunch, Program, Temporary, Work
 from .rewrite import Graph, Input
 from .schedule import Scheduled, schedule
 
@@ -106,6 +106,12 @@ class Assembler:
         segments = self.segments()
         outputs = [b for b in buffers if b.role == "out"]
         number = {b: k for k, b in enumerate(outputs)}
+        kept = [
+            (node, position)
+            for node, positions in self.graph.keep.items()
+            for position in positions
+            if node in self.fused.place and self.fused.place[node] in number
+        ]
         return Program(
             inputs=[
                 (self.slots[self.input_buffer(node)], node.dtype, self.is_number(node))
@@ -114,11 +120,10 @@ class Assembler:
             outputs=[(self.slots[b], b.nbytes) for b in outputs],
             temporaries=self.temporaries(segments),
             results=[self.result(node, number) for node in self.graph.outputs],
-            kept=[
-                (position, number[self.fused.place[node]])
-                for node, positions in self.graph.keep.items()
-                for position in positions
-                if node in self.fused.place and self.fused.place[node] in number
+            kept=[(position, number[self.fused.place[node]]) for node, position in kept],
+            forms=[
+                Form(node.shape, self.fused.layouts.of(node))
+                for node in [*self.graph.outputs, *(node for node, _ in kept)]
             ],
             segments=segments,
             checks=self.checks,

@@ -37,16 +37,17 @@ from metaop.index import (
     Expr,
     conjunction,
     conjuncts,
+    contains,
     flatten,
     identity_range,
     loops_of,
     simplify,
-    substitute,
     transform,
     unflatten,
     within,
 )
 
+from .layouts import Layouts
 from .loops import IndexValue, Load, Op, Value
 from .nest import Buffer, CheckSite, Nest, Part, Values
 from .rewrite import Graph, Input, is_contraction
@@ -77,6 +78,7 @@ class Fused:
     nests: list[Nest | Escape]
     place: dict[Node, Buffer]
     buffers: list[Buffer]
+    layouts: Layouts
     names: dict[Node, str] = field(default_factory=dict)
     stored: set[Node] = field(default_factory=set)
     dear: set[Node] = field(default_factory=set)  # of these, what is stored to save work
@@ -138,6 +140,7 @@ def choose_stores(
     stored |= {n for n in graph.nodes if is_barrier(n)}
     stored = {n for n in stored if not isinstance(n, Input)}
     stored |= _of_layers(graph)
+    stored |= _gathered_factors(graph)
     cost, footprint = _costs(graph, stored)
     evaluations = dict.fromkeys(graph.nodes, 0.0)
     dear: set[Node] = set()
@@ -176,6 +179,39 @@ def _of_layers(graph: Graph) -> set[Node]:
                 node, last = last, _all_through(last, users)
             found.add(node)
     return found
+
+
+def _gathered_factors(graph: Graph) -> set[Node]:
+    """What contractions read at integers read from memory: gathered once, not for every product."""
+    found: set[Node] = set()
+    waiting = [
+        factor
+        for node in graph.nodes
+        if isinstance(node, ReindexReduce) and node.dtype.is_float
+        for product in [_summed_product(node)]
+        if product is not None
+        for factor in product.inputs
+    ]
+    seen: set[Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or not isinstance(node, Elementwise | Reindex):
+            continue
+        seen.add(node)
+        if isinstance(node, Reindex) and len(node.inputs) > 1 and len(node.pieces) == 1:
+            if not contains(node.pieces[0].condition, ("read",)):
+                found.add(node)
+        else:
+            waiting += node.inputs
+    return found
+
+
+def _summed_product(node: ReindexReduce) -> Node | None:
+    """The product that a contraction sums, None for any other reduction."""
+    y, size = node.inputs[0], node.inputs[0].size
+    while isinstance(y, Reindex) and len(y.pieces) == 1:
+        y = y.inputs[y.pieces[0].source]
+    return y if node.op == "add" and is_contraction(y, size) else None
 
 
 def _all_through(node: Node, users: dict[Node, list[Node]]) -> Node | None:
@@ -577,7 +613,7 @@ class _Builder:
         self.buffers: list[Buffer] = []
         self.nests: list[Nest | Escape] = []
         self.names = graph.names
-        self.layouts = _layouts(graph)
+        self.layouts = Layouts(graph)
         self.reduced: dict[str, tuple[Part, ...]] = {}  # the loops of reductions by their buffers
 
     def run(self) -> Fused:
@@ -594,7 +630,7 @@ class _Builder:
             buffer = self.place[node] = self.place[reshape_base(node)]
             if buffer.role == "tmp":
                 buffer.role = "out"
-        return Fused(self.nests, self.place, self.buffers, self.names)
+        return Fused(self.nests, self.place, self.buffers, self.layouts, self.names)
 
     def _new_buffer(self, node: Node, role: str, position: int = -1) -> Buffer:
         buffer = Buffer(self.names[node], node.dtype, node.size, role, position, node.shape)
@@ -729,23 +765,11 @@ class _Builder:
         )  # fmt: skip
         nest.guard = guard
         if node.dtype.is_float:  # else every order gives the same
-            factors = inner.inputs if nest.contraction else (inner,)
-            nest.order = tuple(self._origin(factor, at, extents) for factor in factors)
+            operands = [(y, tuple(indices)) if reduced else (inner, at)]
+            if nest.contraction:
+                operands = [(factor, at) for factor in inner.inputs]
+            nest.order = tuple(self.layouts.access(*operand, extents) for operand in operands)
         return nest
-
-    def _origin(self, node: Node, at: tuple[Expr, ...], extents: list[int]) -> Expr:
-        """Where an operand lies in the memory of what it is a reindex of, were that stored.
-
-        A reduction adds up in an order chosen by these accesses, which do not depend on what
-        happens to be stored or is expressed by something else: so neither do its bits.
-        """
-        while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
-            if 0 in node.inputs[0].shape:
-                break
-            at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
-            node = node.inputs[0]
-        axes = self.layouts.get(node, range(len(node.shape)))
-        return simplify(flatten([at[k] for k in axes], [node.shape[k] for k in axes]), extents)
 
     def _unguarded(
         self, lowering: Lowering, node: ReindexReduce, y: Node, indices: tuple[Expr, ...]
@@ -849,40 +873,3 @@ def _covers(boxes: list[Box], shape: tuple[int, ...]) -> bool:
         for two in boxes[:k]
     )
     return disjoint and sum(sizes) == size_of(shape)
-
-
-def _layouts(graph: Graph) -> dict[Node, tuple[int, ...]]:
-    """The axes of values from the outermost to the innermost in memory, were nothing stored on the
-    way: a transposed array lies as the array does, and what is computed from it element by element
-    as its first operand that says how it lies.  A value that is not in it spreads out others."""
-    found: dict[Node, tuple[int, ...]] = {}
-    for node in graph.nodes:
-        match node:
-            case Elementwise():
-                known = (found[i] for i in node.inputs if i in found)
-                layout = next(known, None)
-            case Reindex():
-                layout = _transposed(node, found)
-            case Scalar():
-                layout = None
-            case _:
-                layout = tuple(range(len(node.shape)))
-        if layout is not None:
-            found[node] = layout
-    return found
-
-
-def _transposed(node: Reindex, layouts: dict[Node, tuple[int, ...]]) -> tuple[int, ...] | None:
-    """The layout of a reindex: that of its source in other words if it permutes the axes, None if
-    it repeats elements."""
-    piece = node.pieces[0]
-    source, indices = node.inputs[piece.source], piece.indices
-    if len(node.pieces) == 1 and sorted(map(str, indices)) == sorted(
-        map(str, identity_range(len(node.shape)))
-    ):
-        loops = [e[1] for e in indices]
-        if [node.shape[k] for k in loops] == list(source.shape) and source in layouts:
-            return tuple(loops[axis] for axis in layouts[source])
-    used = set().union(*map(loops_of, indices)) if indices else set()
-    spread = any(n != 1 for k, n in enumerate(node.shape) if k not in used)
-    return None if spread else tuple(range(len(node.shape)))

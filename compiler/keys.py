@@ -57,7 +57,9 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
         _packed(map(position, leaves)),
         tuple([type(node) is Scalar for node in leaves]),
         tuple(map(_shape, leaves)),
+        bytes([type(n) is not int for leaf in leaves for n in leaf.shape]),  # which are dynamic
         tuple(map(_dtype, leaves)),
+        tuple(map(_layout, leaves)),
         tuple(map(_signature, made)),
         bytes(map(_requires_grad, made)),
         _packed(map(len, inputs)),
@@ -78,6 +80,7 @@ def _packed(numbers: Iterable[int]) -> bytes:
 _inputs = operator.attrgetter("inputs")
 _shape = operator.attrgetter("shape")
 _dtype = operator.attrgetter("dtype")
+_layout = operator.attrgetter("layout")
 _signature = operator.attrgetter("signature")
 _requires_grad = operator.attrgetter("requires_grad")
 
@@ -136,7 +139,8 @@ def canonical(nodes: list[Node], asked: list[Node]) -> Canonical:
         number[node] = position
         shape = naming(node.shape)
         if is_leaf(node):
-            key.append(("leaf", shape, node.dtype.name, isinstance(node, Scalar)))
+            layout = naming(node.layout)
+            key.append(("leaf", shape, node.dtype.name, isinstance(node, Scalar), layout))
         else:
             inputs = tuple([number[i] for i in node.inputs])
             key.append((naming(node.definition()), shape, inputs, node.requires_grad))

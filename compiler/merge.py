@@ -8,6 +8,8 @@ alone: copies of inputs and outputs, and boxes whose expression reads what the b
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from metaop.graph import Escape
 from metaop.index import TRUE, Expr, interval
 
@@ -53,7 +55,7 @@ def merge_copies(fused: Fused) -> Fused:
             owner(buffer).role = "out"
     place = {n: owner(b) for n, b in fused.place.items() if b not in overwritten}
     buffers = [b for b in fused.buffers if b not in same]
-    return Fused(kept, place, buffers, fused.names, fused.stored, fused.dear)
+    return replace(fused, nests=kept, place=place, buffers=buffers)
 
 
 def _inputs(nest: Nest | Escape, fused: Fused) -> list[Buffer]:

@@ -89,7 +89,7 @@ def import_graph(
     needed = _needed_by_gradients(nodes)
     for position, node in enumerate(nodes):
         if is_leaf(node):
-            new[node] = Input(len(inputs), extents(node.shape), node.dtype)
+            new[node] = Input(len(inputs), extents(node.shape), node.dtype, extents(node.layout))
             new[node].site = node.site
             inputs.append(new[node])  # type: ignore[arg-type]
         else:

@@ -18,8 +18,8 @@ import numpy as np
 
 from metaop.config import config
 from metaop.dtype import DType
-from metaop.extent import Polynomial, evaluate, evaluate_polynomial
-from metaop.graph import Node, Scalar
+from metaop.extent import Polynomial, evaluate, evaluate_polynomial, has_extents, map_extents
+from metaop.graph import Layout, Node, Scalar, Shape
 from metaop.storage import ALIGNMENT, Storage, aligned_bytes
 
 from .arena import plan_arena
@@ -98,6 +98,20 @@ class FailedCheck:
     high: int
 
 
+class Form(NamedTuple):
+    """What a computed value carries besides its bytes."""
+
+    shape: Shape
+    layout: Layout | None
+
+
+class Place(NamedTuple):
+    """An axis of an input of a program."""
+
+    input: int
+    axis: int
+
+
 Segment = list[list[KernelLaunch]] | HostCall
 
 
@@ -110,6 +124,7 @@ class Program:
     temporaries: list[Temporary]
     results: list[tuple[str, int]]  # per asked value: ("in", input) or ("out", output)
     kept: list[tuple[int, int]]  # (position in the graph, output) of values that history needs
+    forms: list[Form]  # of the results and of what is kept
     segments: list[Segment]
     checks: list[FailedCheck]
     counters: list[int]  # slots of integers that are 0 before a run
@@ -131,16 +146,30 @@ class Program:
         """True if the program is right for these sizes of its dynamic axes."""
         return all(evaluate_polynomial(guard, sizes) >= 0 for guard in self.guards)
 
-    def bind(self, sizes: Sequence[int] = ()) -> Bound:
-        """The program ready to run with certain sizes of its dynamic axes."""
-        return Bound(self, sizes)
+    def bind(
+        self, sizes: Sequence[int] = (), places: Sequence[Place | None] | None = None
+    ) -> Bound:
+        """The program ready to run with certain sizes of its dynamic axes.
+
+        places: where in the shapes of the inputs each size is found; None if the program was not
+        compiled for other sizes.
+        """
+        return Bound(self, sizes, places)
 
 
 class Bound:
     """A program for inputs of certain sizes: places in the arena, native code to call."""
 
-    def __init__(self, program: Program, sizes: Sequence[int] = ()):
+    def __init__(
+        self,
+        program: Program,
+        sizes: Sequence[int] = (),
+        places: Sequence[Place | None] | None = None,
+    ):
         self.program, self.sizes = program, tuple(sizes)
+        self.size_places = [place for place in places or [] if place is not None]
+        self.knows_extents = places is not None and None not in places
+        self.has_extents = any(map(has_extents, program.forms))
         self.inputs, self.results, self.kept = program.inputs, program.results, program.kept
         self.outputs = [(slot, evaluate(nbytes, sizes)) for slot, nbytes in program.outputs]
         self.checks = [
@@ -170,9 +199,19 @@ class Bound:
         self.table[0] = _STATUS_ADDRESS
         self.arrays = [k for k, (_, _, number) in enumerate(self.inputs) if not number]
         self._place_numbers()
-        places = [self.inputs[k][0] for k in self.arrays] + [slot for slot, _ in self.outputs]
-        self.places = np.array(places, np.int64)
+        slots = [self.inputs[k][0] for k in self.arrays] + [slot for slot, _ in self.outputs]
+        self.places = np.array(slots, np.int64)
         self.arena_address = -1
+
+    def forms(self, leaves: Sequence[Node]) -> list[Form]:
+        """Those of the results and of what is kept, with the extents of these inputs: where the
+        program knows an extent to be a constant, or to be another one, so do its results."""
+        if not self.has_extents:
+            return self.program.forms
+        values: Sequence[int] = self.sizes
+        if self.knows_extents:
+            values = [leaves[place.input].shape[place.axis] for place in self.size_places]
+        return [map_extents(form, lambda n: evaluate(n, values)) for form in self.program.forms]
 
     def _place_numbers(self) -> None:
         """Gives the inputs that are Python numbers a memory of their own, eight bytes each."""

@@ -17,15 +17,16 @@ from typing import Any
 from metaop.config import config
 from metaop.dtype import DType, as_dtype
 from metaop.extent import Extent, decode, encode
+from metaop.graph import Layout
 
 from .cache import cache
 from .kernels import LoadedKernel, statistics, stored_kernels
-from .program import FailedCheck, KernelLaunch, Program, Temporary, Work
+from .program import FailedCheck, Form, KernelLaunch, Program, Temporary, Work
 
 NOT_STORED = ("key", "kernel", "tree")  # of a launch; None, the key its kernel's name, from disk
 RECORDS: dict[type, str] = {
     Program: "program", KernelLaunch: "launch", FailedCheck: "check", Temporary: "temporary",
-    Work: "work",
+    Work: "work", Form: "form", Layout: "layout",
 }  # fmt: skip
 FIELDS: dict[str, tuple[str, ...]] = {
     word: tuple(

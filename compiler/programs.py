@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from metaop.config import config
-from metaop.extent import map_extents
+from metaop.extent import Extent, map_extents
 from metaop.graph import Escape, Node
 
 from . import kernels
 from .collector import collecting_seldom
 from .kernels import compiling, statistics
-from .keys import canonical, structure_of
-from .program import Bound, Program
+from .keys import Canonical, canonical, is_leaf, structure_of
+from .program import Bound, Place, Program
 from .program_file import stored
 from .recent import Recent
 
@@ -74,8 +74,18 @@ def _bound(nodes: list[Node], asked: list[Node]) -> Bound:
     for sizes in (None, magnitude, form.values):
         program = _of_structure((form.key, sizes), nodes, asked, form.extents, sizes)
         if program.admits(form.values):
-            return program.bind(form.values)
+            return program.bind(form.values, _places(form, nodes))
     return _of_structure((form.key, form.values, "exactly"), nodes, asked).bind()
+
+
+def _places(form: Canonical, nodes: list[Node]) -> list[Place | None]:
+    """Where in the shapes of the leaves each symbol of a form is by itself."""
+    found: dict[Any, Place] = {}
+    for number, leaf in enumerate(filter(is_leaf, nodes)):
+        for axis, extent in enumerate(form.extents(leaf.shape)):
+            if isinstance(extent, Extent):
+                found.setdefault(extent.polynomial, Place(number, axis))
+    return [found.get((((("s", k),), 1),)) for k in range(len(form.values))]
 
 
 def _of_structure(

@@ -13,6 +13,7 @@ from metaop.graph import (
     Elementwise,
     Escape,
     IndexOf,
+    Layout,
     Node,
     RandomBits,
     Reindex,
@@ -30,9 +31,10 @@ class Input(Node):
     __slots__ = ("position",)
     kind = "input"
 
-    def __init__(self, position: int, shape: Shape, dtype: DType):
+    def __init__(self, position: int, shape: Shape, dtype: DType, layout: Layout | None = None):
         self.position = position
         self._record(shape, dtype, (), ("input", position))
+        self.layout = layout
 
 
 class Graph:
@@ -175,15 +177,20 @@ def verify(graph: Graph) -> None:
 
 def is_contraction(y: Node, size: int) -> bool:
     """A product of two factors that are both smaller than the space that is summed over, by half
-    at least: rounding up to whole pieces makes the space larger too."""
-    if not isinstance(y, Elementwise) or y.op != "mul":
+    at least: rounding up to whole pieces makes the space larger too.  A square, or what is only
+    scaled by a number, shares nothing between its factors."""
+    if not isinstance(y, Elementwise) or y.op != "mul" or y.inputs[0] is y.inputs[1]:
         return False
-    return all(_repeats(factor, size) for factor in y.inputs)
+    fewest = [hint(fewest_elements(factor)) for factor in y.inputs]
+    return min(fewest) > 1 and 2 * max(fewest) <= hint(size)
 
 
-def _repeats(factor: Node, size: int) -> bool:
-    while isinstance(factor, Reindex) and len(factor.pieces) == 1:
-        factor = factor.inputs[factor.pieces[0].source]
-        if 2 * hint(factor.size) <= hint(size):
-            return True
-    return 2 * hint(factor.size) <= hint(size)
+def fewest_elements(node: Node) -> int:
+    """The size of a value, or of what it is a reindex of if that is less."""
+    sizes = [node.size]
+    while isinstance(node, Reindex) and len(node.pieces) == 1:
+        node = node.inputs[node.pieces[0].source]
+        sizes.append(node.size)
+    if node.layout is not None:
+        sizes.append(node.layout.least)
+    return min(sizes, key=hint)

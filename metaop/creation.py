@@ -70,7 +70,7 @@ def dynamic(x: Var, axis: int | Iterable[int] = 0) -> Var:
     storage = life.value_of(x._node)
     shape = dynamic_shape(x.shape, axes)
     with life.not_recording_gradients():
-        x._node = Buffer(storage, shape, x.dtype)
+        x._node = Buffer(storage, shape, x.dtype, x._node.layout)
     life.mark_leaf(x._node, x)
     return x
 

@@ -51,6 +51,20 @@ def size_of(shape: Iterable[int]) -> int:
     return size
 
 
+class Layout(NamedTuple):
+    """How a computed value would lie in memory, had nothing been stored on the way to it: what is
+    reduced adds up in the order of this, so that it is the same whatever was read before.
+
+    access: where element i0, i1, … lies, but for a constant; axes: from the outermost to the
+    innermost for what is computed from it element by element, None if it spreads out others and
+    has no say; least: of how many elements it is made.
+    """
+
+    access: Expr
+    axes: tuple[int, ...] | None
+    least: int
+
+
 class Node:
     """What all kinds share.
 
@@ -58,6 +72,7 @@ class Node:
     signature: what makes two recorded nodes of equal inputs compute the same, see `definition`;
     depth: the longest chain of values that are not computed yet below this one;
     storage: the bytes, once computed; error: why it can never be computed;
+    layout: of a computed value, None where it is that of its shape in row-major order;
     requires_grad: a gradient may be asked for through it; stop: no gradient passes below it;
     overwritten: the site of the write that replaced this version; dropped: where its history went;
     owner: a weak reference to the Var whose gradient this node's is, for a leaf of the history;
@@ -65,8 +80,8 @@ class Node:
     """
 
     __slots__ = (
-        "sequence", "shape", "dtype", "inputs", "signature", "site", "depth", "storage", "error",
-        "requires_grad", "stop", "overwritten", "dropped", "scope", "owner", "__weakref__",
+        "sequence", "shape", "dtype", "inputs", "signature", "site", "depth", "storage", "layout",
+        "error", "requires_grad", "stop", "overwritten", "dropped", "scope", "owner", "__weakref__",
     )  # fmt: skip
     kind = "node"
     lowest = 1  # the depth of a node without inputs
@@ -92,6 +107,7 @@ class Node:
         self.signature = signature
         self.site: Site = state["site"] or state["layer"] or site_above(3)
         self.storage: Storage | None = None
+        self.layout: Layout | None = None
         self.error: BaseException | None = None
         self.overwritten: Site | None = None
         self.dropped: Site | None = None
@@ -130,7 +146,8 @@ class Node:
         self.inputs = inputs
         self.signature = signature
         self.site = site
-        self.storage = self.error = self.overwritten = self.dropped = self.owner = None
+        self.storage = self.layout = self.error = None
+        self.overwritten = self.dropped = self.owner = None
         self.scope = scope
         self.requires_grad = requires_grad
         self.stop = stop
@@ -177,20 +194,25 @@ class Buffer(Node):
     __slots__ = ()
     kind = "buffer"
 
-    def __init__(self, storage: Storage, shape: Shape, dtype: DType):
+    def __init__(self, storage: Storage, shape: Shape, dtype: DType, layout: Layout | None = None):
         self._record(shape, dtype, (), ("buffer",))
-        self.storage = storage
+        self.storage, self.layout = storage, layout
         self.depth = 0
 
 
 def computed(
-    kind: type[Buffer], storage: Storage, shape: Shape, dtype: DType, site: Site
+    kind: type[Buffer],
+    storage: Storage,
+    shape: Shape,
+    dtype: DType,
+    site: Site,
+    layout: Layout | None = None,
 ) -> Buffer:
     """A Buffer of a known site, made in a hurry."""
     node = kind.__new__(kind)
     node.sequence = next(_sequence)
     node.shape, node.dtype, node.inputs, node.signature = shape, dtype, (), ("buffer",)
-    node.site, node.storage, node.depth = site, storage, 0
+    node.site, node.storage, node.layout, node.depth = site, storage, layout, 0
     node.error = node.overwritten = node.dropped = node.owner = None
     node.scope, node.requires_grad, node.stop = OUTSIDE, False, True
     return node
@@ -204,7 +226,7 @@ def clone(node: Node, inputs: tuple[Node, ...]) -> Node:
             if name != "__weakref__":
                 setattr(new, name, getattr(node, name))
     new.sequence, new.inputs = next(_sequence), inputs
-    new.storage = new.error = new.overwritten = None
+    new.storage = new.layout = new.error = new.overwritten = None
     new.depth = 1 + max([source.depth for source in inputs], default=-1)
     return new
 

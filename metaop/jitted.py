@@ -52,6 +52,7 @@ class ArrayInput:
 
     __slots__ = ("array", "address", "nbytes")
     requires_grad = False
+    layout = None
 
     def __init__(self, array: np.ndarray, dtype: DType):
         flags = array.flags
@@ -501,6 +502,11 @@ class Recording:
             if node not in self.places:
                 self.places[node] = ("leaf", life._alias(node))
         self.leaves = leaves
+        forms = [] if self.program is None else self.program.forms(leaves)
+        self.layouts = {node: form.layout for node, form in zip(roots, forms)}
+        for node, (_, place) in self.places.items():
+            if node not in self.layouts and not isinstance(place, Scalar):
+                self.layouts[node] = place.layout
 
     def _keep_graph(self, writer: _Writer) -> None:
         """Leaves everything to be recorded anew by each replay, with its history."""
@@ -587,6 +593,13 @@ class Recording:
             self.replayed = Replay(self.program, [places[n] for n in order], outputs, self.nodes)
         self.shared: list[bool] | None = None  # which arguments are values from outside
         self.expected = [[n.requires_grad for n in group] for group in groups]
+        self.expected_layouts = [
+            [n.layout for n in groups[0][: self.static_count]],
+            [n.layout for n in groups[1]],
+            [n.layout for n in groups[2][: self.given_count]],
+        ]
+        made = [self.layouts.get(c.current) for c in self.kept] if self.program else []
+        self.keeps_layouts = made == self.expected_layouts[1]
         self.position = {n: k for k, n in enumerate(n for group in groups for n in group)}
         for captured in trace.captured.values():
             self.guards.append(f"{writer.label(captured)}.requires_grad is "
@@ -667,13 +680,18 @@ class Recording:
             self.shared = shared
         elif shared != self.shared:  # an argument is a Var that the function also has from outside
             return False
-        for node in given[: self.given_count]:
+        read = given[: self.given_count]
+        for node in read:
             if node.storage is None:
                 life.value_of(node)
-        if kept != self.bound or self.is_graph:  # compared by identity
+        if [n.layout for n in read] != self.expected_layouts[2] and not self.is_graph:
+            return False
+        if kept != self.bound or self.is_graph or not self.keeps_layouts:  # by identity
             if [n.requires_grad for n in kept] != self.expected[1]:
                 return False
             self.bound_storages = [life.value_of(n) for n in kept]
+            if [n.layout for n in kept] != self.expected_layouts[1] and not self.is_graph:
+                return False
             self.bound_addresses = [s.address for s in self.bound_storages]
             self.bound, self.foreign = kept, True
         if static != self.static or self.is_graph:
@@ -681,6 +699,8 @@ class Recording:
                 return False
             read = static[: self.static_count]
             self.static_addresses = [life.value_of(n).address for n in read]
+            if [n.layout for n in read] != self.expected_layouts[0] and not self.is_graph:
+                return False
             self.static = static
         return True
 
@@ -733,7 +753,8 @@ class Recording:
             if not is_free or type(self.spares[k]) is not Version:
                 node = captured.current
                 storage = Storage(node.nbytes)
-                version = computed(Version, storage, node.shape, node.dtype, node.site)
+                layout = self.layouts.get(node)
+                version = computed(Version, storage, node.shape, node.dtype, node.site, layout)
                 life.mark_leaf(version, captured.var)
                 self.spares[k], self.spare_storages[k] = version, storage
                 self.spare_addresses[k] = storage.address
@@ -780,7 +801,8 @@ class Recording:
                 storage = Storage.of_array(storage.array)
         else:
             storage = place.storage
-        version = computed(kind, storage, node.shape, node.dtype, node.site)
+        layout = self.layouts.get(node)
+        version = computed(kind, storage, node.shape, node.dtype, node.site, layout)
         version.dropped = node.dropped
         return version
 

@@ -29,6 +29,7 @@ from .graph import (
     Custom,
     Elementwise,
     Escape,
+    Layout,
     Node,
     Reindex,
     Scalar,
@@ -207,7 +208,7 @@ def _own(node: Node, var: Var) -> Node:
     if not recording.grad or not node.requires_grad or var._is_leaf:
         shape = var._node.shape  # a parameter's extents stay constants
         if node.storage is not None:
-            node = Buffer(node.storage, shape, node.dtype)
+            node = Buffer(node.storage, shape, node.dtype, node.layout)
         else:
             node = constant_copy(node)
             node.shape = shape
@@ -508,7 +509,7 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
         for node in aliases:
             base = _alias(node)
             assert base is not None
-            _bind(node, base.storage)
+            _bind(node, base.storage, base.layout)
         _forget_history(nodes)
         _forget_history(aliases)
     return None
@@ -539,6 +540,8 @@ def _alias(node: Node) -> Node | None:
             base = base.inputs[0]
         elif isinstance(base, Reindex) and base.inputs and _is_reshape(base):
             base = base.inputs[0]
+            if base.layout is not None:
+                return None  # a program finds that of the other shape
         else:
             return None
 
@@ -551,8 +554,8 @@ def _is_reshape(node: Reindex) -> bool:
     return reshape_base(node) is not node
 
 
-def _bind(node: Node, storage: Storage | None) -> None:
-    node.storage = storage
+def _bind(node: Node, storage: Storage | None, layout: Layout | None) -> None:
+    node.storage, node.layout = storage, layout
     node.depth = 0
 
 
@@ -564,15 +567,20 @@ def _commit(
     storages: list[Storage],
 ) -> None:
     """Binds the results: the only step of a program that a user can see."""
+    made: list[tuple[Node, Storage | None]] = []
     for node, (kind, number) in zip(roots, program.results):
         if kind == "out":
-            _bind(node, storages[number])
-            continue
-        leaf = leaves[number]
-        _bind(node, number_storage(leaf) if isinstance(leaf, Scalar) else leaf.storage)
-    for position, number in program.kept:
-        if nodes[position].storage is None:
-            _bind(nodes[position], storages[number])
+            made.append((node, storages[number]))
+        elif isinstance(leaf := leaves[number], Scalar):
+            made.append((node, number_storage(leaf)))
+        else:
+            made.append((node, leaf.storage))
+    made += [(nodes[position], storages[number]) for position, number in program.kept]
+    for (node, storage), form in zip(made, program.forms(leaves)):
+        if node.storage is None:
+            _bind(node, storage, form.layout)
+            if program.knows_extents:
+                node.shape = form.shape
 
 
 def _forget_history(nodes: list[Node]) -> None:

@@ -266,7 +266,7 @@ class Trace:
             if node.storage is None:
                 with outside():
                     life.value_of(node)
-            stand_in = Buffer(node.storage, node.shape, node.dtype)
+            stand_in = Buffer(node.storage, node.shape, node.dtype, node.layout)
             stand_in.requires_grad = node.requires_grad
             stand_in.owner = None if node.owner is None else weakref.ref(var)
             stand_in.stop = node.stop and node.requires_grad

@@ -319,7 +319,7 @@ class Var:
         storage = self._node.storage
         with life.not_recording_gradients():
             if storage is not None:
-                self._node = Buffer(storage, self.shape, self.dtype)
+                self._node = Buffer(storage, self.shape, self.dtype, self._node.layout)
             else:
                 self._node = Elementwise("copy", self._node)
                 life.register(self)
