@@ -154,7 +154,7 @@ MUTANTS = [
     ),
     Mutant(
         "batch norm: the running variance is the biased one",
-        "nn/functional.py",
+        "nn/functional/norm.py",
         "var * (count / max(count - 1, 1))",
         "var * 1.0",
         "tests/nn/test_layers.py -k norm",

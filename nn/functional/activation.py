@@ -1,0 +1,165 @@
+"""Activations."""
+
+from __future__ import annotations
+
+import math
+
+import metaop as mo
+from metaop import Var, support
+
+from .arguments import of_arrays
+
+
+@support.remembered
+def relu(input: Var, inplace: bool = False) -> Var:
+    """`max(x, 0)`; NaN stays NaN, and the gradient at 0 is 0.
+
+    inplace: accepted for compatibility; there are no views, so it would change nothing.
+    """
+    return mo.where(input <= 0, 0, input)
+
+
+@support.remembered
+def relu6(input: Var, inplace: bool = False) -> Var:
+    """`min(max(x, 0), 6)`, with gradient 0 at both ends."""
+    return hardtanh(input, 0.0, 6.0)
+
+
+@support.remembered
+def hardtanh(input: Var, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Var:
+    """`min(max(x, min_val), max_val)`, with gradient 0 at both ends."""
+    return mo.where(input <= min_val, min_val, mo.where(input >= max_val, max_val, input))
+
+
+@support.remembered
+def leaky_relu(input: Var, negative_slope: float = 0.01, inplace: bool = False) -> Var:
+    """`x if x > 0 else negative_slope * x`."""
+    return mo.where(input > 0, input, negative_slope * input)
+
+
+def _nonpositive(x: Var) -> Var:
+    """x where it is at most 0, else 0: keeps exp finite in a branch that `where` discards."""
+    return mo.where(x > 0, 0, x)
+
+
+@support.remembered
+def elu(input: Var, alpha: float = 1.0, inplace: bool = False) -> Var:
+    """`x if x > 0 else alpha * (exp(x) - 1)`.  Source: Clevert et al. 2016, eq. 15."""
+    return mo.where(input > 0, input, alpha * (mo.exp(_nonpositive(input)) - 1))
+
+
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+
+
+@support.remembered
+def selu(input: Var, inplace: bool = False) -> Var:
+    """`scale * elu(x, alpha)` with the constants that keep mean 0 and variance 1.
+
+    Source: Klambauer et al. 2017, eq. 2.
+    """
+    return SELU_SCALE * elu(input, SELU_ALPHA)
+
+
+def sigmoid(input: Var) -> Var:
+    """`1 / (1 + exp(-x))`."""
+    return mo.sigmoid(input)
+
+
+def tanh(input: Var) -> Var:
+    """The hyperbolic tangent."""
+    return mo.tanh(input)
+
+
+@support.remembered
+def softplus(input: Var, beta: float = 1.0, threshold: float = 20.0) -> Var:
+    """`log(1 + exp(beta * x)) / beta`, and x itself where `beta * x > threshold`."""
+    scaled = input * beta
+    smooth = (mo.maximum(scaled, 0) + mo.log1p(mo.exp(-mo.abs(scaled)))) / beta
+    return mo.where(scaled > threshold, input, smooth)
+
+
+@support.remembered
+def softsign(input: Var) -> Var:
+    """`x / (1 + |x|)`."""
+    return input / (1 + mo.abs(input))
+
+
+@support.remembered
+def logsigmoid(input: Var) -> Var:
+    """`log(sigmoid(x))`, accurate for large |x|."""
+    return mo.minimum(input, 0) - mo.log1p(mo.exp(-mo.abs(input)))
+
+
+@support.remembered
+def silu(input: Var, inplace: bool = False) -> Var:
+    """`x * sigmoid(x)`."""
+    return input * mo.sigmoid(input)
+
+
+@support.remembered
+def mish(input: Var, inplace: bool = False) -> Var:
+    """`x * tanh(softplus(x))`.  Source: Misra 2019."""
+    return input * mo.tanh(softplus(input))
+
+
+@support.remembered
+def gelu(input: Var, approximate: str = "none") -> Var:
+    """`x * Phi(x)`, Phi the normal distribution's; approximate="tanh" as in the paper.
+
+    Source: Hendrycks and Gimpel 2016.
+    """
+    if approximate == "none":
+        return input * (0.5 * (1 + mo.erf(input * math.sqrt(0.5))))
+    if approximate == "tanh":
+        double = 2 * math.sqrt(2 / math.pi)  # (1 + tanh(u)) / 2 is sigmoid(2 u)
+        return input * mo.sigmoid(input * (double + 0.044715 * double * (input * input)))
+    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+
+
+@support.remembered
+def hardsigmoid(input: Var, inplace: bool = False) -> Var:
+    """`min(max(x + 3, 0), 6) / 6`."""
+    return relu6(input + 3) / 6
+
+
+@support.remembered
+def hardswish(input: Var, inplace: bool = False) -> Var:
+    """`x * hardsigmoid(x)`.  Source: Howard et al. 2019, section 5.2."""
+    return input * hardsigmoid(input)
+
+
+def _softmax_axis(x: Var, dim: int | None) -> int:
+    """PyTorch's rule for a missing `dim`: the class axis, 0 for ranks 0, 1 and 3, else 1."""
+    if dim is not None:
+        return dim
+    return 0 if x.ndim in (0, 1, 3) else 1
+
+
+def _shifted(x: Var, axis: int) -> Var:
+    """x minus its largest value along axis, which softmax does not see and exp needs."""
+    return x - x.detach().max(axis=axis, keepdims=True)
+
+
+@of_arrays
+@support.remembered
+def softmax(input: Var, dim: int | None = None) -> Var:
+    """`exp(x) / sum(exp(x))` along `dim`, computed from x minus its maximum."""
+    axis = _softmax_axis(input, dim)
+    exponentials = mo.exp(_shifted(input, axis))
+    return exponentials / exponentials.sum(axis=axis, keepdims=True)
+
+
+@support.remembered
+def softmin(input: Var, dim: int | None = None) -> Var:
+    """`softmax(-x)` along `dim`."""
+    return softmax(-input, dim)
+
+
+@of_arrays
+@support.remembered
+def log_softmax(input: Var, dim: int | None = None) -> Var:
+    """`x - log(sum(exp(x)))` along `dim`, computed from x minus its maximum."""
+    axis = _softmax_axis(input, dim)
+    shifted = _shifted(input, axis)
+    return shifted - mo.log(mo.exp(shifted).sum(axis=axis, keepdims=True))

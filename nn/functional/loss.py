@@ -1,0 +1,232 @@
+"""Losses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import metaop as mo
+from metaop import Var, support
+
+from .activation import log_softmax, logsigmoid
+from .arguments import of_arrays, per_channel
+
+REDUCTIONS: dict[str, Callable[[Var], Var]] = {
+    "mean": lambda losses: losses.mean(),
+    "sum": lambda losses: losses.sum(),
+    "none": lambda losses: losses,
+}
+
+
+def _check_reduction(name: str, reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _reduce(name: str, losses: Var, reduction: str) -> Var:
+    _check_reduction(name, reduction)
+    return REDUCTIONS[reduction](losses)
+
+
+def _warn_if_broadcast(name: str, input: Var, target: Var) -> None:
+    if input.shape != target.shape:
+        warnings.warn(
+            f"{name}: target {mo.errors.describe(target)} is broadcast against "
+            f"input {mo.errors.describe(input)}; is that meant?",
+            stacklevel=3,
+        )
+
+
+def mse_loss(input: Var, target: Var, *, reduction: str = "mean") -> Var:
+    """`(input - target)²`, reduced."""
+    _warn_if_broadcast("mse_loss", input, target)
+    difference = input - target
+    return _reduce("mse_loss", difference * difference, reduction)
+
+
+def l1_loss(input: Var, target: Var, *, reduction: str = "mean") -> Var:
+    """`|input - target|`, reduced."""
+    _warn_if_broadcast("l1_loss", input, target)
+    return _reduce("l1_loss", mo.abs(input - target), reduction)
+
+
+def smooth_l1_loss(input: Var, target: Var, *, reduction: str = "mean", beta: float = 1.0) -> Var:
+    """`d²/(2 beta) if |d| < beta else |d| - beta/2`, d = input - target, reduced."""
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
+    if beta == 0:
+        return l1_loss(input, target, reduction=reduction)
+    _warn_if_broadcast("smooth_l1_loss", input, target)
+    distance = mo.abs(input - target)
+    square = distance * distance * (0.5 / beta)
+    losses = mo.where(distance < beta, square, distance - 0.5 * beta)
+    return _reduce("smooth_l1_loss", losses, reduction)
+
+
+@support.remembered
+def binary_cross_entropy(
+    input: Var, target: Var, weight: Var | None = None, *, reduction: str = "mean"
+) -> Var:
+    """`-(t log(x) + (1-t) log(1-x))`, the logarithms at least -100, reduced.
+
+    input: probabilities; target: of the same shape, between 0 and 1.
+    """
+    yes = mo.maximum(mo.log(input), -100.0)
+    no = mo.maximum(mo.log(1 - input), -100.0)
+    losses = -(target * yes + (1 - target) * no)
+    return _reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
+
+
+@support.remembered
+def binary_cross_entropy_with_logits(
+    input: Var,
+    target: Var,
+    weight: Var | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Var | None = None,
+) -> Var:
+    """`binary_cross_entropy(sigmoid(x), t)` without overflow; pos_weight multiplies the t term."""
+    positive = target if pos_weight is None else target * pos_weight
+    losses = -(positive * logsigmoid(input) + (1 - target) * logsigmoid(-input))
+    return _reduce(
+        "binary_cross_entropy_with_logits", losses if weight is None else losses * weight, reduction
+    )
+
+
+@of_arrays
+@support.remembered
+def nll_loss(
+    input: Var,
+    target: Var,
+    weight: Var | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Var:
+    """`-weight[t] * input[n, t]` for labels t = target[n], reduced.
+
+    input: log-probabilities [batch, classes, ...] or [classes]; target: integer labels [batch, ...]
+    or a single one; weight: [classes].  Labels equal to ignore_index count for nothing; the mean
+    divides by the sum of the weights of the others.
+
+    Raises: IndexError, from the call that computes, for a label outside 0 … classes-1.
+    """
+    _check_reduction("nll_loss", reduction)
+    _check_labels("nll_loss", input, target)
+    input, target = _batched(input, target)
+    counted = target != ignore_index
+    label = mo.where(counted, target, 0)
+    picked = _at_label(input, label)
+    share = counted.astype(input.dtype)
+    if weight is not None:
+        share = share * mo.take(_class_weights("nll_loss", weight, input), label, axis=0)
+    losses = mo.where(counted, -picked * share, 0)
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / share.sum()
+
+
+def _check_labels(name: str, input: Var, target: Var) -> None:
+    describe_all = mo.errors.describe_all
+    if not target.dtype.is_integer:
+        raise mo.errors.DTypeError(
+            f"{name}(input, target): labels must be integers, "
+            f"{describe_all(input=input, target=target)}"
+        )
+    if input.ndim == 0 or input.shape[:1] * (input.ndim > 1) + input.shape[2:] != target.shape:
+        raise mo.errors.ShapeError(
+            f"{name}(input, target): target must have the shape of input without its class axis, "
+            f"{describe_all(input=input, target=target)}"
+        )
+
+
+def _batched(input: Var, target: Var) -> tuple[Var, Var]:
+    """A single sample [classes] as a batch of one, whose label keeps its shape ()."""
+    if input.ndim > 1:
+        return input, target
+    return mo.expand_dims(input, 0), target
+
+
+def _at_label(x: Var, label: Var) -> Var:
+    """`out[n, ...] = x[n, label[n, ...], ...]`, checked; of the shape of label."""
+    index = mo.expand_dims(label, 1) if label.ndim else label.reshape((1, 1))
+    return mo.take_along_axis(x, index, axis=1, negative=False).reshape(label.shape)
+
+
+def _class_weights(name: str, weight: Var, x: Var) -> Var:
+    if weight.shape != (x.shape[1],):
+        raise mo.errors.ShapeError(
+            f"{name}: weight must have one number per class, input is {mo.errors.describe(x)}, "
+            f"weight is {mo.errors.describe(weight)}"
+        )
+    return weight
+
+
+@of_arrays
+@support.remembered
+def cross_entropy(
+    input: Var,
+    target: Var,
+    weight: Var | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Var:
+    """`-log(softmax(input)[n, t])` for labels t = target[n], reduced.
+
+    input: logits [batch, classes, ...] or [classes]; target: integer labels [batch, ...], or
+    probabilities of the shape of input; weight: [classes].  label_smoothing mixes each label with
+    the uniform distribution, by that share.
+
+    Raises: IndexError, from the call that computes, for a label outside 0 … classes-1.
+    Source: as torch.nn.functional.cross_entropy; smoothing: Szegedy et al. 2016, section 7.
+    """
+    _check_reduction("cross_entropy", reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in 0 … 1, got {label_smoothing}")
+    axis = 1 if input.ndim > 1 else 0
+    logs = log_softmax(input, axis)
+    if target.dtype.is_float and target.shape == input.shape:
+        return _soft_cross_entropy(logs, target, weight, reduction, label_smoothing)
+    _check_labels("cross_entropy", input, target)
+    exact = nll_loss(logs, target, weight, ignore_index=ignore_index, reduction=reduction)
+    if label_smoothing == 0:
+        return exact
+    uniform = _uniform_cross_entropy(logs, target, weight, ignore_index, reduction)
+    return (1 - label_smoothing) * exact + label_smoothing * uniform
+
+
+def _weigh_classes(logs: Var, weight: Var | None) -> Var:
+    if weight is None:
+        return logs
+    if logs.ndim == 1:
+        return logs * weight
+    return logs * per_channel(_class_weights("cross_entropy", weight, logs), logs.ndim)
+
+
+def _soft_cross_entropy(
+    logs: Var, target: Var, weight: Var | None, reduction: str, smoothing: float
+) -> Var:
+    """`-sum(target * logs)` over the classes; the mean is over the samples."""
+    axis = 1 if logs.ndim > 1 else 0
+    target = (1 - smoothing) * target + smoothing / logs.shape[axis]
+    losses = -(target * _weigh_classes(logs, weight)).sum(axis=axis)
+    return _reduce("cross_entropy", losses, reduction)
+
+
+def _uniform_cross_entropy(
+    logs: Var, target: Var, weight: Var | None, ignore_index: int, reduction: str
+) -> Var:
+    """The loss against equal probabilities, with the labels' own divisor in the mean."""
+    axis = 1 if logs.ndim > 1 else 0
+    counted = target != ignore_index
+    losses = -_weigh_classes(logs, weight).mean(axis=axis)
+    losses = mo.where(counted, losses, 0)
+    if reduction != "mean":
+        return _reduce("cross_entropy", losses, reduction)
+    share = counted.astype(logs.dtype)
+    if weight is not None:
+        share = share * mo.take(weight, mo.where(counted, target, 0), axis=0)
+    return losses.sum() / share.sum()
