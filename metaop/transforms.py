@@ -19,6 +19,7 @@ from .batching import vmap
 from .build import full
 from .errors import DTypeError, ShapeError, UnreachedGradientWarning, describe
 from .grad import gradients_of
+from .grad_mode import enable_grad
 from .graph import Custom, Elementwise, IndexOf, Node, _sequence, toposort
 from .placeholder import as_var, leaves_of, rebuilt, substitute
 from .var import Var, grad
@@ -65,12 +66,15 @@ def vjp(function: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """(function(*primals), pullback): pullback(cotangents) is the tuple of gradients of the
     primals of sum(cotangents * results); it may be called often."""
     variables = [_variable(leaf) for leaf in leaves_of(primals)]
-    results = function(*rebuilt(primals, variables))
+    with enable_grad():
+        results = function(*rebuilt(primals, variables))
     outputs = [as_var(leaf) for leaf in leaves_of(results)]
 
     def pullback(cotangents: Any) -> Any:
         weights = [as_var(leaf) for leaf in leaves_of(cotangents)]
-        return rebuilt(primals, _grad(_weighted(outputs, weights), variables))
+        with enable_grad():
+            loss = _weighted(outputs, weights)
+        return rebuilt(primals, _grad(loss, variables))
 
     return results, pullback
 
@@ -84,9 +88,11 @@ def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> 
     results, pullback = vjp(function, *primals)
     outputs = [as_var(leaf) for leaf in leaves_of(results)]
     weights = [_variable(Var._of(full(0, y.shape, y.dtype))) for y in outputs]
-    gradients = [as_var(g) for g in leaves_of(pullback(rebuilt(results, weights)))]
     along = [as_var(t) for t in leaves_of(tangents)]
-    return results, rebuilt(results, _grad(_weighted(gradients, along), weights))
+    with enable_grad():
+        gradients = [as_var(g) for g in leaves_of(pullback(rebuilt(results, weights)))]
+        slope = _weighted(gradients, along)
+    return results, rebuilt(results, _grad(slope, weights))
 
 
 def value_and_grad(
@@ -104,7 +110,8 @@ def value_and_grad(
         for k in numbers:
             given[k] = rebuilt(arguments[k], [_variable(v) for v in leaves_of(arguments[k])])
         variables = [v for k in numbers for v in leaves_of(given[k])]
-        value = function(*given, **options)
+        with enable_grad():
+            value = function(*given, **options)
         loss = value[0] if has_aux else value
         found = iter(grad(loss, variables))
         gradients = [rebuilt(arguments[k], [next(found) for _ in leaves_of(arguments[k])])
@@ -160,9 +167,10 @@ def hvp(function: Function, primals: Any, tangents: Any) -> Any:
     given = (primals,) if single else tuple(primals)
     along = [as_var(t) for t in leaves_of((tangents,) if single else tuple(tangents))]
     variables = [_variable(leaf) for leaf in leaves_of(given)]
-    loss = function(*rebuilt(given, variables))
-    slope = _grad(loss, variables)
-    found = rebuilt(given, _grad(_weighted(slope, along), variables))
+    with enable_grad():
+        loss = function(*rebuilt(given, variables))
+        slope = _weighted(_grad(loss, variables), along)
+    found = rebuilt(given, _grad(slope, variables))
     return found[0] if single else found
 
 

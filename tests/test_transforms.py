@@ -323,3 +323,22 @@ def test_gradcheck_names_the_wrong_element() -> None:
     with pytest.raises(AssertionError, match=r"input 0 at \[1\]: gradient .*, central difference"):
         mo.gradcheck(wrong, a)
     assert mo.gradcheck(wrong, a, raise_exception=False) is False
+
+
+@pytest.mark.parametrize(
+    "derivative, expected",
+    [
+        (lambda f, x: mo.value_and_grad(f)(x)[1], [3, 12]),
+        (lambda f, x: mo.vjp(f, x)[1](mo.array(1.0))[0], [3, 12]),
+        (lambda f, x: mo.jvp(f, (x,), (x,))[1], 27),
+        (lambda f, x: mo.jacobian(f)(x), [3, 12]),
+        (lambda f, x: mo.hessian(f)(x), [[6, 0], [0, 12]]),
+        (lambda f, x: mo.hvp(f, x, x), [6, 24]),
+    ],
+)
+def test_no_grad_around_a_transformation_changes_nothing(derivative: Any, expected: Any) -> None:
+    """Story: under no_grad, as in the backward of a Function, all of them were silently zero."""
+    x = mo.array([1.0, 2.0])
+    with mo.no_grad():
+        found = derivative(lambda x: (x * x * x).sum(), x)
+    assert found.tolist() == expected
