@@ -39,7 +39,7 @@ from .layers.loss import (
 )
 from .layers.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from .layers.pooling import AvgPool2d, MaxPool2d
-from .layers.recurrent import GRUCell, LSTMCell, RNNCell
+from .layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .layers.shape import Flatten, Unflatten
 from .layers.transformer import TransformerEncoder, TransformerEncoderLayer
 from .module import Module, StateDictError
@@ -48,6 +48,9 @@ from .parameter import Parameter
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AvgPool2d",
     "BCELoss",

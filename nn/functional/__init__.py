@@ -40,4 +40,5 @@ from .loss import (
 )
 from .norm import batch_norm, group_norm, layer_norm
 from .pooling import avg_pool2d, max_pool2d
+from .recurrent import recur
 from .shape import flatten, one_hot, unflatten
