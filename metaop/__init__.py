@@ -7,7 +7,9 @@ from . import errors, linalg, random
 from .compiler.signals import uninterrupted
 from .config import config
 from .convolution import (
+    avg_pool1d,
     avg_pool2d,
+    avg_pool3d,
     conv1d,
     conv2d,
     conv3d,
@@ -15,7 +17,9 @@ from .convolution import (
     conv_transpose2d,
     conv_transpose3d,
     fold,
+    max_pool1d,
     max_pool2d,
+    max_pool3d,
     sliding_window_view,
     unfold,
 )

@@ -14,10 +14,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from . import build
+from . import build, elementwise
 from .errors import DTypeError, ShapeError, describe, describe_all
 from .extent import Extent
-from .graph import Node, Piece, Reindex, ReindexReduce, size_of
+from .graph import IndexOf, Node, Piece, Reindex, ReindexReduce, size_of
 from .index import Expr
 from .recipes import remembered
 from .var import Var
@@ -485,14 +485,18 @@ def sliding_window_view(x: Var, window_shape: Sizes, axis: Any = None) -> Var:
 # --- pooling --------------------------------------------------------------------------------------
 
 
+SPACES = ("length", "height,width", "depth,height,width")
+
+
 def _pool_windows(
     name: str, x: Var, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> list[Window]:
-    _check_rank(f"{name}(x)", "x", x, "batch,channels,height,width")
-    sizes = _sizes(name, "kernel_size", kernel, 2, 1)
-    steps = sizes if stride is None else _sizes(name, "stride", stride, 2, 1)
-    gaps = _sizes(name, "dilation", dilation, 2, 1)
-    pads = _sizes(name, "padding", padding, 2, 0)
+    rank = int(name[-2])  # max_pool2d
+    _check_rank(f"{name}(x)", "x", x, f"batch,channels,{SPACES[rank - 1]}")
+    sizes = _sizes(name, "kernel_size", kernel, rank, 1)
+    steps = sizes if stride is None else _sizes(name, "stride", stride, rank, 1)
+    gaps = _sizes(name, "dilation", dilation, rank, 1)
+    pads = _sizes(name, "padding", padding, rank, 0)
     for k, d, p in zip(sizes, gaps, pads, strict=True):
         # More would make windows that see nothing of x.
         if p > ((k - 1) * d + 1) // 2:
@@ -506,11 +510,82 @@ def _pool_windows(
 
 def _unfold(x: Var, windows: list[Window], fill: float | int) -> Var:
     """x seen through its windows: [batch, channels, *positions, *taps]."""
-    rows, columns = windows
-    shape = (*x.shape[:2], rows.out, columns.out, rows.size, columns.size)
-    i, j, r, q = _loops(2, 4)
-    source = (*_loops(0, 2), rows.source(i, r), columns.source(j, q))
+    rank = len(windows)
+    taps, positions = _taps_and_positions(windows)
+    shape = (*x.shape[:2], *positions, *taps)
+    source = (*_loops(0, 2), *_sources(windows, _loops(2, rank), _loops(2 + rank, rank)))
     return Var._of(Reindex(shape, (Piece(0, source),), x._node, fill=fill))
+
+
+def _over_taps(windows: list[Window]) -> tuple[int, ...]:
+    """The axes of `_unfold` that run over a window."""
+    rank = len(windows)
+    return tuple(range(2 + rank, 2 + 2 * rank))
+
+
+def _max_pool(
+    name: str, x: Var, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
+    return_indices: bool,
+) -> Any:  # fmt: skip
+    windows = _pool_windows(name, x, kernel, stride, padding, dilation, ceil_mode)
+    seen = _unfold(x, windows, x.dtype.lowest)
+    largest = seen.max(axis=_over_taps(windows))
+    return (largest, _places(x, seen, windows)) if return_indices else largest
+
+
+def _places(x: Var, seen: Var, windows: list[Window]) -> Var:
+    """Where in the flat space of x the first largest element of every window is."""
+    taps, positions = _taps_and_positions(windows)
+    shape = (*x.shape[:2], *positions)
+    tap = seen.detach().reshape((*shape, size_of(taps))).argmax(axis=-1)
+    place, left = 0, size_of(taps)
+    for axis, (window, size) in enumerate(zip(windows, x.shape[2:], strict=True)):
+        left //= window.size
+        start = Var._of(IndexOf(shape, 2 + axis)) * window.stride - window.before
+        at = start + tap // left % window.size * window.dilation
+        place = place * size + elementwise.clip(at, 0, size - 1)  # a window of -inf alone
+    return place
+
+
+def _avg_pool(
+    name: str, x: Var, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, include_pad: bool,
+    divisor: int | None,
+) -> Var:  # fmt: skip
+    windows = _pool_windows(name, x, kernel, stride, padding, 1, ceil_mode)
+    taps, axes = _unfold(x, windows, 0), _over_taps(windows)
+    if divisor is not None:
+        if divisor == 0:
+            raise ValueError(f"{name}: divisor_override must not be 0")
+        return taps.sum(axis=axes) / divisor
+    if not ceil_mode and (include_pad or not any(window.before for window in windows)):
+        return taps.mean(axis=axes)
+    total = taps.sum(axis=axes)
+    return total / _counted(windows, x.shape[2:], include_pad).astype(total.dtype)
+
+
+def _counted(windows: list[Window], space: Sequence[int], include_pad: bool) -> Var:
+    """How many elements each window counts: the product over the axes."""
+    counts = [_counts(w, size, include_pad) for w, size in zip(windows, space, strict=True)]
+    product = counts[0]
+    for one in counts[1:]:
+        product = product.reshape((*product.shape, 1)) * one
+    return product
+
+
+@remembered
+def max_pool1d(
+    x: Var,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """`max_pool2d` with one axis: x [batch, channels, length]."""
+    return _max_pool(
+        "max_pool1d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
 
 
 @remembered
@@ -521,20 +596,55 @@ def max_pool2d(
     padding: Sizes = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
-) -> Var:
+    return_indices: bool = False,
+) -> Any:
     """`out[n,c,i,j] = max(x[n, c, i*s + r*d - p, j*s + q*d - p] over r, q)`.
 
     x: [batch, channels, height, width]; stride None is kernel_size.  Padding never wins: it reads
     the lowest value of the dtype.  With ceil_mode a last window that is cut off by the border
-    counts too.
+    counts too.  return_indices: (out, int64 places of the maxima in [height * width]).
 
     Gradient: to the first of equal maxima, in row order.
     Raises: ShapeError where the window does not fit; ValueError for a bad argument, among them
     padding over half the window.
     Source: as torch.nn.functional.max_pool2d.
     """
-    windows = _pool_windows("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
-    return _unfold(x, windows, x.dtype.lowest).max(axis=(4, 5))
+    return _max_pool(
+        "max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+
+
+@remembered
+def max_pool3d(
+    x: Var,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """`max_pool2d` with three axes: x [batch, channels, depth, height, width]."""
+    return _max_pool(
+        "max_pool3d", x, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+
+
+@remembered
+def avg_pool1d(
+    x: Var,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Var:
+    """`avg_pool2d` with one axis: x [batch, channels, length]."""
+    return _avg_pool(
+        "avg_pool1d", x, kernel_size, stride, padding, ceil_mode, count_include_pad,
+        divisor_override,
+    )  # fmt: skip
 
 
 @remembered
@@ -545,26 +655,37 @@ def avg_pool2d(
     padding: Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Var:
     """`out[n,c,i,j] = mean(x[n, c, i*s + r - p, j*s + q - p] over r, q)`.
 
     x: [batch, channels, height, width]; stride None is kernel_size.  Padding reads 0; it counts in
-    the mean's divisor unless count_include_pad is False.
+    the mean's divisor unless count_include_pad is False.  divisor_override divides the sum instead.
 
     Raises: as max_pool2d.
     Source: as torch.nn.functional.avg_pool2d.
     """
-    windows = _pool_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    taps = _unfold(x, windows, 0)
-    padded = any(window.before for window in windows)
-    if not ceil_mode and (count_include_pad or not padded):
-        return taps.mean(axis=(4, 5))
-    rows, columns = (
-        _counts(window, size, count_include_pad)
-        for window, size in zip(windows, x.shape[2:], strict=True)
-    )
-    total = taps.sum(axis=(4, 5))
-    return total / (rows.reshape((-1, 1)) * columns).astype(total.dtype)
+    return _avg_pool(
+        "avg_pool2d", x, kernel_size, stride, padding, ceil_mode, count_include_pad,
+        divisor_override,
+    )  # fmt: skip
+
+
+@remembered
+def avg_pool3d(
+    x: Var,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Var:
+    """`avg_pool2d` with three axes: x [batch, channels, depth, height, width]."""
+    return _avg_pool(
+        "avg_pool3d", x, kernel_size, stride, padding, ceil_mode, count_include_pad,
+        divisor_override,
+    )  # fmt: skip
 
 
 def _counts(window: Window, size: int, include_pad: bool) -> Var:

@@ -436,8 +436,12 @@ layer("conv_transpose2d", real(1, 2, 3, 3), real(2, 2, 3, 3), arguments=((2, 1),
 layer("conv_transpose3d", real(1, 1, 2, 2, 2), real(1, 2, 2, 2, 2), arguments=(2,))
 layer("unfold", real(1, 2, 4, 5), arguments=((2, 3), 1, 1, 2), bias=False)
 layer("fold", real(1, 4, 6), arguments=((3, 4), (2, 2)), bias=False)
+layer("max_pool1d", real(1, 2, 7), arguments=(3, 2, 1), bias=False)
 layer("max_pool2d", real(1, 2, 6, 6), arguments=(2,), bias=False)
+layer("max_pool3d", real(1, 1, 3, 4, 4), arguments=(2, 1), bias=False)
+layer("avg_pool1d", real(1, 2, 7), arguments=(3, 2, 1), bias=False)
 layer("avg_pool2d", real(1, 2, 6, 6), arguments=(2,), bias=False)
+layer("avg_pool3d", real(1, 1, 3, 4, 4), arguments=(2, 1), bias=False)
 
 # -- creation: no operands
 N = "Creation"
