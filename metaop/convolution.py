@@ -538,7 +538,8 @@ def _places(x: Var, seen: Var, windows: list[Window]) -> Var:
     taps, positions = _taps_and_positions(windows)
     shape = (*x.shape[:2], *positions)
     tap = seen.detach().reshape((*shape, size_of(taps))).argmax(axis=-1)
-    place, left = 0, size_of(taps)
+    place: Any = 0
+    left = size_of(taps)
     for axis, (window, size) in enumerate(zip(windows, x.shape[2:], strict=True)):
         left //= window.size
         start = Var._of(IndexOf(shape, 2 + axis)) * window.stride - window.before

@@ -2,11 +2,14 @@
 
 Modules tell a trace of `mo.jit` what they hold, by being `Watched`; optimisers keep their numbers
 in `Cells` and `Counters`, so that a replay reads the learning rate of its time.  Functions that are
-`remembered` run for operands of new kinds only.
+`remembered` run for operands of new kinds only.  `index_maximum` and `index_minimum` are of
+indices, in the function of a `reindex`.
 """
 
 from .errors import Site, is_own, user_site
 from .extent import plain
+from .index import maximum as index_maximum
+from .index import minimum as index_minimum
 from .life import in_transaction
 from .operations import flops_by_span, moment
 from .recipes import remembered
@@ -15,6 +18,7 @@ from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
-    "Cells", "Counters", "Site", "Watched", "changes", "flops_by_span", "in_transaction", "is_own",
-    "moment", "outside", "plain", "recording", "remembered", "user_site",
+    "Cells", "Counters", "Site", "Watched", "changes", "flops_by_span", "in_transaction",
+    "index_maximum", "index_minimum", "is_own", "moment", "outside", "plain",
+    "recording", "remembered", "user_site",
 ]  # fmt: skip

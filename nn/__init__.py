@@ -1,6 +1,6 @@
 """Neural networks: modules, functions, initial values, optimisers, data.  Names are torch's."""
 
-from . import data, functional, init, models, optim
+from . import data, functional, init, models, optim, utils
 from .layers.activation import (
     ELU,
     GELU,
@@ -105,4 +105,5 @@ __all__ = [
     "init",
     "models",
     "optim",
+    "utils",
 ]

@@ -7,7 +7,7 @@ import math
 import metaop as mo
 from metaop import Var, support
 
-from .arguments import of_arrays
+from .arguments import of_arrays, per_channel
 
 
 @support.remembered
@@ -163,3 +163,93 @@ def log_softmax(input: Var, dim: int | None = None) -> Var:
     axis = _softmax_axis(input, dim)
     shifted = _shifted(input, axis)
     return shifted - mo.log(mo.exp(shifted).sum(axis=axis, keepdims=True))
+
+
+@support.remembered
+def celu(input: Var, alpha: float = 1.0, inplace: bool = False) -> Var:
+    """`x if x > 0 else alpha * (exp(x / alpha) - 1)`.  Source: Barron 2017."""
+    return mo.where(input > 0, input, alpha * (mo.exp(_nonpositive(input) / alpha) - 1))
+
+
+@support.remembered
+def threshold(input: Var, threshold: float, value: float, inplace: bool = False) -> Var:
+    """`x if x > threshold else value`."""
+    return mo.where(input > threshold, input, value)
+
+
+@support.remembered
+def hardshrink(input: Var, lambd: float = 0.5) -> Var:
+    """`x if |x| > lambd else 0`."""
+    return mo.where(mo.abs(input) <= lambd, 0, input)
+
+
+@support.remembered
+def softshrink(input: Var, lambd: float = 0.5) -> Var:
+    """`x - lambd if x > lambd, x + lambd if x < -lambd, else 0`."""
+    return mo.where(input > lambd, input - lambd, mo.where(input < -lambd, input + lambd, 0))
+
+
+@support.remembered
+def tanhshrink(input: Var) -> Var:
+    """`x - tanh(x)`."""
+    return input - mo.tanh(input)
+
+
+@support.remembered
+def glu(input: Var, dim: int = -1) -> Var:
+    """`a * sigmoid(b)`, a and b the halves of x along dim.  Source: Dauphin et al. 2017."""
+    if input.ndim == 0 or input.shape[dim] % 2:
+        raise mo.errors.ShapeError(f"glu: axis {dim} must be even in {mo.errors.describe(input)}")
+    value, gate = mo.split(input, 2, dim)
+    return value * mo.sigmoid(gate)
+
+
+@of_arrays
+@support.remembered
+def prelu(input: Var, weight: Var) -> Var:
+    """`x if x > 0 else weight[c] * x`, c the channel, axis 1; one weight serves all.
+
+    Source: He et al. 2015, eq. 1.
+    """
+    if weight.numel() == 1:
+        slope = weight.reshape(())
+    elif input.ndim > 1 and weight.shape == input.shape[1:2]:
+        slope = per_channel(weight, input.ndim)
+    else:
+        raise mo.errors.ShapeError(
+            "prelu: weight must have one number, or one per channel, "
+            f"{mo.errors.describe_all(input=input, weight=weight)}"
+        )
+    return mo.where(input > 0, input, slope * input)
+
+
+def rrelu(
+    input: Var,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Var:
+    """`x if x >= 0 else a * x`; a is drawn from [lower, upper] for each element in training, and
+    its mean otherwise.  Source: Xu et al. 2015."""
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2)
+    slopes = mo.random.uniform(input.shape, lower, upper, dtype=input.dtype)
+    return mo.where(input >= 0, input, slopes * input)
+
+
+def gumbel_softmax(logits: Var, tau: float = 1.0, hard: bool = False, dim: int = -1) -> Var:
+    """`softmax((logits + g) / tau)` along dim, g drawn from the Gumbel distribution.
+
+    hard: the result is one at its largest element and 0 elsewhere; its gradient is the soft one's.
+    Source: Jang et al. 2017, Maddison et al. 2017.
+    """
+    noise = -mo.log(mo.random.exponential(logits.shape, dtype=logits.dtype))
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    largest = mo.expand_dims(soft.detach().argmax(axis=dim), dim)
+    at = [1] * soft.ndim
+    at[dim] = soft.shape[dim]
+    one = (mo.arange(soft.shape[dim]).reshape(tuple(at)) == largest).astype(soft.dtype)
+    return one - soft.detach() + soft

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,3 +36,15 @@ def of_arrays(function: Callable[P, T]) -> Callable[P, T]:
 def per_channel(vector: Var, rank: int) -> Var:
     """[C] as [1, C, 1, ...] of the given rank."""
     return vector.reshape((1, *vector.shape) + (1,) * (rank - 2))
+
+
+def vector_norm(x: Var, p: float, axis: int | Sequence[int], keepdims: bool = False) -> Var:
+    """`sum(|x| ** p) ** (1/p)` along axes, with the gradient 0 where it is 0."""
+    if p == math.inf:
+        return mo.abs(x).max(axis=axis, keepdims=keepdims)
+    if p == 1:
+        return mo.abs(x).sum(axis=axis, keepdims=keepdims)
+    powers = x * x if p == 2 else mo.abs(x) ** p
+    total = powers.sum(axis=axis, keepdims=keepdims)
+    some = mo.where(total > 0, total, 1)
+    return mo.where(total > 0, mo.sqrt(some) if p == 2 else some ** (1 / p), 0)

@@ -65,3 +65,80 @@ def conv2d(
 ) -> Var:
     """`mo.conv2d` plus a bias per output channel; [batch, in, h, w] -> [batch, out, h', w']."""
     return _with_bias(mo.conv2d(input, weight, stride, padding, dilation, groups), bias)
+
+
+@of_arrays
+@support.remembered
+def conv3d(
+    input: Var,
+    weight: Var,
+    bias: Var | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Var:
+    """`mo.conv3d` plus a bias per output channel; input: [batch, in, d, h, w]."""
+    return _with_bias(mo.conv3d(input, weight, stride, padding, dilation, groups), bias)
+
+
+@of_arrays
+@support.remembered
+def conv_transpose1d(
+    input: Var,
+    weight: Var,
+    bias: Var | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Var:
+    """`mo.conv_transpose1d` plus a bias per output channel; input: [batch, in, length]."""
+    return _with_bias(
+        mo.conv_transpose1d(input, weight, stride, padding, output_padding, groups, dilation), bias
+    )
+
+
+@of_arrays
+@support.remembered
+def conv_transpose2d(
+    input: Var,
+    weight: Var,
+    bias: Var | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Var:
+    """`mo.conv_transpose2d` plus a bias per output channel; input: [batch, in, h, w]."""
+    return _with_bias(
+        mo.conv_transpose2d(input, weight, stride, padding, output_padding, groups, dilation), bias
+    )
+
+
+@of_arrays
+@support.remembered
+def conv_transpose3d(
+    input: Var,
+    weight: Var,
+    bias: Var | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Var:
+    """`mo.conv_transpose3d` plus a bias per output channel; input: [batch, in, d, h, w]."""
+    return _with_bias(
+        mo.conv_transpose3d(input, weight, stride, padding, output_padding, groups, dilation), bias
+    )
+
+
+@of_arrays
+@support.remembered
+def bilinear(input1: Var, input2: Var, weight: Var, bias: Var | None = None) -> Var:
+    """`out[…, o] = sum(input1[…, i] * weight[o, i, j] * input2[…, j] over i, j) + bias[o]`."""
+    product = mo.einsum("...i,oij,...j->...o", input1, weight, input2)
+    return product if bias is None else product + bias

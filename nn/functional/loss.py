@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -18,17 +19,20 @@ REDUCTIONS: dict[str, Callable[[Var], Var]] = {
 }
 
 
-def _check_reduction(name: str, reduction: str) -> None:
+def check_reduction(name: str, reduction: str) -> None:
+    """Raise ValueError for an unknown reduction."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
-def _reduce(name: str, losses: Var, reduction: str) -> Var:
-    _check_reduction(name, reduction)
+def reduce(name: str, losses: Var, reduction: str) -> Var:
+    """The losses, or their mean or sum."""
+    check_reduction(name, reduction)
     return REDUCTIONS[reduction](losses)
 
 
-def _warn_if_broadcast(name: str, input: Var, target: Var) -> None:
+def warn_if_broadcast(name: str, input: Var, target: Var) -> None:
+    """Warn of two shapes that may differ by mistake."""
     if input.shape != target.shape:
         warnings.warn(
             f"{name}: target {mo.errors.describe(target)} is broadcast against "
@@ -39,15 +43,15 @@ def _warn_if_broadcast(name: str, input: Var, target: Var) -> None:
 
 def mse_loss(input: Var, target: Var, *, reduction: str = "mean") -> Var:
     """`(input - target)²`, reduced."""
-    _warn_if_broadcast("mse_loss", input, target)
+    warn_if_broadcast("mse_loss", input, target)
     difference = input - target
-    return _reduce("mse_loss", difference * difference, reduction)
+    return reduce("mse_loss", difference * difference, reduction)
 
 
 def l1_loss(input: Var, target: Var, *, reduction: str = "mean") -> Var:
     """`|input - target|`, reduced."""
-    _warn_if_broadcast("l1_loss", input, target)
-    return _reduce("l1_loss", mo.abs(input - target), reduction)
+    warn_if_broadcast("l1_loss", input, target)
+    return reduce("l1_loss", mo.abs(input - target), reduction)
 
 
 def smooth_l1_loss(input: Var, target: Var, *, reduction: str = "mean", beta: float = 1.0) -> Var:
@@ -56,11 +60,11 @@ def smooth_l1_loss(input: Var, target: Var, *, reduction: str = "mean", beta: fl
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}")
     if beta == 0:
         return l1_loss(input, target, reduction=reduction)
-    _warn_if_broadcast("smooth_l1_loss", input, target)
+    warn_if_broadcast("smooth_l1_loss", input, target)
     distance = mo.abs(input - target)
     square = distance * distance * (0.5 / beta)
     losses = mo.where(distance < beta, square, distance - 0.5 * beta)
-    return _reduce("smooth_l1_loss", losses, reduction)
+    return reduce("smooth_l1_loss", losses, reduction)
 
 
 @support.remembered
@@ -74,7 +78,7 @@ def binary_cross_entropy(
     yes = mo.maximum(mo.log(input), -100.0)
     no = mo.maximum(mo.log(1 - input), -100.0)
     losses = -(target * yes + (1 - target) * no)
-    return _reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
+    return reduce("binary_cross_entropy", losses if weight is None else losses * weight, reduction)
 
 
 @support.remembered
@@ -89,7 +93,7 @@ def binary_cross_entropy_with_logits(
     """`binary_cross_entropy(sigmoid(x), t)` without overflow; pos_weight multiplies the t term."""
     positive = target if pos_weight is None else target * pos_weight
     losses = -(positive * logsigmoid(input) + (1 - target) * logsigmoid(-input))
-    return _reduce(
+    return reduce(
         "binary_cross_entropy_with_logits", losses if weight is None else losses * weight, reduction
     )
 
@@ -112,7 +116,7 @@ def nll_loss(
 
     Raises: IndexError, from the call that computes, for a label outside 0 … classes-1.
     """
-    _check_reduction("nll_loss", reduction)
+    check_reduction("nll_loss", reduction)
     _check_labels("nll_loss", input, target)
     input, target = _batched(input, target)
     counted = target != ignore_index
@@ -183,7 +187,7 @@ def cross_entropy(
     Raises: IndexError, from the call that computes, for a label outside 0 … classes-1.
     Source: as torch.nn.functional.cross_entropy; smoothing: Szegedy et al. 2016, section 7.
     """
-    _check_reduction("cross_entropy", reduction)
+    check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in 0 … 1, got {label_smoothing}")
     axis = 1 if input.ndim > 1 else 0
@@ -213,7 +217,7 @@ def _soft_cross_entropy(
     axis = 1 if logs.ndim > 1 else 0
     target = (1 - smoothing) * target + smoothing / logs.shape[axis]
     losses = -(target * _weigh_classes(logs, weight)).sum(axis=axis)
-    return _reduce("cross_entropy", losses, reduction)
+    return reduce("cross_entropy", losses, reduction)
 
 
 def _uniform_cross_entropy(
@@ -225,8 +229,96 @@ def _uniform_cross_entropy(
     losses = -_weigh_classes(logs, weight).mean(axis=axis)
     losses = mo.where(counted, losses, 0)
     if reduction != "mean":
-        return _reduce("cross_entropy", losses, reduction)
+        return reduce("cross_entropy", losses, reduction)
     share = counted.astype(logs.dtype)
     if weight is not None:
         share = share * mo.take(weight, mo.where(counted, target, 0), axis=0)
     return losses.sum() / share.sum()
+
+
+def huber_loss(
+    input: Var,
+    target: Var,
+    delta: float = 1.0,
+    weight: Var | None = None,
+    *,
+    reduction: str = "mean",
+) -> Var:
+    """`d²/2 if |d| < delta else delta (|d| - delta/2)`, d = input - target, times weight, reduced.
+
+    Source: Huber 1964.
+    """
+    if delta <= 0:
+        raise ValueError(f"huber_loss: delta must be above 0, got {delta}")
+    warn_if_broadcast("huber_loss", input, target)
+    distance = mo.abs(input - target)
+    losses = mo.where(distance < delta, 0.5 * distance * distance, delta * (distance - 0.5 * delta))
+    return reduce("huber_loss", losses if weight is None else losses * weight, reduction)
+
+
+def kl_div(input: Var, target: Var, *, reduction: str = "mean", log_target: bool = False) -> Var:
+    """`t (log(t) - x)`, x log-probabilities, reduced; target log(t) with log_target.
+
+    reduction "batchmean" divides the sum by the size of axis 0, as the divergence is defined.
+    """
+    if log_target:
+        losses = mo.exp(target) * (target - input)
+    else:
+        known = mo.where(target > 0, target, 1)
+        losses = mo.where(target > 0, target * mo.log(known), 0) - target * input
+    if reduction == "batchmean":
+        return losses.sum() / losses.shape[0]
+    return reduce("kl_div", losses, reduction)
+
+
+def poisson_nll_loss(
+    input: Var,
+    target: Var,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    *,
+    reduction: str = "mean",
+) -> Var:
+    """`exp(x) - t x`, or `x - t log(x + eps)` with log_input=False, reduced.
+
+    full adds Stirling's `t log(t) - t + log(2 pi t)/2` where t > 1.
+    """
+    losses = mo.exp(input) - target * input if log_input else (
+        input - target * mo.log(input + eps)
+    )  # fmt: skip
+    if full:
+        t = mo.where(target > 1, target, 1)
+        stirling = t * mo.log(t) - t + 0.5 * mo.log(2 * math.pi * t)
+        losses = losses + mo.where(target > 1, stirling, 0)
+    return reduce("poisson_nll_loss", losses, reduction)
+
+
+def gaussian_nll_loss(
+    input: Var,
+    target: Var,
+    var: Var | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    *,
+    reduction: str = "mean",
+) -> Var:
+    """`(log(v) + (x - t)²/v) / 2`, v = max(var, eps) without a gradient of max, reduced.
+
+    var: of input's shape, without its last axis, or with 1 there; full adds log(2 pi)/2.
+    Source: Nix and Weigend 1994.
+    """
+    if isinstance(var, float | int):
+        var = mo.full(input.shape, var, dtype=input.dtype)
+    if var.shape == input.shape[:-1] and var.shape != input.shape:
+        var = mo.expand_dims(var, -1)
+    if var.shape not in (input.shape, (*input.shape[:-1], 1)):
+        raise mo.errors.ShapeError(
+            "gaussian_nll_loss: var must have the shape of input, or 1 at the end, "
+            f"{mo.errors.describe_all(input=input, var=var)}"
+        )
+    var = var + (mo.maximum(var, eps) - var).detach()
+    losses = 0.5 * (mo.log(var) + (input - target) ** 2 / var)
+    if full:
+        losses = losses + 0.5 * math.log(2 * math.pi)
+    return reduce("gaussian_nll_loss", losses, reduction)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import metaop as mo
 from metaop import Var, support
 
-from .arguments import of_arrays, per_channel
+from .arguments import of_arrays, per_channel, vector_norm
 from .shape import unflatten
 
 
@@ -163,3 +163,90 @@ def group_norm(
     normal = (centered * mo.rsqrt(var + eps)).reshape(input.shape)
     scale, shift = (None if v is None else per_channel(v, input.ndim) for v in (weight, bias))
     return _scale_and_shift(normal, scale, shift)
+
+
+@of_arrays
+def instance_norm(
+    input: Var,
+    running_mean: Var | None = None,
+    running_var: Var | None = None,
+    weight: Var | None = None,
+    bias: Var | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Var:
+    """Each channel of each sample normalised by its own mean and variance.
+
+    input: [batch, channels, ...]; weight, bias, running_mean, running_var: [channels].  With
+    use_input_stats False the running statistics are used; else they move towards the mean over the
+    batch of the samples' statistics, the variance unbiased.
+    Source: Ulyanov et al. 2016.
+    """
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ValueError("instance_norm: without use_input_stats, running statistics are used")
+        return _normalized(input, running_mean, running_var, weight, bias, eps)
+    _check_channels(input, running_mean, running_var, weight, bias)
+    count = math.prod(input.shape[2:])
+    if count == 1:
+        raise ValueError(
+            "instance_norm: more than one value per channel is needed, "
+            f"input is {mo.errors.describe(input)}"
+        )
+    axes = tuple(range(2, input.ndim))
+    result, mean, unbiased = _normalized_batch(input, weight, bias, eps, axes, count)
+    _move(
+        [(running, batch) for running, batch in (
+            (running_mean, mean.mean(axis=0)), (running_var, unbiased.mean(axis=0))
+        )], momentum,
+    )  # fmt: skip
+    return result
+
+
+@of_arrays
+@support.remembered
+def rms_norm(
+    input: Var, normalized_shape: Sequence[int], weight: Var | None = None, eps: float | None = None
+) -> Var:
+    """`x / sqrt(mean(x²) + eps) * weight`, over the last axes; eps None is the dtype's epsilon.
+
+    Source: Zhang and Sennrich 2019, eq. 4.
+    """
+    sizes = tuple(normalized_shape)
+    if not sizes or input.shape[-len(sizes) :] != sizes:
+        raise mo.errors.ShapeError(
+            f"rms_norm: input must end in the axes {sizes}, got {mo.errors.describe(input)}"
+        )
+    axes = tuple(range(input.ndim - len(sizes), input.ndim))
+    least = mo.finfo(input.dtype).eps if eps is None else eps
+    normal = input * mo.rsqrt((input * input).mean(axis=axes, keepdims=True) + least)
+    return normal if weight is None else normal * weight
+
+
+@of_arrays
+@support.remembered
+def local_response_norm(
+    input: Var, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Var:
+    """`x[c] / (k + alpha * mean(x[c']² over size channels around c)) ** beta`, 0 beyond the ends.
+
+    Source: Krizhevsky et al. 2012, section 3.3.
+    """
+    if input.ndim < 3:
+        raise mo.errors.ShapeError(
+            f"local_response_norm: input must be [batch, channels, ...] with an axis of space, "
+            f"got {mo.errors.describe(input)}"
+        )
+    square, before = input * input, size // 2
+    near = mo.reindex(
+        square, (*square.shape, size), lambda n, c, *i: (n, c + i[-1] - before, *i[:-1])
+    )
+    return input / (k + alpha * near.mean(axis=-1)) ** beta
+
+
+@of_arrays
+@support.remembered
+def normalize(input: Var, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Var:
+    """`x / max(norm(x), eps)`, the p-norm along dim."""
+    return input / mo.maximum(vector_norm(input, p, dim, True), eps)

@@ -1,7 +1,12 @@
 """Optimisers: rules that turn parameters and their gradients into new parameters."""
 
-from .adam import Adam, AdamW
+from . import lr_scheduler
+from .adam import Adam, AdamW, NAdam, RAdam
+from .adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, RMSprop, Rprop
 from .optimizer import Optimizer
 from .sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = [
+    "ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "Optimizer",
+    "RAdam", "RMSprop", "Rprop", "lr_scheduler",
+]  # fmt: skip

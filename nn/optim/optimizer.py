@@ -30,8 +30,9 @@ class Optimizer:
     """The base of all optimisers.
 
     params: an iterable of Vars, or of groups `{"params": [...], "lr": ...}` whose hyperparameters
-    override `defaults`.  A subclass says which zero-initialised Vars it keeps per parameter
-    (`state_names`) and how a step support.changes them (`update`); everything else is here.
+    override `defaults`.  A subclass says which Vars it keeps per parameter (`state_names`), what
+    they are at first (`initial`: zeros) and how a step changes them (`update`); everything else is
+    here.
 
     param_groups: the groups, hyperparameters readable and writable at any time.
     state: parameter -> its Vars by name, and "step", the number of steps it has made.
@@ -70,13 +71,17 @@ class Optimizer:
     # --- what a subclass defines ------------------------------------------------------------------
 
     def state_names(self, group: Group) -> tuple[str, ...]:
-        """The Vars of the parameter's shape, zero at first, kept per parameter of this group."""
+        """The Vars kept per parameter of this group; `initial` makes them."""
         raise NotImplementedError
+
+    def initial(self, name: str, parameter: Var, group: Group) -> Var:
+        """The Var of that name before the first step: zeros of the parameter's shape."""
+        return mo.zeros(parameter.shape, dtype=parameter.dtype)
 
     def update(
         self, parameter: Var, gradient: Var, state: State, group: Group
     ) -> tuple[Var, dict[str, Var]]:
-        """The parameter's new value and the new values of its state; support.changes nothing.
+        """The parameter's new value and the new values of its state; changes nothing.
 
         `state["step"]` is the number of this step, from 1.
         """
@@ -107,18 +112,18 @@ class Optimizer:
         missing = [n for n in self.state_names(group) if state is None or n not in state]
         if state is None or missing:
             with support.outside() as trace:
-                state = self._complete(parameter, missing)
+                state = self._complete(parameter, missing, group)
             if trace is not None:
                 trace.adopt(*[dict.__getitem__(state, name) for name in missing])
         if support.recording.trace is not None:
             support.recording.trace.guard_entry(self.state, parameter, state)
         return state
 
-    def _complete(self, parameter: Var, missing: list[str]) -> State:
-        """The state of a parameter with zeros for what is missing."""
+    def _complete(self, parameter: Var, missing: list[str], group: Group) -> State:
+        """The state of a parameter with initial values for what is missing."""
         state = self.state.setdefault(parameter, support.Counters(step=0))
         for name in missing:
-            state[name] = mo.zeros(parameter.shape, dtype=parameter.dtype).sync()
+            state[name] = self.initial(name, parameter, group).sync()
         return state
 
     def _meet(self, trace: Any, label: str) -> None:
@@ -242,7 +247,8 @@ class Optimizer:
         for group, saved_group in zip(self.param_groups, saved, strict=True):
             for parameter, number in zip(group["params"], saved_group["params"], strict=True):
                 if number in states:
-                    loaded[parameter] = _loaded_state(parameter, states[number])
+                    current = self.state.get(parameter)
+                    loaded[parameter] = _loaded_state(current, parameter, states[number])
         for group, saved_group in zip(self.param_groups, saved, strict=True):
             group.update({k: v for k, v in saved_group.items() if k != "params"})
         self.state = loaded
@@ -266,14 +272,15 @@ def _snapshot(value: Any) -> Any:
     return value.detach() if isinstance(value, Var) else value
 
 
-def _loaded_state(parameter: Var, saved: Mapping[str, Any]) -> State:
+def _loaded_state(current: State | None, parameter: Var, saved: Mapping[str, Any]) -> State:
     state: State = support.Counters()
     for name, value in saved.items():
         if name == "step":
             state[name] = int(value)
             continue
         loaded = mo.array(value)
-        if loaded.shape != parameter.shape:
+        here = parameter if current is None else current.get(name, parameter)
+        if loaded.shape != here.shape:
             raise ValueError(
                 f"load_state_dict: {name} is {mo.errors.describe(loaded)}, "
                 f"its parameter is {mo.errors.describe(parameter)}"
