@@ -308,17 +308,16 @@ def gaussian_nll_loss(
     var: of input's shape, without its last axis, or with 1 there; full adds log(2 pi)/2.
     Source: Nix and Weigend 1994.
     """
-    if isinstance(var, float | int):
-        var = mo.full(input.shape, var, dtype=input.dtype)
-    if var.shape == input.shape[:-1] and var.shape != input.shape:
-        var = mo.expand_dims(var, -1)
-    if var.shape not in (input.shape, (*input.shape[:-1], 1)):
+    spread = var if isinstance(var, Var) else mo.full(input.shape, var, dtype=input.dtype)
+    if spread.shape == input.shape[:-1] and spread.shape != input.shape:
+        spread = mo.expand_dims(spread, -1)
+    if spread.shape not in (input.shape, (*input.shape[:-1], 1)):
         raise mo.errors.ShapeError(
             "gaussian_nll_loss: var must have the shape of input, or 1 at the end, "
-            f"{mo.errors.describe_all(input=input, var=var)}"
+            f"{mo.errors.describe_all(input=input, var=spread)}"
         )
-    var = var + (mo.maximum(var, eps) - var).detach()
-    losses = 0.5 * (mo.log(var) + (input - target) ** 2 / var)
+    spread = spread + (mo.maximum(spread, eps) - spread).detach()
+    losses = 0.5 * (mo.log(spread) + (input - target) ** 2 / spread)
     if full:
         losses = losses + 0.5 * math.log(2 * math.pi)
     return reduce("gaussian_nll_loss", losses, reduction)

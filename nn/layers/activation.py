@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import metaop as mo
 
-from .. import functional
+from .. import functional, init
 from ..module import Module
+from ..parameter import Parameter
+from .applied import Applied
 
 
 class _InPlace(Module):
@@ -227,3 +231,86 @@ class LogSoftmax(_AlongAxis):
     def forward(self, x: mo.Var) -> mo.Var:
         """x: any shape.  Returns the same shape."""
         return functional.log_softmax(x, self.dim)
+
+
+class CELU(Applied):
+    """`x if x > 0 else alpha * (exp(x / alpha) - 1)`."""
+
+    function = staticmethod(functional.celu)
+
+
+class Threshold(Applied):
+    """`x if x > threshold else value`."""
+
+    function = staticmethod(functional.threshold)
+
+
+class Hardshrink(Applied):
+    """`x if |x| > lambd else 0`."""
+
+    function = staticmethod(functional.hardshrink)
+
+
+class Softshrink(Applied):
+    """`x - lambd if x > lambd, x + lambd if x < -lambd, else 0`."""
+
+    function = staticmethod(functional.softshrink)
+
+
+class Tanhshrink(Applied):
+    """`x - tanh(x)`."""
+
+    function = staticmethod(functional.tanhshrink)
+
+
+class GLU(Applied):
+    """`a * sigmoid(b)`, a and b the halves of x along dim."""
+
+    function = staticmethod(functional.glu)
+
+
+class RReLU(Applied):
+    """`x if x >= 0 else a * x`; a is drawn from [lower, upper] in training, else its mean."""
+
+    function = staticmethod(functional.rrelu)
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: any shape.  Returns the same shape."""
+        return functional.rrelu(x, self.lower, self.upper, self.training)
+
+
+class PReLU(Module):
+    """`x if x > 0 else weight[c] * x`, c the channel, axis 1.
+
+    num_parameters: 1, or the number of channels; weight: [num_parameters], init at first.
+    Source: He et al. 2015; as torch.nn.PReLU.
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, *, dtype: Any = None):
+        super().__init__()
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(mo.full((num_parameters,), init, dtype=dtype or mo.float32))
+
+    def reset_parameters(self) -> None:
+        """Set weight to init."""
+        init.constant_(self.weight, self.init)
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: [batch, channels, ...].  Returns the same shape."""
+        return functional.prelu(x, self.weight)
+
+    def extra_repr(self) -> str:
+        """The constructor's argument."""
+        return f"num_parameters={self.num_parameters}"
+
+
+class Softmax2d(Module):
+    """`softmax` over the channels of [batch, channels, height, width]."""
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: [batch, channels, height, width] or without batch.  Returns the same shape."""
+        if x.ndim not in (3, 4):
+            raise mo.errors.ShapeError(
+                f"Softmax2d: x must have rank 3 or 4, got {mo.errors.describe(x)}"
+            )
+        return functional.softmax(x, -3)

@@ -1,4 +1,4 @@
-"""Sequential and ModuleList: numbered submodules."""
+"""Modules and parameters in lists and dicts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from metaop import support
+from metaop.errors import describe
 
 from ..module import Module
+from ..parameter import Parameter
 
 
 class _Numbered(Module):
@@ -132,3 +134,164 @@ class ModuleList(_Numbered):
             + "".join(f"\n  {line}" for line in lines)
             + ("\n)" if lines else ")")
         )
+
+
+class ModuleDict(Module):
+    """A dict of modules whose parameters belong to the module that holds it.
+
+    Source: as torch.nn.ModuleDict.
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
+        super().__init__()
+        self.update(modules)
+
+    def _named(self) -> dict[str, Any]:
+        """The table of submodules, which a trace of `mo.jit` is told of."""
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
+        return self._table("_modules")
+
+    def __getitem__(self, key: str) -> Module:
+        return self._named()[key]
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.register_module(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        self._forget("_modules", key)
+
+    def __len__(self) -> int:
+        return len(self._named())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._named()))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._named()
+
+    def keys(self) -> list[str]:
+        """The names."""
+        return list(self._named())
+
+    def values(self) -> list[Module]:
+        """The modules."""
+        return list(self._named().values())
+
+    def items(self) -> list[tuple[str, Module]]:
+        """(name, module) in order."""
+        return list(self._named().items())
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add modules, in place of those of equal names."""
+        pairs = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
+        for key, module in pairs:
+            self.register_module(key, module)
+
+    def pop(self, key: str) -> Module:
+        """Take a module out."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def clear(self) -> None:
+        """Take all modules out."""
+        for key in self.keys():
+            del self[key]
+
+
+class _Parameters(Module):
+    """Parameters by key, trained with the module that holds them."""
+
+    def _named(self) -> dict[str, Any]:
+        """The table of parameters, which a trace of `mo.jit` is told of."""
+        if support.recording.trace is not None:
+            self._meet(support.recording.trace)
+        return self._table("_parameters")
+
+    def _put(self, key: str, value: Any) -> None:
+        parameter = value if isinstance(value, Parameter) else Parameter(value)
+        self.register_parameter(key, parameter)
+
+    def __len__(self) -> int:
+        return len(self._named())
+
+    def extra_repr(self) -> str:
+        """The parameters' kinds, one a line."""
+        return "\n".join(f"({k}): {describe(v)}" for k, v in self._named().items())
+
+
+class ParameterList(_Parameters):
+    """A list of parameters.  Source: as torch.nn.ParameterList."""
+
+    def __init__(self, values: Iterable[Any] = ()):
+        super().__init__()
+        self.extend(values)
+
+    def _key(self, position: int) -> str:
+        i, count = operator.index(position), len(self)
+        if not -count <= i < count:
+            raise IndexError(f"ParameterList: position {i} is out of range for {count} parameters")
+        return str(i % count)
+
+    def __getitem__(self, position: Any) -> Any:
+        if isinstance(position, slice):
+            return ParameterList(list(self._named().values())[position])
+        return self._named()[self._key(position)]
+
+    def __setitem__(self, position: int, value: Any) -> None:
+        self._put(self._key(position), value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._named().values()))
+
+    def append(self, value: Any) -> ParameterList:
+        """Add a parameter, or an array as one, at the end; returns self."""
+        self._put(str(len(self)), value)
+        return self
+
+    def extend(self, values: Iterable[Any]) -> ParameterList:
+        """Add parameters at the end; returns self."""
+        for value in list(values):
+            self.append(value)
+        return self
+
+
+class ParameterDict(_Parameters):
+    """A dict of parameters.  Source: as torch.nn.ParameterDict."""
+
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()):
+        super().__init__()
+        self.update(values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._named()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._put(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._forget("_parameters", key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._named()))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._named()
+
+    def keys(self) -> list[str]:
+        """The names."""
+        return list(self._named())
+
+    def values(self) -> list[Any]:
+        """The parameters."""
+        return list(self._named().values())
+
+    def items(self) -> list[tuple[str, Any]]:
+        """(name, parameter) in order."""
+        return list(self._named().items())
+
+    def update(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Add parameters, or arrays as such, in place of those of equal names."""
+        for key, value in values.items() if isinstance(values, Mapping) else values:
+            self._put(key, value)

@@ -6,6 +6,7 @@ import metaop as mo
 
 from .. import functional
 from ..module import Module
+from .applied import Applied
 
 
 class _Loss(Module):
@@ -131,3 +132,101 @@ class CrossEntropyLoss(_WeightedLoss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
         )
+
+
+class HuberLoss(Applied):
+    """`d²/2 if |d| < delta else delta (|d| - delta/2)`, d = input - target, reduced."""
+
+    inputs, hidden = 2, ("weight",)
+    function = staticmethod(functional.huber_loss)
+
+
+class KLDivLoss(Applied):
+    """`t (log(t) - x)`, x log-probabilities, reduced; "batchmean" is the divergence."""
+
+    inputs = 2
+    function = staticmethod(functional.kl_div)
+
+
+class PoissonNLLLoss(Applied):
+    """`exp(x) - t x`, or `x - t log(x + eps)` with log_input=False, reduced."""
+
+    inputs = 2
+    function = staticmethod(functional.poisson_nll_loss)
+
+
+class GaussianNLLLoss(Applied):
+    """`(log(v) + (x - t)²/v) / 2` of input x, target t and variance v, reduced."""
+
+    inputs = 3
+    function = staticmethod(functional.gaussian_nll_loss)
+
+
+class HingeEmbeddingLoss(Applied):
+    """`x if t == 1 else max(0, margin - x)`, reduced."""
+
+    inputs = 2
+    function = staticmethod(functional.hinge_embedding_loss)
+
+
+class MarginRankingLoss(Applied):
+    """`max(0, -t (x1 - x2) + margin)` of x1, x2 and t, reduced."""
+
+    inputs = 3
+    function = staticmethod(functional.margin_ranking_loss)
+
+
+class SoftMarginLoss(Applied):
+    """`log(1 + exp(-t x))`, reduced."""
+
+    inputs = 2
+    function = staticmethod(functional.soft_margin_loss)
+
+
+class CosineEmbeddingLoss(Applied):
+    """`1 - cos(x1, x2) if t == 1 else max(0, cos(x1, x2) - margin)`, reduced."""
+
+    inputs = 3
+    function = staticmethod(functional.cosine_embedding_loss)
+
+
+class TripletMarginLoss(Applied):
+    """`max(0, d(anchor, positive) - d(anchor, negative) + margin)`, reduced."""
+
+    inputs = 3
+    function = staticmethod(functional.triplet_margin_loss)
+
+
+class TripletMarginWithDistanceLoss(Applied):
+    """TripletMarginLoss with a distance of one's own."""
+
+    inputs = 3
+    function = staticmethod(functional.triplet_margin_with_distance_loss)
+
+
+class MultiMarginLoss(Applied):
+    """`sum(weight[t] max(0, margin - x[t] + x[c])^p over c != t) / classes`, reduced."""
+
+    inputs, saved = 2, ("weight",)
+    function = staticmethod(functional.multi_margin_loss)
+
+
+class MultiLabelMarginLoss(Applied):
+    """Every label above every class that is none by 1; see `multilabel_margin_loss`."""
+
+    inputs = 2
+    function = staticmethod(functional.multilabel_margin_loss)
+
+
+class MultiLabelSoftMarginLoss(Applied):
+    """Binary cross-entropy of logits, the mean over the classes, reduced."""
+
+    inputs, saved = 2, ("weight",)
+    function = staticmethod(functional.multilabel_soft_margin_loss)
+
+
+class CTCLoss(Applied):
+    """A sequence's loss without alignment: log_probs, targets and both lengths; see `ctc_loss`."""
+
+    inputs = 4
+    function = staticmethod(functional.ctc_loss)

@@ -1,4 +1,4 @@
-"""BatchNorm1d, BatchNorm2d, LayerNorm and GroupNorm."""
+"""Normalisation by the statistics of batches, layers, groups, samples and channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import metaop as mo
 from .. import functional, init
 from ..module import Module
 from ..parameter import Parameter
+from .applied import Applied
 
 
 def _affine(module: Module, shape: tuple[int, ...], present: bool, bias: bool, dtype: Any) -> None:
@@ -210,3 +211,109 @@ class GroupNorm(Module):
             f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
             f"bias={self.bias is not None}"
         )
+
+
+class BatchNorm3d(_BatchNorm):
+    """BatchNorm2d of [batch, c, depth, height, width].  Source: as torch.nn.BatchNorm3d."""
+
+    ranks = (5,)
+
+
+class _InstanceNorm(_BatchNorm):
+    """Each channel of each sample normalised by its own mean and variance.
+
+    With track_running_stats, inference uses the moving averages of the samples' statistics.
+    Source: Ulyanov et al. 2016.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        *,
+        dtype: Any = None,
+    ):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype=dtype)
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: [batch, num_features, *space], or without batch.  Returns the same shape."""
+        if x.ndim == self.ranks[0] - 1:
+            return self.forward(x[None])[0]
+        if x.ndim not in self.ranks:
+            raise mo.errors.ShapeError(
+                f"{type(self).__name__}: x must have rank {self.ranks[0] - 1} or {self.ranks[0]}, "
+                f"got {mo.errors.describe(x)}"
+            )
+        own = self.training or not self.track_running_stats
+        return functional.instance_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, own, self.momentum,
+            self.eps,
+        )  # fmt: skip
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Each channel of each sample of [batch, c, length] normalised; as torch.nn.InstanceNorm1d."""
+
+    ranks = (3,)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Each channel of each sample of [batch, c, height, width] normalised."""
+
+    ranks = (4,)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Each channel of each sample of [batch, c, depth, height, width] normalised."""
+
+    ranks = (5,)
+
+
+class RMSNorm(Module):
+    """`x / sqrt(mean(x²) + eps) * weight`, over the last axes of each sample.
+
+    normalized_shape: as in LayerNorm; eps None is the dtype's epsilon.
+    Source: Zhang and Sennrich 2019; as torch.nn.RMSNorm.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        dtype: Any = None,
+    ):
+        super().__init__()
+        shape = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        self.normalized_shape, self.eps = tuple(shape), eps
+        self.elementwise_affine = elementwise_affine
+        dtype = dtype or mo.float32
+        weight = (
+            Parameter(mo.ones(self.normalized_shape, dtype=dtype)) if elementwise_affine else None
+        )
+        self.register_parameter("weight", weight)
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, x: mo.Var) -> mo.Var:
+        """x: [..., *normalized_shape].  Returns the same shape."""
+        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )
+
+
+class LocalResponseNorm(Applied):
+    """`x[c] / (k + alpha * mean(x[c']² over size channels around c)) ** beta`."""
+
+    function = staticmethod(functional.local_response_norm)

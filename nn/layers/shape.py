@@ -1,4 +1,4 @@
-"""Flatten and Unflatten."""
+"""What moves elements to other axes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import metaop as mo
 
 from .. import functional
 from ..module import Module
+from .applied import Applied
 
 
 class Flatten(Module):
@@ -40,3 +41,33 @@ class Unflatten(Module):
     def extra_repr(self) -> str:
         """The constructor's arguments."""
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class PixelShuffle(Applied):
+    """[…, c*r*r, h, w] as […, c, h*r, w*r], r = upscale_factor."""
+
+    function = staticmethod(functional.pixel_shuffle)
+
+
+class PixelUnshuffle(Applied):
+    """[…, c, h*r, w*r] as […, c*r*r, h, w], r = downscale_factor."""
+
+    function = staticmethod(functional.pixel_unshuffle)
+
+
+class ChannelShuffle(Applied):
+    """[batch, g*k, ...] with channel i*k + j at j*g + i, g = groups."""
+
+    function = staticmethod(functional.channel_shuffle)
+
+
+class Unfold(Applied):
+    """Windows as columns: [batch, channels * taps, positions]."""
+
+    function = staticmethod(functional.unfold)
+
+
+class Fold(Applied):
+    """Columns added up where Unfold had read them."""
+
+    function = staticmethod(functional.fold)
