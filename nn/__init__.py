@@ -1,6 +1,9 @@
 """Neural networks: modules, functions, initial values, optimisers, data.  Names are torch's."""
 
+from typing import TYPE_CHECKING
+
 from . import data, functional, init, models, optim, utils
+from .hints import refuse
 from .layers.activation import (
     CELU,
     ELU,
@@ -174,3 +177,7 @@ __all__ = [
     "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "data", "functional", "init",
     "models", "optim", "utils",
 ]  # fmt: skip
+
+
+if not TYPE_CHECKING:
+    __getattr__ = refuse(__name__, lambda: list(globals()))

@@ -7,9 +7,12 @@ inputs and outputs that one weight of a [out, in, *window] tensor connects.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import metaop as mo
 from metaop import Var
+
+from .hints import refuse
 
 GAINS: dict[str, float] = {
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "sigmoid"), 1.0),
@@ -204,3 +207,36 @@ def fan_in_uniform_(weight: Var, *others: Var | None) -> None:
     for other in others:
         if other is not None:
             uniform_(other, -bound, bound)
+
+
+def orthogonal_(tensor: Var, gain: float = 1.0) -> Var:
+    """A matrix [out, in * window] whose rows, or columns if there are fewer, are orthogonal and of
+    length gain.  Source: Saxe et al. 2014."""
+    if tensor.ndim < 2:
+        raise mo.errors.ShapeError(
+            f"orthogonal_: two axes or more are needed, got {mo.errors.describe(tensor)}"
+        )
+    rows = int(tensor.shape[0])
+    columns = math.prod(map(int, tensor.shape[1:]))
+    tall = (max(rows, columns), min(rows, columns))
+    q, r = mo.linalg.qr(mo.random.normal(tall, dtype=tensor.dtype))
+    q = q * mo.where(mo.diagonal(r) < 0, -1.0, 1.0).astype(tensor.dtype)
+    square = q.T if rows < columns else q
+    return _fill(tensor, gain * square.reshape(tensor.shape))
+
+
+def sparse_(tensor: Var, sparsity: float, std: float = 0.01) -> Var:
+    """Normal, and 0 in that share of the rows of each column of a matrix.
+
+    Source: Martens 2010, section 5.
+    """
+    if tensor.ndim != 2:
+        raise mo.errors.ShapeError(f"sparse_: a matrix is needed, got {mo.errors.describe(tensor)}")
+    zeros = math.ceil(sparsity * int(tensor.shape[0]))
+    order = mo.argsort(mo.argsort(mo.random.uniform(tensor.shape), 0), 0)
+    values = mo.random.normal(tensor.shape, 0.0, std, dtype=tensor.dtype)
+    return _fill(tensor, mo.where(order < zeros, 0, values))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = refuse(__name__, lambda: list(globals()))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import metaop as mo
 from metaop import Var
 
+from .hints import refuse
 from .module import Module
 from .parameter import Parameter
 
@@ -126,3 +127,7 @@ def _fused(layer: Module, bn: Module, axis: int) -> Module:
     fused.register_parameter("weight", weight)
     fused.register_parameter("bias", bias)
     return fused
+
+
+if not TYPE_CHECKING:
+    __getattr__ = refuse(__name__, lambda: list(globals()))

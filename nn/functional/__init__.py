@@ -4,6 +4,9 @@ Names, argument order, defaults and numerics are those of torch.nn.functional.  
 kernel or a gradient rule of its own.
 """
 
+from typing import TYPE_CHECKING
+
+from ..hints import refuse
 from .activation import (
     celu,
     elu,
@@ -117,3 +120,6 @@ from .shape import (
     unflatten,
     unfold,
 )
+
+if not TYPE_CHECKING:
+    __getattr__ = refuse(__name__, lambda: list(globals()))

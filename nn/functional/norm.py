@@ -173,7 +173,7 @@ def instance_norm(
     weight: Var | None = None,
     bias: Var | None = None,
     use_input_stats: bool = True,
-    momentum: float = 0.1,
+    momentum: float | Var | None = 0.1,
     eps: float = 1e-5,
 ) -> Var:
     """Each channel of each sample normalised by its own mean and variance.
@@ -188,6 +188,8 @@ def instance_norm(
             raise ValueError("instance_norm: without use_input_stats, running statistics are used")
         return _normalized(input, running_mean, running_var, weight, bias, eps)
     _check_channels(input, running_mean, running_var, weight, bias)
+    if momentum is None:
+        raise ValueError("instance_norm: momentum must be a number, got None")
     count = math.prod(input.shape[2:])
     if count == 1:
         raise ValueError(

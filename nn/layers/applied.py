@@ -36,10 +36,9 @@ class Applied(Module):
         if "function" not in vars(cls):
             return
         parameters = list(inspect.signature(cls.function).parameters.values())[cls.inputs :]
+        kept = [p for p in parameters if p.name not in cls.hidden]
         cls._arguments = inspect.Signature(
-            p.replace(default=cls.defaults.get(p.name, p.default))
-            for p in parameters
-            if p.name not in cls.hidden
+            [p.replace(default=cls.defaults.get(p.name, p.default)) for p in kept]
         )
         cls.__signature__ = cls._arguments  # type: ignore[attr-defined]
 

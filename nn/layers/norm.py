@@ -291,10 +291,8 @@ class RMSNorm(Module):
         shape = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.normalized_shape, self.eps = tuple(shape), eps
         self.elementwise_affine = elementwise_affine
-        dtype = dtype or mo.float32
-        weight = (
-            Parameter(mo.ones(self.normalized_shape, dtype=dtype)) if elementwise_affine else None
-        )
+        ones = mo.ones(self.normalized_shape, dtype=dtype or mo.float32)
+        weight = Parameter(ones) if elementwise_affine else None
         self.register_parameter("weight", weight)
 
     def reset_parameters(self) -> None:

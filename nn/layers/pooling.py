@@ -39,8 +39,8 @@ class MaxPool2d(Module):
         self.return_indices = return_indices
 
     def forward(self, x: mo.Var) -> Any:
-        """x: [batch, channels, *space].  Returns [batch, channels, *space'], with return_indices also
-        the places of the maxima."""
+        """x: [batch, channels, *space].  Returns [batch, channels, *space'], and with
+        return_indices the places of the maxima."""
         return type(self).pool(
             x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
             self.return_indices,
@@ -152,7 +152,7 @@ class AdaptiveMaxPool2d(Applied):
 
 
 class LPPool3d(Applied):
-    """`sum(x ** norm_type) ** (1/norm_type)` over windows of [batch, channels, depth, height, width]."""
+    """`sum(x ** norm_type) ** (1/norm_type)` over windows of three axes."""
 
     function = staticmethod(functional.lp_pool3d)
 

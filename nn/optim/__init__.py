@@ -1,5 +1,8 @@
 """Optimisers: rules that turn parameters and their gradients into new parameters."""
 
+from typing import TYPE_CHECKING
+
+from ..hints import refuse
 from . import lr_scheduler
 from .adam import Adam, AdamW, NAdam, RAdam
 from .adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, RMSprop, Rprop
@@ -10,3 +13,7 @@ __all__ = [
     "ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "Optimizer",
     "RAdam", "RMSprop", "Rprop", "lr_scheduler",
 ]  # fmt: skip
+
+
+if not TYPE_CHECKING:
+    __getattr__ = refuse(__name__, lambda: list(globals()))

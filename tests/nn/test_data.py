@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metaop as mo
+from metaop.nn import data
 from metaop.nn.data import (
     DataLoader,
     DataNotFoundError,
@@ -647,3 +648,32 @@ def test_an_iterator_taken_through_a_fork_raises_instead_of_hanging():
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     iterator.close()
+
+
+# --- parts and sums of data sets ------------------------------------------------------------------
+
+
+def test_parts_of_a_split_have_no_common_item_and_depend_on_the_seed_alone():
+    items = list(range(10))
+    parts = data.random_split(items, [7, 3], seed=3)
+    assert [len(part) for part in parts] == [7, 3]
+    assert sorted([*parts[0], *parts[1]]) == items
+    assert [*data.random_split(items, [7, 3], seed=3)[0]] == [*parts[0]] != items[:7]
+    assert [len(part) for part in data.random_split(items, [0.5, 0.25, 0.25], seed=0)] == [6, 2, 2]
+    with pytest.raises(ValueError, match="must add up to 10"):
+        data.random_split(items, [7, 4])
+
+
+def test_a_loader_reads_subsets_and_sums_of_data_sets():
+    x, y = np.arange(6, dtype=np.float32), np.arange(6)
+    pairs = TensorDataset(x, y)
+    joined = data.ConcatDataset([data.Subset(pairs, [5, 1]), pairs])
+    assert len(joined) == 8 and joined[-1] == (5, 5) and joined[2] == (0, 0)
+    with pytest.raises(IndexError, match="item 8 is out of range for 8 items"):
+        joined[8]
+    batches = [labels.tolist() for _, labels in DataLoader(joined, batch_size=3)]
+    assert batches == [[5, 1, 0], [1, 2, 3], [4, 5]]
+    stacked = data.StackDataset(a=data.Subset(x, [1, 2]), b=data.Subset(y, [3, 4]))
+    assert len(stacked) == 2 and stacked[1] == {"a": 2, "b": 4}
+    with pytest.raises(ValueError, match=r"lengths must be equal, are \[2, 6\]"):
+        data.StackDataset(x[:2], y)

@@ -148,3 +148,16 @@ def test_two_layers_start_different_and_a_seed_repeats_them():
 def test_bad_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(mo.zeros((3,)))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 2, 3)])
+def test_orthogonal_rows_or_columns_have_length_gain(shape):
+    matrix = init.orthogonal_(mo.zeros(shape), gain=2.0).numpy().reshape(shape[0], -1)
+    square = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(square, 4 * np.eye(len(square)), atol=1e-5)
+
+
+def test_sparse_has_its_share_of_zeros_in_each_column():
+    matrix = init.sparse_(mo.zeros((10, 40)), 0.25, std=0.5).numpy()
+    assert ((matrix == 0).sum(0) == 3).all()
+    assert abs(matrix[matrix != 0].std() - 0.5) < 0.1
