@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..hints import refuse
 from .activation import (
+    SELU_ALPHA,
+    SELU_SCALE,
     celu,
     elu,
     gelu,
