@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from metaop.dtype import DType
-from metaop.extent import Extent, hint, maximum, minimum
+from metaop.extent import Extent, at_least, hint, maximum, minimum
 from metaop.index import TRUE, Expr, recalled
 
 from ..loops import LANES, walk
@@ -319,6 +319,7 @@ MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
 MOST_OF_LAYERS = 3_500_000  # the same of layers, of which one is in use at a time
 ENOUGH_SUMS = 0.43  # of the registers
 MOST_TILE_ROWS, MOST_TILE_COLUMNS = 16, 8
+ENOUGH_CHAINS = 4  # sums of a tile of few rows
 MOST_TAP_ROWS = 27  # of a tile that has the rows of whole windows
 ALL_ROWS = 1024  # of a block whose panel of A is small, since it does not repeat A
 LEAST_ROWS = 64  # of a block that is made smaller only so that there are more
@@ -361,6 +362,17 @@ def tiles_of(rows: int, dtype: DType) -> list[Tile]:
     fitting = (count // each - 1) // (rows + 1)
     found = [Tile(rows, columns) for columns in range(1, min(fitting, MOST_TILE_COLUMNS) + 1)]
     return [tile for tile in found if rows * tile.columns * each >= ENOUGH_SUMS * count]
+
+
+def least_height(c: Contraction, blocks: Blocks) -> int | None:
+    """The rows of tiles for a few rows that are left, as many as hide how long a sum takes; None if
+    what tiles compute in vain is known, or never is much."""
+    rows, columns = blocks.tile
+    low = -(-ENOUGH_CHAINS // columns)
+    unknown = isinstance(c.size(c.m), Extent) and not at_least(c.size(c.m), rows)
+    if blocks.form == "dot" or blocks.taps or c.layers or not unknown or rows < 2 * low:
+        return None
+    return low
 
 
 def choose(c: Contraction) -> tuple[Contraction, Blocks] | None:
@@ -539,7 +551,9 @@ ACROSS = 1.5  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element near that is packed
 STREAM_PACKED, WRITE = 0.8, 1.5  # the same of one that a kernel has packed, and to put it in memory
 LATENCY = 8  # sums that must be under way
-VARYING = 1.05  # what is computed along rows of results whose length the kernel learns when it runs
+VARYING = (
+    1.1  # what is computed along rows of results that are as many as the kernel learns: maybe few
+)
 ITEMS, GRAIN = 4, 0.1  # wanted for each processor; what one that must wait for the last loses
 MOST_PADDING = 1.3  # of what is packed once, against the operand
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own

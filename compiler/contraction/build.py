@@ -60,6 +60,7 @@ from .blocks import (
     Flat,
     Windows,
     chain_length,
+    least_height,
     odd_lines,
     rows_along,
     several,
@@ -300,6 +301,21 @@ class Writer:
         kernel.integers = list(integers)
         chunks = minimum(items, MOST_CHUNKS)
         return Scheduled(kernel, buffers, integers, chunks, self.tree)
+
+
+@dataclass(eq=False)
+class Strip:
+    """Tiles of equal height, one below the other."""
+
+    tile: int  # the loop over them
+    count: Expr
+    row: int  # the unrolled loop over the rows of one
+    height: int
+    first: Expr = 0  # the row in the block at which the first begins
+
+    def place(self) -> Expr:
+        """The number in the block of a row."""
+        return add(self.first, times(("i", self.tile), self.height), ("i", self.row))
 
 
 class Builder(Writer):
@@ -883,14 +899,36 @@ class Builder(Writer):
         return finished
 
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
-        body = self.dot_tile(a, b) if self.blocks.form == "dot" else self.outer_tile(a, b)
-        rows = _pieces(self.rows, self.blocks.tile.rows)
-        body = [For(self.m_tile, 0, rows, "serial", body)]
-        return [For(self.n_tile, 0, _pieces(self.columns, self.width), "serial", body)]
+        tile = self.dot_tile if self.blocks.form == "dot" else self.outer_tile
+        before, strips = self.strips()
+        body: list[Stmt] = [
+            For(strip.tile, 0, strip.count, "serial", tile(a, b, strip)) for strip in strips
+        ]
+        return [*before, For(self.n_tile, 0, _pieces(self.columns, self.width), "serial", body)]
 
-    def products(self, a: Panel, b: Panel, row: Expr, column: Expr, step: Expr) -> list[Stmt]:
+    def strips(self) -> tuple[list[Stmt], list[Strip]]:
+        """The tiles of a block of rows, the last rows in lower ones where there may be few."""
+        height = self.blocks.tile.rows
+        low = least_height(self.c, self.blocks)
+        if low is None:
+            return [], [Strip(self.m_tile, _pieces(self.rows, height), self.row, height)]
+        most = height // 2  # rows that are left for lower tiles
+        count, whole = self.let(
+            "whole", _pieces(("sub", self.rows, most), height), self.extents[self.m_tile]
+        )
+        first = times(whole, height)
+        left = _pieces(("max", ("sub", self.rows, first), 0), low)
+        tile = self.loop(-(-most // low))
+        return [count], [
+            Strip(self.m_tile, whole, self.row, height),
+            Strip(tile, left, self.unroll(low), low, first),
+        ]
+
+    def products(
+        self, a: Panel, b: Panel, strip: Strip, row: Expr, column: Expr, step: Expr
+    ) -> list[Stmt]:
         """The sums of a tile += A * B at one step of k."""
-        both, kind = (self.row, self.column), self.dtype
+        both, kind = (strip.row, self.column), self.dtype
         offset: list[Stmt] = []
         place = a.place(row, step)
         if self.blocks.taps:
@@ -898,26 +936,27 @@ class Builder(Writer):
             place = self.place_of_tap(self.blocks.taps, row, ("val", "along", (0, a.stride)))
         x = Load(a.array, place, TRUE, 0.0, kind)
         y = Load(b.array, b.place(column, step), TRUE, 0.0, kind)
-        factors = (Ref("x", (self.row,), kind), Ref("y", (self.column,), kind))
+        factors = (Ref("x", (strip.row,), kind), Ref("y", (self.column,), kind))
         if self.blocks.windows:
             offset.append(Let("offset", (), Load("offsets", step, TRUE, 0, dt.int64)))
             place = add(("val", "offset", (0, b.stride)), column)
             y = Load(b.array, place, TRUE, 0.0, kind)
         return [
             *offset,
-            self.each([self.row], Let("x", (self.row,), x)),
+            self.each([strip.row], Let("x", (strip.row,), x)),
             self.each([self.column], Let("y", (self.column,), y)),
             self.each(both, Update("acc", both, "fma", factors)),
         ]
 
-    def outer_tile(self, a: Panel, b: Panel) -> list[Stmt]:
+    def outer_tile(self, a: Panel, b: Panel, strip: Strip) -> list[Stmt]:
         """One tile of results over one block of k, vectors along columns."""
-        both = (self.row, self.column)
+        both = (strip.row, self.column)
         step, lane = self.loop(self.blocks.k.capacity), self.loop(LANES)
-        row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        row = strip.place()
         first = add(times(("i", self.n_tile), self.width), times(("i", self.column), LANES))
         column = add(first, ("i", lane))
-        sums = self.products(a, b, row, add(self.in_panel(first), ("i", lane)), ("i", step))
+        in_panel = add(self.in_panel(first), ("i", lane))
+        sums = self.products(a, b, strip, row, in_panel, ("i", step))
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
         place = self.place_of_sum(self.c.nest.offset if self.c.layers else 0, row, column)
         start, stop, later = self.chain_bounds()
@@ -947,13 +986,14 @@ class Builder(Writer):
         stop = ("min", add(start, self.chain_length), self.depth)
         return start, stop, _either(self.later(), ("lt", 0, ("i", self.chain)))
 
-    def dot_tile(self, a: Panel, b: Panel) -> list[Stmt]:
+    def dot_tile(self, a: Panel, b: Panel, strip: Strip) -> list[Stmt]:
         """One tile of results over one block of k, vectors along k: 16 sums of every result."""
-        both = (self.row, self.column)
+        both = (strip.row, self.column)
         step, lane = self.loop(-(-self.blocks.k.capacity // LANES)), self.loop(LANES)
-        row = add(times(("i", self.m_tile), self.blocks.tile.rows), ("i", self.row))
+        row = strip.place()
         column = add(times(("i", self.n_tile), self.width), ("i", self.column))
-        sums = self.products(a, b, row, column, add(times(("i", step), LANES), ("i", lane)))
+        k = add(times(("i", step), LANES), ("i", lane))
+        sums = self.products(a, b, strip, row, column, k)
         place = add(times(add(times(row, self.partial_stride), column), LANES), ("i", lane))
         before = Load("partial", place, self.later(), 0.0, self.dtype)
         body: list[Stmt] = [

@@ -621,6 +621,21 @@ def test_blocks_of_rows_are_cut_when_the_kernel_runs():
         assert count >= min(5, -(-rows // 8))
 
 
+@pytest.mark.parametrize("left", [False, True], ids=["w", "w.T"])
+def test_a_row_is_the_same_however_many_there_are(left: bool, monkeypatch: pytest.MonkeyPatch):
+    """The last rows of a block are computed in lower tiles, with the same bits."""
+    monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
+    a, b = values(67, 700).numpy(), values(1, *((300, 700) if left else (700, 300)))[0]
+    weight = b.T if left else b
+    assert "whole: i64 = " in mo.dump(mo.array(a) @ weight, stage="loops")
+    assert "whole" not in mo.dump(mo.array(a[None])[0] @ weight, stage="loops")
+    exact = a.astype(np.float64) @ weight.numpy()
+    rows = (mo.array(a) @ weight).numpy()
+    assert_close(rows, exact)
+    for count in (*range(2, 41), 57, 63):
+        np.testing.assert_array_equal((mo.array(a[:count]) @ weight).numpy(), rows[:count])
+
+
 # --- as text --------------------------------------------------------------------------------------
 
 
