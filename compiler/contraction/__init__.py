@@ -23,7 +23,11 @@ both panels as rows of k; for factors that lie contiguous along K, which to turn
 more.  *direct* (direct.py): windows with few rows of M or none, taps unrolled.
 
 Where the taps of a window would repeat the elements of a factor, its panel can hold them once, as
-they lie: of B in blocks of N (blocks.Windows), of A in blocks of K (taps.py).
+they lie: of B in blocks of N (blocks.Windows), of A in blocks of K (taps.py).  Taps that see only
+the border from a tile of columns are left out (borders.py).
+
+Where the kernel learns how many rows there are, the last few of a block are computed in lower
+tiles.
 
 A few loops of the batch may be *layers*: where what follows makes its results of those of several
 batches, a block is computed for all of them before that is done.

@@ -66,6 +66,7 @@ from .blocks import (
     several,
     turns,
 )  # fmt: skip
+from .borders import Border, find_border
 from .classify import Contraction, Factor
 from .taps import Taps
 
@@ -341,6 +342,8 @@ class Builder(Writer):
         self.turned = blocks.form == "outer" and not c.layers and self.runs_across()
         self.blocked = self.blocked or blocks.windows is not None or self.turned
         self.blocked = self.blocked or self.chains > 1 or bool(c.layers)
+        self.border = find_border(c, blocks)
+        self.within: tuple[Expr, Expr] = (0, 0)  # the products of a group that a tile needs
         self.ends = {}
         for loop, (end, part) in c.ends.items():
             if loop not in blocks.k.loops:  # at least once: the first block makes the sums
@@ -901,10 +904,40 @@ class Builder(Writer):
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
         tile = self.dot_tile if self.blocks.form == "dot" else self.outer_tile
         before, strips = self.strips()
-        body: list[Stmt] = [
-            For(strip.tile, 0, strip.count, "serial", tile(a, b, strip)) for strip in strips
-        ]
+        body = self.taps_within(self.border) if self.border else []
+        body += [For(strip.tile, 0, strip.count, "serial", tile(a, b, strip)) for strip in strips]
         return [*before, For(self.n_tile, 0, _pieces(self.columns, self.width), "serial", body)]
+
+    def taps_within(self, border: Border) -> list[Stmt]:
+        """The names of the taps that reach more than the border from a tile of columns."""
+        first = times(("i", self.n_tile), self.width)
+        above = self.start_of_rows()
+        top, bottom = (
+            add(above, ("floordiv", column, border.pitch))
+            for column in (first, add(first, self.width - 1))
+        )
+        first_tap, last_tap = border.taps(top, bottom)
+        first_name, begin = self.let("first_tap", first_tap, border.count)
+        last_name, end = self.let("last_tap", last_tap, border.count)
+        self.within = times(begin, border.inner), times(end, border.inner)
+        return [first_name, last_name]
+
+    def start_of_rows(self) -> Expr:
+        """The row of the panel's first axis at which a block begins."""
+        assert isinstance(self.blocks.n, Cut)
+        return times(self.i(self.n_block), self.blocks.n.size)
+
+    def along_k(self, step: int, start: Expr, stop: Expr, body: list[Stmt]) -> list[Stmt]:
+        """The loop over products, or over those that no border makes 0."""
+        if self.border is None:
+            return [For(step, start, stop, "serial", body)]
+        period = self.border.period
+        group = self.loop(-(-self.blocks.k.capacity // period))
+        first, last = (add(times(("i", group), period), tap) for tap in self.within)
+        start_of_group = ("max", start, first) if start != 0 else first
+        within = For(step, start_of_group, ("min", stop, last), "serial", body)
+        begin = ("floordiv", start, period) if start != 0 else 0
+        return [For(group, begin, _pieces(stop, period), "serial", [within])]
 
     def strips(self) -> tuple[list[Stmt], list[Strip]]:
         """The tiles of a block of rows, the last rows in lower ones where there may be few."""
@@ -960,7 +993,7 @@ class Builder(Writer):
         body: list[Stmt] = [self.each(both, Init("acc", both, "add", self.dtype))]
         place = self.place_of_sum(self.c.nest.offset if self.c.layers else 0, row, column)
         start, stop, later = self.chain_bounds()
-        body.append(For(step, start, stop, "serial", sums))
+        body += self.along_k(step, start, stop, sums)
         if self.blocked:
             before = Load("partial", place, later, 0.0, self.dtype)
             body.append(self.each(both, Update("acc", both, "add", (before,))))

@@ -48,6 +48,16 @@ class Factor:
         return any(v.guard != TRUE for v in walk(self.value) if isinstance(v, Load))
 
     @functools.cached_property
+    def border(self) -> Expr:
+        """A condition without which it is 0."""
+        value = self.value
+        while isinstance(value, Op) and value.name == "cast":
+            value = value.args[0]
+        if isinstance(value, Load) and value.fill == 0:
+            return conjunction(value.guard, self.guard)
+        return self.guard
+
+    @functools.cached_property
     def loads(self) -> int:
         """How much is read for an element."""
         return sum(isinstance(v, Load) for v in walk(self.value))

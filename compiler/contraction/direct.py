@@ -50,7 +50,6 @@ from ..loops import (
     Init,
     Let,
     Load,
-    Op,
     Ref,
     Scratch,
     Stmt,
@@ -540,7 +539,7 @@ class Direct(Writer):
         if loop is None:
             return 0, last - first, []
         at = _numbered(panel.at, self.extents)
-        parts = [p for p in conjuncts(_border(self.w.b)) if not has_extents(p)]
+        parts = [p for p in conjuncts(self.w.b.border) if not has_extents(p)]
         parts = [p for p in parts if loops_of(substitute(p, at)) == {loop}]
         values = [panel.at.get(k, 0) for k in range(len(self.extents))]
         inside = []
@@ -702,16 +701,6 @@ def _less(factor: Factor, parts: list[Expr]) -> Factor:
     for part in conjuncts(factor.guard):
         guard = guard if part in parts else conjunction(guard, part)
     return Factor(without(factor.value, parts, {}), guard, factor.access)
-
-
-def _border(factor: Factor) -> Expr:
-    """A condition without which a factor is 0."""
-    value, guard = factor.value, factor.guard
-    while isinstance(value, Op) and value.name == "cast":
-        value = value.args[0]
-    if isinstance(value, Load) and value.fill == 0:
-        guard = conjunction(value.guard, guard)
-    return guard
 
 
 Element = tuple[int, int, int]  # panel, row, column

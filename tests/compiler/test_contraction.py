@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import metaop as mo
 from metaop.compiler import contraction, pipeline
-from metaop.compiler.contraction import Plan, blocks, build, plan
+from metaop.compiler.contraction import Plan, blocks, borders, build, plan
 from metaop.compiler.contraction.classify import Contraction, classify, prepared
 from metaop.compiler.emit_python import emit_python
 from metaop.compiler.loops import show_kernel, verify
@@ -381,6 +381,46 @@ def test_no_vector_of_columns_has_results_of_two_rows(
     assert made.blocks is not None and made.blocks.windows is not None
     assert made.blocks.windows.row_by_row
     assert made.blocks.columns % 16 == 0 and made.blocks.columns <= 96
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("of", ["result", "image"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, 3, 8, 5, 5, 1, 4, 1, 1),
+        (3, 4, 6, 3, 3, 1, 1, 1, 1),
+        (2, 2, 9, 4, 3, 1, 4, 2, 1),
+        (2, 3, 11, 4, 4, 1, 2, 1, 1),
+        (1, 2, 40, 3, 5, 1, 2, 1, 1),
+    ],
+    ids=str,
+)
+def test_taps_that_see_only_the_border_are_left_out(
+    case: tuple[int, ...], of: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The bits are the same with and without."""
+    monkeypatch.setattr(blocks, "MOST_COLUMNS", (64, 400))
+    monkeypatch.setattr(blocks, "KEPT", 80)
+    monkeypatch.setattr(blocks, "LONGEST_CHAIN", 33)
+    monkeypatch.setattr(blocks.Costs, "_again", lambda self, windows, n: -1e9 if windows else 1.0)
+    x, w, y, _, settings_ = parts(case)
+    found, want = (y, convolved(x.numpy(), w.numpy(), *settings_))
+    if of == "image":
+        found, want = gradient(case, 0)
+    bits = []
+    for begin, left_out in ((math.inf, False), (-math.inf, True)):
+        monkeypatch.setattr(borders, "BEGIN", begin)
+        assert ("last_tap" in text(assert_computes(found, want))) == left_out
+        bits.append(computed(*planned(found), input_values(found), run_machine))
+    np.testing.assert_array_equal(*bits)
+
+
+def test_rows_of_taps_that_a_wide_border_leaves():
+    """The gradient of LeNet's second convolution: 22 of 30 rows of taps see more than zeros."""
+    border = borders.Border(begin=4, end=12, count=5, distance=-1, inner=5, pitch=16)
+    assert border.share(12, 32) == 22 / 30
+    assert border.share(12, 16) == 40 / 60
 
 
 @pytest.mark.usefixtures("small_blocks")
