@@ -555,6 +555,7 @@ VARYING = (
     1.1  # what is computed along rows of results that are as many as the kernel learns: maybe few
 )
 ITEMS, GRAIN = 4, 0.1  # wanted for each processor; what one that must wait for the last loses
+IDLE = 0.15  # what processors lose that have no work where there are few rows
 MOST_PADDING = 1.3  # of what is packed once, against the operand
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
 
@@ -610,6 +611,8 @@ class Costs:
         items = self.batch * groups * blocks
         rounds = -(-items // processors())
         share = processors() / items
+        if self.dynamic:  # there may be rows for one block only
+            cost *= 1 + IDLE * max(0.0, 1 - self.batch * blocks / processors())
         return cost * rounds * share * (1 + GRAIN * share)
 
     def _rows_of(self, option: Option, others: int) -> tuple[int, int, float]:

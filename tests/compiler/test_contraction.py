@@ -665,6 +665,7 @@ def test_blocks_of_rows_are_cut_when_the_kernel_runs():
 def test_a_row_is_the_same_however_many_there_are(left: bool, monkeypatch: pytest.MonkeyPatch):
     """The last rows of a block are computed in lower tiles, with the same bits."""
     monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
+    monkeypatch.setattr(blocks, "VARYING", 9.0)  # vectors along the columns
     a, b = values(67, 700).numpy(), values(1, *((300, 700) if left else (700, 300)))[0]
     weight = b.T if left else b
     assert "whole: i64 = " in mo.dump(mo.array(a) @ weight, stage="loops")
