@@ -551,9 +551,7 @@ ACROSS = 1.5  # of a result that is not stored along its row
 STREAM = 0.5  # to bring an element near that is packed
 STREAM_PACKED, WRITE = 0.8, 1.5  # the same of one that a kernel has packed, and to put it in memory
 LATENCY = 8  # sums that must be under way
-VARYING = (
-    1.1  # what is computed along rows of results that are as many as the kernel learns: maybe few
-)
+VARYING = 1.1  # what is computed along rows of results whose length the kernel learns: maybe few
 ITEMS, GRAIN = 4, 0.1  # wanted for each processor; what one that must wait for the last loses
 IDLE = 0.15  # what processors lose that have no work where there are few rows
 MOST_PADDING = 1.3  # of what is packed once, against the operand
