@@ -6,8 +6,9 @@ in `Cells` and `Counters`, so that a replay reads the learning rate of its time.
 indices, in the function of a `reindex`.
 """
 
-from .errors import Site, is_own, user_site
+from .errors import Site, describe, is_own, user_site
 from .extent import plain
+from .hints import hint_for
 from .index import maximum as index_maximum
 from .index import minimum as index_minimum
 from .life import in_transaction
@@ -18,7 +19,7 @@ from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
-    "Cells", "Counters", "Site", "Watched", "changes", "flops_by_span", "in_transaction",
-    "index_maximum", "index_minimum", "is_own", "moment", "outside", "plain",
+    "Cells", "Counters", "Site", "Watched", "changes", "describe", "flops_by_span", "hint_for",
+    "in_transaction", "index_maximum", "index_minimum", "is_own", "moment", "outside", "plain",
     "recording", "remembered", "user_site",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from metaop import hints
+from metaop import support
 
 LAZY = "write the layer with its number of inputs: shapes are known when a layer is made"
 DEVICES = "metaop computes on the processors of one machine, with all their cores: leave it out"
@@ -116,7 +116,7 @@ def refuse(module: str, known: Callable[[], list[str]]) -> Callable[[str], Any]:
         elif f"{name}_" in names:  # init.uniform(w)
             text = f"write {name}_"
         else:
-            raise AttributeError(hints.hint_for(f"module {module!r}", name, names))
+            raise AttributeError(support.hint_for(f"module {module!r}", name, names))
         raise AttributeError(f"module {module!r} has no attribute {name!r}; {text}")
 
     return missing

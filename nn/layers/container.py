@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Any
 
 from metaop import support
-from metaop.errors import describe
 
 from ..module import Module
 from ..parameter import Parameter
@@ -218,7 +217,7 @@ class _Parameters(Module):
 
     def extra_repr(self) -> str:
         """The parameters' kinds, one a line."""
-        return "\n".join(f"({k}): {describe(v)}" for k, v in self._named().items())
+        return "\n".join(f"({k}): {support.describe(v)}" for k, v in self._named().items())
 
 
 class ParameterList(_Parameters):
