@@ -91,10 +91,10 @@ def read_again(
         if vector is not None:
             loop = axes[vector][nest]
             steps[loop] = -(-steps[loop] // LANES)
-        for name, at in nest.reads_at:
-            buffer = nest.buffers[name]
-            most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, steps, size))
-    return sum(n * buffer.dtype.itemsize for buffer, n in most.items() if buffer not in made)
+        for buffer, at in dict.fromkeys((nest.buffers[name], at) for name, at in nest.reads_at):
+            if buffer not in made:
+                most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, steps, size))
+    return sum(n * buffer.dtype.itemsize for buffer, n in most.items())
 
 
 def _repeated(

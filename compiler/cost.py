@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from metaop.graph import size_of
+
 from .loops import Op
 from .nest import Buffer, Nest, Tree, dependencies
 
@@ -25,8 +27,5 @@ def _operations(nest: Nest) -> int:
     total = nest.iterations if nest.op is not None else 0
     for value, loops in dependencies(nest):
         if isinstance(value, Op) and value.name not in FREE:
-            count = 1
-            for loop in loops:
-                count *= nest.extents[loop]
-            total += count
+            total += size_of(nest.extents[loop] for loop in loops)
     return total

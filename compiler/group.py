@@ -288,6 +288,9 @@ class _Grouping:
 
     def join_source(self, source: _Group, group: _Group) -> str | None:
         """Joins a group with one that reads it, or says why not."""
+        between = self.between(source, group)
+        if between is not None:  # known at once, and nothing can change it
+            return BETWEEN.format(between.name)
         axes = self.common_axes(source, group)
         reason = self.objection(source, group, axes)
         if reason is None:
@@ -368,9 +371,14 @@ class _Grouping:
         self.before = {current(k): set(map(current, v)) for k, v in self.before.items()}
 
     def note(self, source: _Group, nest: Nest, reason: str) -> None:
+        made = {n.target for n in source.all_nests}
         for buffer in nest.reads:
-            if any(self.group_of[w] is source for w in self.writer.get(buffer, [])):
+            if buffer in made or (not made and self.is_escape_of(source, buffer)):
                 self.noted[buffer, nest.target] = reason
+
+    def is_escape_of(self, group: _Group, buffer: Buffer) -> bool:
+        """True if a group is an escape that makes the buffer."""
+        return any(self.group_of[writer] is group for writer in self.writer.get(buffer, []))
 
     def common_axes(self, source: _Group, group: _Group) -> list[dict[Nest, int]]:
         """Root loops that both can have: of each root loop of the source, the loop of the group's
@@ -393,12 +401,13 @@ class _Grouping:
     ) -> Iterator[tuple[Nest, Nest, tuple[Expr, ...]]]:
         """Every read by a group of what the source makes, but for its last part: writer, reader and
         indices."""
+        made: dict[Buffer, list[Nest]] = {}
+        for writer in source.nests:
+            made.setdefault(writer.target, []).append(writer)
         for nest in group.nests:
             for name, at in nest.reads_at:
-                for writer in self.writer.get(nest.buffers[name], []):
-                    if self.group_of[writer] is source and isinstance(writer, Nest):
-                        if writer not in source.last:
-                            yield writer, nest, at
+                for writer in made.get(nest.buffers[name], ()):
+                    yield writer, nest, at
 
     @staticmethod
     def axes_of_read(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.errors import CompilerBug
-from metaop.graph import Node, ScalarFunction
+from metaop.graph import Node, ScalarFunction, size_of
 from metaop.index import TRUE, Expr, integers_of, loops_of, remembered, show
 
 from .loops import (
@@ -166,10 +166,7 @@ class Nest:
     @property
     def iterations(self) -> int:
         """The number of evaluations of the value."""
-        total = 1
-        for extent in self.extents:
-            total *= extent
-        return total
+        return size_of(self.extents)
 
     def show(self) -> str:
         """The nest as text."""

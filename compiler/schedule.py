@@ -26,7 +26,7 @@ from itertools import pairwise
 
 from metaop import dtype as dt
 from metaop.extent import Extent, guess, hint, maximum, minimum, require
-from metaop.graph import identity_of
+from metaop.graph import identity_of, size_of
 from metaop.index import (
     TRUE,
     Expr,
@@ -415,7 +415,7 @@ class VectorCost:
         self.loads = [terms_of(e, nest.extents) for e in order]
         self.store = terms_of(nest.offset, nest.extents)
         self.reduced = range(nest.rank, len(nest.extents))
-        self.repeats = max(1, hint(_size(nest.extents[nest.rank :])))
+        self.repeats = max(1, hint(size_of(nest.extents[nest.rank :])))
 
     def depends(self, e: Expr, loop: int) -> bool:
         """True if an index expression varies with a loop, also through integer values."""
@@ -493,13 +493,6 @@ def adds_in_lanes(nest: Nest) -> bool:
     reduced = cost.best(cost.reduced)
     kept = cost.best(range(alone.rank))
     return reduced is not None and (kept is None or kept[0] >= reduced[0] - 1e-9)
-
-
-def _size(extents: Sequence[int]) -> int:
-    total = 1
-    for n in extents:
-        total *= n
-    return total
 
 
 def past_caches(target: Buffer, integers: dict[str, int]) -> Expr:
@@ -745,10 +738,10 @@ class _Scheduler:
         return order
 
     def size(self, loops: Sequence[int]) -> int:
-        return _size([self.extents[k] for k in loops])
+        return size_of([self.extents[k] for k in loops])
 
     def root_size(self) -> int:
-        return _size(self.tree.nests[0].extents[: self.root])
+        return size_of(self.tree.nests[0].extents[: self.root])
 
     def choose_tiles(self, vector: int | None) -> list[Tile]:
         """Up to two root loops to unroll, so that loads are shared between accumulators; or one of
@@ -876,7 +869,7 @@ class _Scheduler:
             self.extents[vector] = _argument(length)
             return self.new_loop(_argument(-(-length // size))), _argument(size)
         reduced = max(
-            hint(nest.iterations) // max(hint(_size(nest.extents[: self.root])), 1)
+            hint(nest.iterations) // max(hint(size_of(nest.extents[: self.root])), 1)
             for nest in self.tree.nests
         )
         shortest = LANES if reduced >= 16 else 512
@@ -1399,7 +1392,7 @@ class _Placement:
         name = body.accumulator()
         depth = self.depth_of_result()
         # a contraction's tile keeps the registers busy; by the result, however it is made or kept
-        busy = nest.contraction and _size(nest.target.shape) >= MOST_COPIES
+        busy = nest.contraction and size_of(nest.target.shape) >= MOST_COPIES
         copies = 1 if busy else MOST_COPIES
         self.before(depth).append(
             body.unroll(lanes, Init(name, lanes, nest.op, value.dtype, copies))

@@ -67,6 +67,8 @@ def add(a: Polynomial, b: Polynomial) -> Polynomial:
 
 def scale(a: Polynomial, factor: int) -> Polynomial:
     """a times a plain number."""
+    if factor == 1:
+        return a
     return tuple([(monomial, c * factor) for monomial, c in a]) if factor else ZERO
 
 
@@ -379,13 +381,20 @@ class Extent(int):
         return -self + other
 
     def __mul__(self, other: int) -> Any:
+        if type(other) is int:
+            return self if other == 1 else self._scaled(other)
         if not isinstance(other, int):
             return NotImplemented
-        if type(other) is int:
-            product = scale(self.polynomial, other)
-        else:
-            product = multiply(self.polynomial, polynomial_of(other))
+        product = multiply(self.polynomial, polynomial_of(other))
         return type(self)(int.__mul__(self, other), product)
+
+    def _scaled(self, factor: int) -> Any:
+        """This many times a plain number: what is asked for most."""
+        if not factor:
+            return 0
+        product = int.__new__(type(self), int.__mul__(self, factor))
+        product.polynomial = tuple([(monomial, c * factor) for monomial, c in self.polynomial])
+        return product
 
     __rmul__ = __mul__
 

@@ -45,8 +45,13 @@ def count_of(shape: Iterable[int]) -> int:
 
 def size_of(shape: Iterable[int]) -> int:
     """The number of elements of a shape, with its origin."""
-    size = 1
+    size, dynamic = 1, []
     for extent in shape:
+        if type(extent) is int:
+            size *= extent
+        else:
+            dynamic.append(extent)
+    for extent in dynamic:  # each product of these is a polynomial: as few as can be
         size *= extent
     return size
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from metaop.dtype import DType
 from metaop.extent import Extent, at_least, hint, maximum, minimum
@@ -417,31 +417,31 @@ def _options(c: Contraction, choice: Choice) -> Iterator[Option]:
 
 
 def _search(c: Contraction) -> Choice | None:
-    found = [_cheapest(c, Choice(False))]
-    if not c.layers:
-        found.append(_cheapest(c.turned(), Choice(True)))
-    plain = min((one for one in found if one), key=lambda one: one[0], default=None)
-    if c.layers or plain is None or plain[1].form != "outer":
-        return plain and plain[2]
-    turned = plain[2].turned
-    found = [
-        plain,
-        _cheapest(c.turned() if turned else c, Choice(turned, "windows")),
-        _cheapest(c, Choice(False, "taps")),
-        _cheapest(c.turned(), Choice(True, "taps")),
-    ]
-    return min((one for one in found if one), key=lambda one: one[0])[2]
+    turned = None if c.layers else c.turned()
+    best = _cheaper(c, Choice(False), None)
+    if turned is not None:
+        best = _cheaper(turned, Choice(True), best)
+    if turned is None or best is None or best[1].form != "outer":
+        return best and best[2]
+    plain_turned = best[2].turned
+    best = _cheaper(turned if plain_turned else c, Choice(plain_turned, "windows"), best)
+    best = _cheaper(c, Choice(False, "taps"), best)
+    return _cheaper(turned, Choice(True, "taps"), best)[2]
 
 
-def _cheapest(c: Contraction, choice: Choice) -> tuple[float, Option, Choice] | None:
-    """The cheapest of some options: what it costs, itself, its place."""
+@overload
+def _cheaper(c: Contraction, choice: Choice, best: Found) -> Found: ...
+@overload
+def _cheaper(c: Contraction, choice: Choice, best: Found | None) -> Found | None: ...
+def _cheaper(c: Contraction, choice: Choice, best: Found | None) -> Found | None:
+    """The cheapest of some options and the best of those before, which it must beat."""
     costs = Costs(c)
-    least, best, position = math.inf, None, 0
     for k, option in enumerate(_options(c, choice)):
+        least = math.inf if best is None else best[0]
         cost = costs.of(option, least)
         if best is None or cost < least:
-            least, best, position = cost, option, k
-    return None if best is None else (least, best, replace(choice, position=position))
+            best = cost, option, replace(choice, position=k)
+    return best
 
 
 @dataclass(eq=False)
@@ -477,11 +477,22 @@ class Option:
         return Blocks(self.form, self.tile, m, flat(c, c.n, self.tile.columns, self.n), self.k, [])
 
 
+Found = tuple[float, Option, Choice]  # what an option costs, itself, its place
+
+
+def _limits(total: int, unit: int, limits: Iterable[int]) -> list[int]:
+    """Of limits by which so many rows are cut into equally many blocks, the first."""
+    found: dict[int, int] = {}
+    for most in limits:
+        found.setdefault(-(-hint(total) // whole_tiles(unit, most)), most)
+    return list(found.values())
+
+
 def _dot_options(c: Contraction) -> Iterator[Option]:
     kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT_DOTS]
     for tile in tiles("dot", c.nest.value.dtype, c.size(c.m)):
-        for rows in MOST_DOT:
-            for columns in MOST_DOT:
+        for rows in _limits(c.size(c.m), tile.rows, MOST_DOT):
+            for columns in _limits(c.size(c.n), tile.columns, MOST_DOT):
                 for k in kept:
                     yield Option("dot", tile, rows, columns, k)
 
@@ -512,16 +523,25 @@ def _window_options(c: Contraction) -> Iterator[Option]:
 def _tap_options(c: Contraction) -> Iterator[Option]:
     k = cut(c.k, c.nest.extents, KEPT)
     taps = find_taps(c, k)
-    for rows in taps.rows_of_tiles(MOST_TAP_ROWS) if taps else ():
+    if taps is None:
+        return
+    columns = _columns(c)
+    for rows in taps.rows_of_tiles(MOST_TAP_ROWS):
         for tile in tiles_of(rows, c.nest.value.dtype):
-            for most in (*MOST_ROWS, ALL_ROWS):
-                for n in _columns(c):
+            unit = max(rows, taps.count)
+            for most in _limits(c.size(c.m), unit, (*MOST_ROWS, ALL_ROWS)):
+                for n in columns:
                     yield Option("outer", tile, most, n, k, None, taps)
 
 
 def _columns(c: Contraction) -> list[Cut]:
+    """Blocks of columns that differ."""
     limits = (*FEW_COLUMNS, *MOST_COLUMNS) if c.layers else MOST_COLUMNS
-    return [cut(_by_stride(c), c.nest.extents, most) for most in limits]
+    cuts = [cut(_by_stride(c), c.nest.extents, most) for most in limits]
+    found: dict[tuple[int, int], Cut] = {}
+    for one in cuts:
+        found.setdefault((one.loop, one.size), one)
+    return list(found.values())
 
 
 def _with_tiles(
@@ -529,7 +549,7 @@ def _with_tiles(
 ) -> Iterator[Option]:
     """The form with vectors along n, with every tile and every number of rows."""
     for tile in tiles("outer", c.nest.value.dtype, c.size(c.m)):
-        for rows in MOST_ROWS:
+        for rows in _limits(c.size(c.m), tile.rows, MOST_ROWS):
             for n, k, windows in inner:
                 yield Option("outer", tile, rows, n, k, windows)
 
@@ -572,25 +592,34 @@ class Costs:
         inside = c.b.span(c.nest.extents, (*c.n, *c.k))
         self.plain_b = self.n * self.k <= MOST_PADDING * inside
         self.across = result_steps(c.nest).get(("i", _by_stride(c)[-1])) != 1
-        self._columns: dict[tuple[Cut, Windows | None, int], tuple[int, int, float]] = {}
-        self._rows: dict[tuple[Factor, tuple[int, ...]], tuple[float, int, bool]] = {}
+        # what options have in common is computed once
+        self.depth_of, self.rows_of = cache(self._depth), cache(self._rows_of)
+        self.columns_of, self.outer = cache(self._cut), cache(self._outer)
+        self.pack_a, self.pack_b, self.row = (
+            cache(self._pack_a), cache(self._pack_b), cache(self._row)
+        )  # fmt: skip
 
     def of(self, option: Option, least: float = math.inf) -> float:
         """Cycles for 16 products, with what tiles compute beyond the edges; of what costs more than
         the least anyway only a part."""
-        dot, tile, n = option.form == "dot", option.tile, option.n
-        depth = min(hint(option.k.capacity), self.k)
+        dot, tile, n, k = option.form == "dot", option.tile, option.n, option.k
+        depth = self.depth_of(k)
         if isinstance(n, Cut):
-            columns, blocks, more = self._cut(n, option.windows, tile.columns * LANES)
+            columns, blocks, more = self.columns_of(n, option.windows, tile.columns * LANES)
         else:
             columns = min(evenly(self.n, tile.columns, n), self.n)
             blocks, more = -(-self.n // columns), -(-self.n // tile.columns) * tile.columns / self.n
-        rows, groups, waste = self._rows_of(option, self.batch * blocks)
+        unit = option.unit
+        rows, groups, waste = self.rows_of(unit, option.rows, self.batch * blocks)
         kept = rows * (LANES if dot else self.layers)
         most = MOST_SCRATCH if self.layers == 1 else MOST_OF_LAYERS
         if self.itemsize * columns * (depth * self.layers + kept) > most:
             return math.inf
-        cost = waste * more * (self._dot(tile) if dot else self._outer(option, rows, depth))
+        if dot:
+            cost = waste * more * self._dot(tile)
+        else:
+            panels = option.windows, option.taps
+            cost = waste * more * self.outer(tile, *panels, rows, depth)
         if cost >= least:
             return cost
         if dot:
@@ -600,12 +629,16 @@ class Costs:
         if not dot and self.across:
             cost += LANES * ACROSS / self.k
         if option.taps is None:
-            cost += self._panel(self._pack_a(option, rows, depth), columns, blocks)
+            packing = self.pack_a(dot, k, rows, depth)
+            cost += self._panel(packing, columns, blocks)
         else:
             cost += self._pack_taps(option.taps, depth) * LANES / columns
+        if cost >= least:
+            return cost
         again = self._again(option.windows, columns)
-        shared = -(-self.m // whole_tiles(option.unit, option.rows)) if self.plain_b else 1
-        cost += again * self._panel(self._pack_b(option, columns, depth), rows, shared)
+        shared = -(-self.m // whole_tiles(unit, option.rows)) if self.plain_b else 1
+        packing = self.pack_b(n, k, columns, depth)
+        cost += again * self._panel(packing, rows, shared)
         items = self.batch * groups * blocks
         rounds = -(-items // processors())
         share = processors() / items
@@ -613,15 +646,18 @@ class Costs:
             cost *= 1 + IDLE * max(0.0, 1 - self.batch * blocks / processors())
         return cost * rounds * share * (1 + GRAIN * share)
 
-    def _rows_of(self, option: Option, others: int) -> tuple[int, int, float]:
+    def _depth(self, k: Cut) -> int:
+        """Products that are added up in a block."""
+        return min(hint(k.capacity), self.k)
+
+    def _rows_of(self, tile: int, most: int, others: int) -> tuple[int, int, float]:
         """Rows of a block, the number of blocks, and what tiles compute for each result: nothing in
         vain if how many rows there are is not known, since most often it is a round number."""
-        tile = option.unit
         if self.dynamic:
-            needed = -(-self.m // whole_tiles(tile, option.rows))
+            needed = -(-self.m // whole_tiles(tile, most))
             count = enough(self.m, needed, wanted_beside(others))
             return -(-self.m // count), count, 1.0
-        rows = min(evenly(self.m, tile, option.rows), self.m)
+        rows = min(evenly(self.m, tile, most), self.m)
         return rows, -(-self.m // rows), -(-self.m // tile) * tile / self.m
 
     @staticmethod
@@ -632,11 +668,11 @@ class Costs:
             return LANES * (STREAM + packing) / uses
         return LANES * (STREAM_PACKED + (WRITE + packing) / items) / uses
 
-    def _pack_a(self, option: Option, rows: int, depth: int) -> float:
+    def _pack_a(self, dot: bool, k: Cut, rows: int, depth: int) -> float:
         """Cycles for an element of a panel of A."""
-        if option.form == "outer" and self.along_m:
+        if self.along_m and not dot:
             return self._packing(self.c.a, self.c.m, rows)
-        return self._packing(self.c.a, option.k.loops, depth)
+        return self._packing(self.c.a, k.loops, depth)
 
     def _pack_taps(self, taps: Taps, depth: int) -> float:
         """Cycles for an element of A that is packed as it lies."""
@@ -644,13 +680,13 @@ class Costs:
         packing = ((COPY + GUARDED) * -(-row // LANES) + SHORT_LOOP) / row
         return (STREAM + packing) * math.prod(taps.lengths) / (depth * taps.count)
 
-    def _pack_b(self, option: Option, columns: int, depth: int) -> float:
+    def _pack_b(self, n: Cut | int, k: Cut, columns: int, depth: int) -> float:
         """Cycles for an element of a panel of B."""
-        if not isinstance(option.n, Cut):
-            return self._packing(self.c.b, option.k.loops, depth)
-        if turns(self.c.b, option.n.loops, option.k.loops, self.c.nest.extents):
+        if not isinstance(n, Cut):
+            return self._packing(self.c.b, k.loops, depth)
+        if turns(self.c.b, n.loops, k.loops, self.c.nest.extents):
             return TURN / LANES + SHORT_LOOP / depth
-        return self._packing(self.c.b, option.n.loops, columns)
+        return self._packing(self.c.b, n.loops, columns)
 
     def _again(self, windows: Windows | None, columns: int) -> float:
         """How often an element of B is packed: once for every tap, or with borders for all."""
@@ -663,16 +699,17 @@ class Costs:
         sums = tile.rows * tile.columns
         return max(1.0, LATENCY / sums) + DOT * (tile.rows + tile.columns) / sums
 
-    def _outer(self, option: Option, rows: int, depth: int) -> float:
+    def _outer(
+        self, tile: Tile, windows: Windows | None, taps: Taps | None, rows: int, depth: int
+    ) -> float:
         """Cycles of a tile for a vector of products."""
-        tile, windows = option.tile, option.windows
         sums = tile.rows * tile.columns
         lines = windows.lines if windows else 1
         cost = max(1.0, LATENCY / sums)
         cost += LOAD * lines * tile.columns / sums
-        taps = hint(windows.count(self.c)) if windows else 1
-        own = depth if option.taps is None else math.prod(option.taps.room) / option.taps.count
-        strip = own * tile.rows + depth * tile.columns * LANES / taps
+        shared = hint(windows.count(self.c)) if windows else 1
+        own = depth if taps is None else math.prod(taps.room) / taps.count
+        strip = own * tile.rows + depth * tile.columns * LANES / shared
         cost += FAR_LOAD * self._over(strip, FIRST_CACHE) / tile.rows
         return cost + FAR_ROW * self._over(rows * own, SECOND_CACHE) / tile.columns
 
@@ -682,24 +719,18 @@ class Costs:
 
     def _cut(self, n: Cut, windows: Windows | None, width: int) -> tuple[int, int, float]:
         """Columns of a block, the number of blocks, and what tiles compute for each result."""
-        key = (n, windows, width)
-        if key not in self._columns:
-            extent, size, step, count = (hint(v) for v in (n.extent, n.size, n.step, n.count))
-            pieces = extent - size * (count - 1)
-            last = hint(windows.columns(pieces)) if windows else pieces * step
-            block = hint(windows.columns(size)) if windows else size * step
-            computed: float = ((count - 1) * -(-block // width) + -(-last // width)) * width
-            computed *= VARYING if isinstance(n.extent, Extent) and step == 1 else 1
-            around = hint(self.c.size(n.outer))
-            self._columns[key] = size * step, count * around, computed / (extent * step)
-        return self._columns[key]
+        extent, size, step, count = (hint(v) for v in (n.extent, n.size, n.step, n.count))
+        pieces = extent - size * (count - 1)
+        last = hint(windows.columns(pieces)) if windows else pieces * step
+        block = hint(windows.columns(size)) if windows else size * step
+        computed: float = ((count - 1) * -(-block // width) + -(-last // width)) * width
+        computed *= VARYING if isinstance(n.extent, Extent) and step == 1 else 1
+        around = hint(self.c.size(n.outer))
+        return size * step, count * around, computed / (extent * step)
 
     def _packing(self, factor: Factor, loops: Sequence[int], capacity: int) -> float:
         """Cycles for an element of a factor that is packed in vectors along some loops."""
-        key = (factor, tuple(loops))
-        if key not in self._rows:
-            self._rows[key] = self._row(factor, loops)
-        cost, length, alone = self._rows[key]
+        cost, length, alone = self.row(factor, tuple(loops))
         length = min(length, capacity) if alone else length
         return (cost * -(-length // LANES) + SHORT_LOOP) / length
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import metaop.dtype as dt
 from metaop.extent import hint
+from metaop.graph import size_of
 from metaop.index import (
     TRUE,
     Expr,
@@ -117,10 +118,7 @@ class Contraction:
 
     def size(self, loops: Sequence[int]) -> int:
         """The number of iterations of some loops."""
-        total = 1
-        for loop in loops:
-            total *= self.nest.extents[loop]
-        return total
+        return size_of(self.nest.extents[loop] for loop in loops)
 
 
 def prepared(nest: Nest) -> tuple[Nest, Expr]:
