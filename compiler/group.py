@@ -289,7 +289,7 @@ class _Grouping:
     def join_source(self, source: _Group, group: _Group) -> str | None:
         """Joins a group with one that reads it, or says why not."""
         between = self.between(source, group)
-        if between is not None:  # known at once, and nothing can change it
+        if between is not None:  # no rule allows what this forbids, and it is known soonest
             return BETWEEN.format(between.name)
         axes = self.common_axes(source, group)
         reason = self.objection(source, group, axes)

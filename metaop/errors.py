@@ -69,11 +69,10 @@ class UnreachedGradientWarning(UserWarning):
 class Site:
     """One place in the user's program: `str(site)` is "train.py:41"."""
 
-    __slots__ = ("code", "offset", "_line")
+    __slots__ = ("code", "offset")
 
     def __init__(self, code: CodeType, offset: int):
         self.code, self.offset = code, offset
-        self._line: int | None = None  # looked up when it is first asked for
 
     @property
     def filename(self) -> str:
@@ -83,11 +82,6 @@ class Site:
     @property
     def line(self) -> int:
         """The line number in that file."""
-        if self._line is None:
-            self._line = self._find_line()
-        return self._line
-
-    def _find_line(self) -> int:
         line = self.code.co_firstlineno
         for start, end, number in self.code.co_lines():
             if start <= self.offset < end and number is not None:
