@@ -326,6 +326,22 @@ def test_a_filter_s_gradient_over_the_image_as_it_lies(
     assert made.blocks.taps.count % case[4] == 0
 
 
+def choose_first(
+    monkeypatch: pytest.MonkeyPatch, panels: str, wanted: Callable[[blocks.Option], bool]
+) -> None:
+    """The first option with panels of a kind that is as wanted, whatever it costs."""
+
+    def search(c: Contraction) -> blocks.Choice | None:
+        for turned in (False, True):
+            choice = blocks.Choice(turned, panels)
+            for position, option in enumerate(blocks._options(c.turned() if turned else c, choice)):
+                if wanted(option):
+                    return replace(choice, position=position)
+        return None
+
+    monkeypatch.setattr(blocks, "_search", search)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
     "case",
@@ -341,23 +357,15 @@ def test_a_filter_s_gradient_over_the_image_as_it_lies(
 def test_an_image_s_gradient_over_taps_counted_backwards(
     case: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ):
+    def backwards(option: blocks.Option) -> bool:
+        assert option.taps is not None
+        return all(step == -case[7] for _, step in option.taps.taps.values())
+
     monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
     monkeypatch.setattr(blocks, "KEPT", 30)
-    monkeypatch.setattr(blocks, "_dot_options", lambda c: iter(()))
-    monkeypatch.setattr(blocks.Costs, "_pack_taps", lambda *arguments: -1e9)
+    choose_first(monkeypatch, "taps", backwards)
     made = assert_computes(*gradient(case, 0))
     assert made.blocks is not None and made.blocks.taps is not None
-    assert all(step == -case[7] for _, step in made.blocks.taps.taps.values())
-
-
-def first_row_by_row(c: Contraction) -> blocks.Choice | None:
-    """The first option with windows none of whose vectors has results of two rows."""
-    for turned in (False, True):
-        choice = blocks.Choice(turned, "windows")
-        for position, option in enumerate(blocks._options(c.turned() if turned else c, choice)):
-            if option.windows is not None and option.windows.row_by_row:
-                return replace(choice, position=position)
-    return None
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -369,7 +377,9 @@ def test_no_vector_of_columns_has_results_of_two_rows(
     """Rows of results that are whole vectors: none is computed for the borders between them."""
     monkeypatch.setattr(blocks, "tiles", lambda *arguments: [blocks.Tile(2, columns)])
     monkeypatch.setattr(blocks, "MOST_COLUMNS", (96,))
-    monkeypatch.setattr(blocks, "_search", first_row_by_row)
+    choose_first(
+        monkeypatch, "windows", lambda one: one.windows is not None and one.windows.row_by_row
+    )
     size, rank = 3, len(shape) - 2
     x, w = values(*shape), values(5, shape[1], *[size] * rank, seed=1)
     convolve = mo.conv2d if rank == 2 else mo.conv3d
