@@ -61,7 +61,8 @@ def _multiply_adds() -> tuple[Any, int]:
             [Store("a", ("add", place, 1024), Ref("sum", (each,), kind))]),
     ]  # fmt: skip
     body = [Grid((grid,), (("val", "items"),), [For(lane, 0, 16, "vector", inner)])]
-    kernel = Kernel("peak", [Parameter("a", kind, True)], ["items", "steps"], many, body, True)
+    kernel = Kernel("peak", [Parameter("a", kind, True)], ["items", "steps"], many, body)
+    kernel.narrow = True
     return kernel, count
 
 
