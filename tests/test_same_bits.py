@@ -195,5 +195,5 @@ def state_after(disturb: random.Random | None) -> str:
 
 def test_reading_deleting_and_collecting_anywhere_changes_no_bit() -> None:
     plain = state_after(None)
-    for seed in range(4):
+    for seed in range(2):
         assert state_after(random.Random(seed)) == plain, f"seed {seed}"
