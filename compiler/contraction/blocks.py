@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import chain, islice
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 from metaop.dtype import DType
 from metaop.extent import Extent, at_least, hint, maximum, minimum
@@ -426,13 +426,10 @@ def _search(c: Contraction) -> Choice | None:
     plain_turned = best[2].turned
     best = _cheaper(turned if plain_turned else c, Choice(plain_turned, "windows"), best)
     best = _cheaper(c, Choice(False, "taps"), best)
-    return _cheaper(turned, Choice(True, "taps"), best)[2]
+    best = _cheaper(turned, Choice(True, "taps"), best)
+    return best and best[2]
 
 
-@overload
-def _cheaper(c: Contraction, choice: Choice, best: Found) -> Found: ...
-@overload
-def _cheaper(c: Contraction, choice: Choice, best: Found | None) -> Found | None: ...
 def _cheaper(c: Contraction, choice: Choice, best: Found | None) -> Found | None:
     """The cheapest of some options and the best of those before, which it must beat."""
     costs = Costs(c)

@@ -135,33 +135,40 @@ class ModuleList(_Numbered):
         )
 
 
-class ModuleDict(Module):
-    """A dict of modules whose parameters belong to the module that holds it.
+class _Table(Module):
+    """A table of modules or of parameters that belong to the module that holds it."""
 
-    Source: as torch.nn.ModuleDict.
-    """
-
-    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
-        super().__init__()
-        self.update(modules)
+    _kind = "_parameters"
 
     def _named(self) -> dict[str, Any]:
-        """The table of submodules, which a trace of `mo.jit` is told of."""
+        """The table, which a trace of `mo.jit` is told of."""
         if support.recording.trace is not None:
             self._meet(support.recording.trace)
-        return self._table("_modules")
+        return self._table(self._kind)
 
-    def __getitem__(self, key: str) -> Module:
-        return self._named()[key]
-
-    def __setitem__(self, key: str, module: Module) -> None:
-        self.register_module(key, module)
-
-    def __delitem__(self, key: str) -> None:
-        self._forget("_modules", key)
+    def _put(self, key: str, value: Any) -> None:
+        parameter = value if isinstance(value, Parameter) else Parameter(value)
+        self.register_parameter(key, parameter)
 
     def __len__(self) -> int:
         return len(self._named())
+
+
+class _Dict(_Table):
+    """The methods of a dict that is a table."""
+
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()):
+        super().__init__()
+        self.update(values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._named()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._put(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._forget(self._kind, key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._named()))
@@ -173,54 +180,44 @@ class ModuleDict(Module):
         """The names."""
         return list(self._named())
 
-    def values(self) -> list[Module]:
-        """The modules."""
+    def values(self) -> list[Any]:
+        """What has the names."""
         return list(self._named().values())
 
-    def items(self) -> list[tuple[str, Module]]:
-        """(name, module) in order."""
+    def items(self) -> list[tuple[str, Any]]:
+        """(name, value) in order."""
         return list(self._named().items())
 
-    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Add modules, in place of those of equal names."""
-        pairs = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
-        for key, module in pairs:
-            self.register_module(key, module)
+    def update(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Add values, in place of those of equal names."""
+        for key, value in values.items() if isinstance(values, Mapping | _Dict) else values:
+            self._put(key, value)
 
-    def pop(self, key: str) -> Module:
-        """Take a module out."""
-        module = self[key]
+    def pop(self, key: str) -> Any:
+        """Take a value out."""
+        value = self[key]
         del self[key]
-        return module
+        return value
 
     def clear(self) -> None:
-        """Take all modules out."""
+        """Take all values out."""
         for key in self.keys():
             del self[key]
 
 
-class _Parameters(Module):
-    """Parameters by key, trained with the module that holds them."""
+class ModuleDict(_Dict):
+    """A dict of modules whose parameters belong to the module that holds it.
 
-    def _named(self) -> dict[str, Any]:
-        """The table of parameters, which a trace of `mo.jit` is told of."""
-        if support.recording.trace is not None:
-            self._meet(support.recording.trace)
-        return self._table("_parameters")
+    Source: as torch.nn.ModuleDict.
+    """
+
+    _kind = "_modules"
 
     def _put(self, key: str, value: Any) -> None:
-        parameter = value if isinstance(value, Parameter) else Parameter(value)
-        self.register_parameter(key, parameter)
-
-    def __len__(self) -> int:
-        return len(self._named())
-
-    def extra_repr(self) -> str:
-        """The parameters' kinds, one a line."""
-        return "\n".join(f"({k}): {support.describe(v)}" for k, v in self._named().items())
+        self.register_module(key, value)
 
 
-class ParameterList(_Parameters):
+class ParameterList(_Table):
     """A list of parameters.  Source: as torch.nn.ParameterList."""
 
     def __init__(self, values: Iterable[Any] = ()):
@@ -255,42 +252,18 @@ class ParameterList(_Parameters):
             self.append(value)
         return self
 
+    def extra_repr(self) -> str:
+        """The parameters' kinds, one a line."""
+        return _kinds(self._named())
 
-class ParameterDict(_Parameters):
+
+class ParameterDict(_Dict):
     """A dict of parameters.  Source: as torch.nn.ParameterDict."""
 
-    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()):
-        super().__init__()
-        self.update(values)
+    def extra_repr(self) -> str:
+        """The parameters' kinds, one a line."""
+        return _kinds(self._named())
 
-    def __getitem__(self, key: str) -> Any:
-        return self._named()[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._put(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        self._forget("_parameters", key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._named()))
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._named()
-
-    def keys(self) -> list[str]:
-        """The names."""
-        return list(self._named())
-
-    def values(self) -> list[Any]:
-        """The parameters."""
-        return list(self._named().values())
-
-    def items(self) -> list[tuple[str, Any]]:
-        """(name, parameter) in order."""
-        return list(self._named().items())
-
-    def update(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Add parameters, or arrays as such, in place of those of equal names."""
-        for key, value in values.items() if isinstance(values, Mapping) else values:
-            self._put(key, value)
+def _kinds(table: Mapping[str, Any]) -> str:
+    return "\n".join(f"({k}): {support.describe(v)}" for k, v in table.items())

@@ -22,6 +22,15 @@ ACTIVATIONS: dict[str, Callable[[mo.Var], mo.Var]] = {
 }
 
 
+def _activation(layer: str, given: str | Callable[[mo.Var], mo.Var]) -> Callable[[mo.Var], mo.Var]:
+    """An activation by its name, or as it is given."""
+    if not isinstance(given, str):
+        return given
+    if given not in ACTIVATIONS:
+        raise ValueError(f"{layer}: activation must be 'relu', 'gelu' or a function, got {given!r}")
+    return ACTIVATIONS[given]
+
+
 class TransformerEncoderLayer(Module):
     """Self-attention, then `linear2(activation(linear1(x)))`, each added to its input.
 
@@ -47,11 +56,7 @@ class TransformerEncoderLayer(Module):
         dtype: Any = None,
     ):
         super().__init__()
-        if isinstance(activation, str) and activation not in ACTIVATIONS:
-            raise ValueError(
-                "TransformerEncoderLayer: activation must be 'relu', 'gelu' or a function, "
-                f"got {activation!r}"
-            )
+        self.activation = _activation("TransformerEncoderLayer", activation)
         self.self_attn = MultiheadAttention(
             d_model, nhead, dropout, bias, batch_first=batch_first, dtype=dtype
         )
@@ -62,7 +67,6 @@ class TransformerEncoderLayer(Module):
         self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
         self.norm_first = norm_first
-        self.activation = ACTIVATIONS[activation] if isinstance(activation, str) else activation
 
     def forward(
         self,
@@ -141,11 +145,7 @@ class TransformerDecoderLayer(Module):
         dtype: Any = None,
     ):
         super().__init__()
-        if isinstance(activation, str) and activation not in ACTIVATIONS:
-            raise ValueError(
-                "TransformerDecoderLayer: activation must be 'relu', 'gelu' or a function, "
-                f"got {activation!r}"
-            )
+        self.activation = _activation("TransformerDecoderLayer", activation)
         for name in ("self_attn", "multihead_attn"):
             attention = MultiheadAttention(
                 d_model, nhead, dropout, bias, batch_first=batch_first, dtype=dtype
@@ -160,7 +160,6 @@ class TransformerDecoderLayer(Module):
         for k in (1, 2, 3):
             self.register_module(f"dropout{k}", Dropout(dropout))
         self.norm_first = norm_first
-        self.activation = ACTIVATIONS[activation] if isinstance(activation, str) else activation
 
     def forward(
         self,
