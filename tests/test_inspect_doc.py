@@ -95,8 +95,9 @@ def test_a_command_prints_what_stands_below_it(name, monkeypatch, capsys):
     line, output = commands[name]
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(roofline, "known", lambda *_: MEASURED)
-    main([*shlex.split(line), *(["--steps", "1"] if name == "profile" else [])])
-    printed_now = capsys.readouterr().out
+    status = main([*shlex.split(line), *(["--steps", "1"] if name == "profile" else [])])
+    printed_now, complaint = capsys.readouterr()
+    assert status == 0 or name == "doctor", complaint  # a doctor may find something
     if name == "summary":
         assert printed_now == output
     elif name == "doctor":
