@@ -74,10 +74,13 @@ def _code(function: ScalarFunction, arguments: tuple[DType, ...]) -> Code:
         if isinstance(made, FunctionType):
             scope[name] = numba.njit(**options)(made)
     main: Any = scope[function.name]
+    failure = ""
     try:
         main.compile(tuple(getattr(numba.types, a.name) for a in arguments))
     except numba.core.errors.NumbaError as error:
-        raise DTypeError(f"{function.label}: Numba cannot compile it: {error}") from None
+        failure = str(error)
+    if failure:  # raised here, without Numba's error, which would keep the frames of the caller
+        raise DTypeError(f"{function.label}: Numba cannot compile it: {failure}")
     (made,) = main.overloads.values()
     result = getattr(made.signature.return_type, "name", "")
     try:

@@ -283,7 +283,7 @@ def _run_loop(loop: Any, shape: Shape, dtype: DType, *arrays: np.ndarray) -> np.
 
 
 def code_key(function: Any, seen: tuple[Any, ...] = ()) -> Any:
-    """What a function computes: its bytecode, constants and, recursively, what it reads from
+    """What a function is: its name, bytecode, constants and, recursively, what it reads from
     outside; None if that holds anything but modules, numbers, strings and such functions."""
     code = getattr(function, "__code__", None)
     if code is None or function in seen:
@@ -301,7 +301,7 @@ def code_key(function: Any, seen: tuple[Any, ...] = ()) -> Any:
     constants = tuple(_constant_key(c) for c in code.co_consts)
     if any(key is None for _, key in parts) or None in constants:
         return None
-    return (code.co_code, constants, code.co_names, tuple(parts))
+    return (function.__name__, code.co_code, constants, code.co_names, tuple(parts))
 
 
 def _of_modules(values: list[Any], names: list[str]) -> list[tuple[str, Any]]:

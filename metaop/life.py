@@ -8,6 +8,7 @@ leaves every Var as it was.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import operator
 import os
@@ -408,6 +409,8 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
                 if fault is not None:
                     return fault
         except Exception:  # out of memory: a value that was only read leaves the writes to be tried
+            if everything and _collected():
+                return compute(asked, everything)
             if everything or any(node in written for node in asked):
                 undo(writes)
             raise
@@ -415,6 +418,13 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
         if everything:
             _gradients.clear()
         return error
+
+
+def _collected() -> bool:
+    """Whether a pending Var was garbage that an earlier error held: nobody asks for it any more."""
+    count = len(live_pending())
+    gc.collect()
+    return len(live_pending()) < count
 
 
 def _is_current(record: Write) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import subprocess
@@ -17,6 +18,7 @@ from metaop.compiler import python_kernels
 from metaop.errors import NotScalar
 from metaop.graph import ScalarFunction
 from metaop.kernels import code_key
+from metaop.life import live_pending
 from metaop.scalar_code import scalar_form
 from metaop.scalar_gradient import derivative
 from tests.helpers import python_value
@@ -557,6 +559,31 @@ def test_what_numba_cannot_type_is_an_error_that_names_the_function() -> None:
     assert odd(mo.array([2, 3])).numpy().tolist() == [2, 2]
     with pytest.raises(mo.DTypeError, match="odd: Numba cannot compile it"):
         odd(mo.array([2.0, 3.0])).numpy()
+
+
+def test_what_failed_and_was_dropped_fails_nothing_later() -> None:
+    """Numba's error keeps itself alive, and with it the frames and Vars of who called it."""
+
+    @mo.kernel
+    def even(i: Any, x: Any) -> Any:
+        value = x[i]
+        while value & 1:
+            value = value - 1
+        return value
+
+    weight = mo.zeros(3)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(mo.DTypeError, match="even: Numba cannot compile it"):
+            even(mo.array([2.0, 3.0])).numpy()
+        assert live_pending()
+        weight += 1
+        mo.sync()
+        assert not live_pending()
+    finally:
+        gc.enable()
+    assert weight.numpy().tolist() == [1, 1, 1]
 
 
 def test_an_index_may_count_from_the_end() -> None:
