@@ -647,9 +647,10 @@ class _Emitter:
         varying = [a for a in steps if a is not None and stmt.loop in loops_of(a)]
         if varying != [("i", stmt.loop)] or steps["i", stmt.loop] != 1:
             return False
-        self.loops[stmt.loop] = 0
-        place = self.place(store.buffer, store.offset)
-        return place is not None and place.step not in (0, 1)
+        across = {a: n for a, n in steps.items() if a is not None and self.vector in loops_of(a)}
+        if not across or across == {("i", self.vector): 1}:
+            return False
+        return not any(is_vector(self.named(name)) for name in integers_of(store.offset))
 
     def store_turned(self, stmt: For) -> None:
         """What `lies_across`: 16 vectors with one element of each of the vectors given."""
@@ -661,11 +662,9 @@ class _Emitter:
             self.loops[stmt.loop] = i
             rows.append(self.b.to_memory(self.b.as_vector(self.value(store.value)), dtype))
         self.loops[stmt.loop] = 0
-        place = self.place(store.buffer, store.offset)
-        assert place is not None
         b, kind = self.raw, rows[0].type.as_pointer()
-        for lane, row in enumerate(self.b.transposed(rows)):
-            start = b.bitcast(b.gep(place.pointer, [constant(I64, lane * place.step)]), kind)
+        starts = [b.bitcast(pointer, kind) for pointer in self.lane_pointers(store)]
+        for lane, (row, start) in enumerate(zip(self.b.transposed(rows), starts)):
             if self.mask is None and store.past != 0:
                 self.store_past(store, row, start, LANES * dtype.itemsize)
             elif self.mask is None:
@@ -673,6 +672,22 @@ class _Emitter:
             else:
                 active = b.extract_element(self.mask, constant(I32, lane))
                 self.b.masked_store(row, start, dtype.itemsize, self.b.as_vector(active))
+
+    def lane_pointers(self, store: Store) -> list[Any]:
+        """Where each lane of a vector loop writes."""
+        vector = self.vector
+        assert vector is not None
+        before = self.loops[vector], self.hoisted, self.places
+        self.hoisted = {e: v for e, v in self.hoisted.items() if vector not in loops_of(e)}
+        self.places = {at: v for at, v in self.places.items() if vector not in loops_of(at[1])}
+        pointers = []
+        for lane in range(LANES):
+            self.loops[vector] = self.raw.add(before[0].base, constant(I64, lane), flags=["nsw"])
+            place = self.place(store.buffer, store.offset)
+            assert place is not None
+            pointers.append(place.pointer)
+        self.loops[vector], self.hoisted, self.places = before
+        return pointers
 
     def store_past(self, stmt: Store, value: Any, place: Any, nbytes: int) -> None:
         """Stores a whole vector past the caches, if it is wanted and the address allows it."""

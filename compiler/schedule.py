@@ -88,6 +88,8 @@ LARGEST_TILE = 8
 GATHER_COST = 8.0
 BROADCAST_COST = 0.3
 TURNED_COST = 3.0
+PAGE = 1024  # elements; what is read of a page at a time, in squares of 16 x 16
+SQUARES_OF_PAGE = 4
 LEAST_PAST, MOST_CACHED = 1 << 22, 1 << 25  # bytes of a result; of what caches may hold
 LEAST_ROW, LEAST_ROWS = 64, 1 << 20  # elements of a row, bytes of all rows that are added up whole
 ITERATION = -1  # stands for all root loops among the loops that a value varies with
@@ -835,7 +837,8 @@ class _Scheduler:
         grid, serial = outer[:cut], outer[cut:]
         block = None
         if vector is not None and tiles and self.is_map():
-            block = self.new_loop(-(-self.extents[vector] // LANES)), LANES
+            width = self.turned_at_once(vector, tiles[0])
+            block = self.new_loop(-(-self.extents[vector] // width)), width
             squares = tiles[0].block
             grid, serial = [*(k for k in outer if k != squares), block[0], squares], []
         elif vector is not None:
@@ -849,6 +852,16 @@ class _Scheduler:
         if vector is not None:
             levels.append(self.vector_level(vector, block))
         return levels, items
+
+    def turned_at_once(self, vector: int, tile: Tile) -> int:
+        """How much of the rows that are read is turned before the next 16 rows: several vectors
+        if each row lies in another page, which costs more than a line of it."""
+        strides = [self.costs[0].stride(terms, tile.loop) for terms in self.costs[0].loads]
+        furthest = max((abs(hint(n)) for n in strides if n is not None), default=0)
+        squares = hint(self.root_size()) // LANES**2
+        if furthest < PAGE or squares < MOST_CHUNKS * SQUARES_OF_PAGE:
+            return LANES
+        return LANES * SQUARES_OF_PAGE
 
     def grid_length(self, outer: list[int]) -> int:
         """How many of the outermost loops the grid takes: enough for all chunks."""

@@ -74,6 +74,17 @@ def test_a_compiled_kernel_shows_its_llvm_and_its_assembly():
     assert "shown:" in compiled.assembly() and "sqrt" in compiled.assembly()
 
 
+@pytest.mark.parametrize("shape", [(40, 50), (2100, 70), (5, 2050, 33)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8"])
+def test_a_transpose_turns_squares_in_registers(shape: tuple[int, ...], dtype: str):
+    """Whatever the strides are: they are arguments of the kernel."""
+    x = (np.arange(np.prod(shape)) % 100).reshape(shape).astype(dtype)
+    turned = -mo.array(x).transpose()
+    (kernel,) = kernels_of(turned)
+    assert "scatter" not in codegen.assembly_of(kernel)
+    np.testing.assert_array_equal(turned.numpy(), -x.transpose())
+
+
 def test_compiling_twice_gives_the_same_bytes():
     (kernel,) = kernels_of(mo.exp(mo.array(np.ones((6, 7), np.float32))).sum(axis=1))
     first = codegen.compile_kernel(kernel, "k")
