@@ -765,10 +765,12 @@ class _Builder:
         )  # fmt: skip
         nest.guard = guard
         if node.dtype.is_float:  # else every order gives the same
-            operands = [(y, tuple(indices)) if reduced else (inner, at)]
             if nest.contraction:
-                operands = [(factor, at) for factor in inner.inputs]
-            nest.order = tuple(self.layouts.access(*operand, extents) for operand in operands)
+                factors = [self.layouts.access(f, at, extents) for f in inner.inputs]
+                nest.order = tuple(factors)
+            else:
+                operand = (y, tuple(indices)) if reduced else (inner, at)
+                nest.order = self.layouts.accesses(*operand, extents)
         return nest
 
     def _unguarded(

@@ -3,6 +3,8 @@
     t = reindex x [i1, i0], x: f32[8,5]         element i0, i1 of t: i0 + i1*5
     e = exp t                                   the same: its axes are those of t
     s = reindex x [i0, i1 + 2], s: f32[8,3]     i0*5 + i1
+    a = reindex x [i0, i2], b = reindex y [i1, i2]
+    p = maximum a b, p: f32[8,8,5]              i0*5 + i2 and i1*5 + i2: both repeat elements
 
 A reduction adds up in an order chosen by these accesses.  They do not depend on what happens to be
 stored or is expressed by something else, and a value in memory carries its own: so neither do the
@@ -37,26 +39,62 @@ class Layouts:
 
     def access(self, node: Node, at: tuple[Expr, ...], extents: Sequence[int]) -> Expr:
         """Where element `at` of a value lies in what it is a reindex of, but for a constant."""
-        while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
-            if 0 in node.inputs[0].shape:
-                break
-            at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
-            node = node.inputs[0]
-        if isinstance(node, Input) and node.layout is not None:
-            return _but_constant(substitute(node.layout.access, at), extents)
+        source, place = _source(node, at, extents)
+        if isinstance(source, Input) and source.layout is not None:
+            known = source.layout.accesses
+            if len(known) == 1:
+                return _but_constant(substitute(known[0], place), extents)
+        return self._place(source, place, extents)
+
+    def accesses(
+        self, node: Node, at: tuple[Expr, ...], extents: Sequence[int]
+    ) -> tuple[Expr, ...]:
+        """The same; of what is computed from values that all repeat elements, where it lies in each
+        of those."""
+        found: dict[Expr, None] = {}
+        todo = [_source(node, at, extents)]
+        met = set(todo)
+        for source, place in todo:
+            known = source.layout if isinstance(source, Input) else None
+            if known is not None:
+                places = [substitute(e, place) for e in known.accesses]
+                found |= {_but_constant(e, extents): None for e in places}
+            elif isinstance(source, Elementwise) and source not in self.axes:
+                below = [_source(operand, place, extents) for operand in source.inputs]
+                todo += [one for one in dict.fromkeys(below) if one not in met]
+                met.update(below)
+            else:
+                found[self._place(source, place, extents)] = None
+        found.pop(0, None)  # one number for all
+        return tuple(found) or (self._place(*todo[0], extents),)
+
+    def _place(self, node: Node, at: tuple[Expr, ...], extents: Sequence[int]) -> Expr:
         axes = self.axes.get(node) or range(len(node.shape))
-        place = flatten([at[k] for k in axes], [node.shape[k] for k in axes])
-        return _but_constant(place, extents)
+        return _but_constant(flatten([at[k] for k in axes], [node.shape[k] for k in axes]), extents)
 
     def of(self, node: Node) -> Layout | None:
         """The layout that a value has to carry if it is stored; None for that of its shape, and for
         a value that is one number everywhere."""
         indices = identity_range(len(node.shape))
-        access = self.access(node, indices, node.shape)
+        accesses = self.accesses(node, indices, node.shape)
         axes, least = self.axes.get(node), fewest_elements(node)
         plain = _but_constant(flatten(indices, node.shape), node.shape)
-        is_plain = access == plain and least == node.size and axes == tuple(range(len(indices)))
-        return None if is_plain or access == 0 else Layout(access, axes, least)
+        whole = least == node.size and axes == tuple(range(len(indices)))
+        if (whole and accesses == (plain,)) or accesses == (0,):
+            return None
+        return Layout(accesses, axes, least)
+
+
+def _source(
+    node: Node, at: tuple[Expr, ...], extents: Sequence[int]
+) -> tuple[Node, tuple[Expr, ...]]:
+    """What a value is a reindex of, and the index there."""
+    while isinstance(node, Reindex) and len(node.pieces) == 1 and len(node.inputs) == 1:
+        if 0 in node.inputs[0].shape:
+            break
+        at = tuple(simplify(substitute(e, at), extents) for e in node.pieces[0].indices)
+        node = node.inputs[0]
+    return node, at
 
 
 def _but_constant(place: Expr, extents: Sequence[int]) -> Expr:

@@ -60,12 +60,12 @@ class Layout(NamedTuple):
     """How a computed value would lie in memory, had nothing been stored on the way to it: what is
     reduced adds up in the order of this, so that it is the same whatever was read before.
 
-    access: where element i0, i1, … lies, but for a constant; axes: from the outermost to the
-    innermost for what is computed from it element by element, None if it spreads out others and
-    has no say; least: of how many elements it is made.
+    accesses: where element i0, i1, … lies, but for a constant; of what spreads out several values,
+    in each of them; axes: from the outermost to the innermost for what is computed from it element
+    by element, None if it spreads out others and has no say; least: how many elements made it.
     """
 
-    access: Expr
+    accesses: tuple[Expr, ...]
     axes: tuple[int, ...] | None
     least: int
 

@@ -172,6 +172,31 @@ def test_a_layout_is_that_of_a_program_from_disk_and_of_another_size() -> None:
         assert value.sum(axis=1).numpy().tobytes() == plain.tobytes()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 2)])
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        lambda a, b: abs(a[:, :, None] - b[None]),
+        lambda a, b: (a[:, :, None] - b.T[:, ::-1].T[None]) ** 2 * 0.5,
+        lambda a, b: mo.maximum(mo.exp(a.T).T[:, :, None], b[None, :, ::-1]),
+        lambda a, b: (a[:, :, None] + a[:, :24, None] * b[None]).transpose(2, 0, 1),
+    ],
+)
+def test_what_repeats_all_its_operands_is_summed_in_their_order_wherever_it_is_read(
+    pairs: Callable[[mo.Var, mo.Var], mo.Var], axis: int | tuple[int, ...]
+) -> None:
+    for n in (40, 5):
+        a = other((n, 24), random.Random(n)).detach()
+        b = other((24, 31), random.Random(2)).detach()
+        plain = pairs(a, b).sum(axis=axis).numpy()
+        value = pairs(a, b)
+        value.numpy()
+        again = (mo.sqrt(value) if axis == 0 else value).sum(axis=axis)
+        if axis == 0:
+            plain = mo.sqrt(pairs(a, b)).sum(axis=axis).numpy()
+        assert again.numpy().tobytes() == plain.tobytes()
+
+
 @pytest.mark.parametrize(
     ("make", "reduce"),
     [

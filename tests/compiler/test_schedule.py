@@ -465,3 +465,17 @@ def test_a_piece_is_read_from_memory_also_where_another_kernel_fills_the_rest():
     *_, box, total = pipeline.fuse_graph(graph).nests
     kernel = pipeline.schedule_nest(Tree(0, [box, total]), 0).kernel
     assert f"sin({box.target.name}[i0])" in show_kernel(kernel)
+
+
+@pytest.mark.parametrize("reduce", [mo.max, mo.sum])
+def test_what_repeats_all_its_operands_is_reduced_in_tiles_of_results(reduce):
+    """Windows against weights, whatever combines them: each value read serves several results, none
+    is laid out for the lanes of one."""
+    x, w = f32(8, 16, 32, 32), f32(16, 16, 3, 3)
+    n, o, i, j, c, r, s = mo.axes(8, 16, 30, 30, 16, 3, 3)
+    result = reduce(abs(x[n, c, i + r, j + s] - w[o, c, r, s]), over=(c, r, s))
+    kernel = kernel_of(result).kernel
+    tile = [s for s in statements(kernel.body) if isinstance(s, For) and s.how == "unroll"]
+    vectors = [s for s in statements(kernel.body) if isinstance(s, For) and s.how == "vector"]
+    assert tile and not kernel.scratch
+    assert [v.stop for v in vectors] == [30]
