@@ -260,9 +260,21 @@ def _read(
     return ("where", ("lt", read, 0), ("add", read, extent), read)
 
 
-@remembered
 def getitem(x: Any, key: Any) -> Var:
     """x[key].  An integer array is checked when the value is computed: IndexError."""
+    if type(key) is tuple:
+        for part in key:
+            if type(part) is np.ndarray:
+                return _part(x, tuple([_array_as_var(k) for k in key]))
+    return _part(x, _array_as_var(key))
+
+
+def _array_as_var(key: Any) -> Any:
+    return Var(key) if type(key) is np.ndarray else key
+
+
+@remembered
+def _part(x: Any, key: Any) -> Var:
     node = node_of(x)
     chosen = select(node, key)
     return Var._of(Reindex(chosen.shape, (Piece(0, tuple(chosen.indices)),), node, *chosen.extra))

@@ -13,12 +13,13 @@ something that is no Var, number, text or tuple or list of those; and when it lo
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .dtype import DType
 from .errors import site_above
-from .extent import Atom, Extent, replaced
+from .extent import Atom, Extent, replaced, symbols_of
 from .graph import (
     Buffer,
     Elementwise,
@@ -108,25 +109,25 @@ class _Call:
         polynomial = n.polynomial
         parts += (Extent, int(n), len(polynomial))
         for monomial, factor in polynomial:
-            parts.append(factor)
-            if monomial:
-                atom = monomial[0]
-                if len(monomial) != 1 or atom[0] != "s":
-                    return False
-                if atom not in symbols:
-                    symbols[atom] = len(symbols)
-                    is_symbol = factor == 1 and len(polynomial) == 1
-                    self.extents.append(n if is_symbol else Extent(atom[2], (((atom,), 1),)))
-                parts.append(symbols[atom])
-            else:
-                parts.append(None)
+            if not monomial:
+                parts += (factor, None)
+                continue
+            atom = monomial[0]
+            if len(monomial) != 1 or atom[0] != "s":
+                return False
+            number = symbols.get(atom)
+            if number is None:
+                number = symbols[atom] = len(symbols)
+                is_symbol = factor == 1 and len(polynomial) == 1
+                self.extents.append(n if is_symbol else Extent(atom[2], (((atom,), 1),)))
+            parts += (factor, number)
         return True
 
 
 class _Dynamic:
     """What in a recipe has extents in it: tuples, each made of plain parts and of earlier ones.
 
-    They are numbered: first the symbols, then the extents that are nothing but a symbol.
+    All of these are numbered: first the symbols, then the extents that are nothing but a symbol.
     """
 
     def __init__(self, call: _Call):
@@ -134,8 +135,10 @@ class _Dynamic:
         self._order = _order(list(call.symbols))
         self._number: dict[Any, int] = {}  # of tuples by identity, of extents by polynomial
         self._held: list[Any] = []  # so that no identity is used again
-        # what makes it of its parts, those, which of them have which numbers, the extent that it is
-        self._steps: list[tuple[Callable[[Any], Any], list[Any], list[Any], Extent | None]] = []
+        self._values: list[Any] = [None] * (2 * len(call.symbols))  # the plain parts by number
+        # the number of what has extents, and what makes it of the values before it
+        self._steps: list[tuple[int, Callable[[list[Any]], Any]]] = []
+        self._sums: dict[int, Extent] = {}  # of several symbols, whose terms are sorted
 
     def number(self, e: Any) -> int | None:
         """The number of nested tuples, or of an extent; None without extents."""
@@ -147,12 +150,11 @@ class _Dynamic:
             return self._symbols[e]
         known = self._number.get(id(e))
         if known is None:
-            numbers = [(k, self.number(part)) for k, part in enumerate(e)]
-            numbered = [(k, number) for k, number in numbers if number is not None]
-            if not numbered:
+            numbers = [self.number(part) for part in e]
+            if numbers == [None] * len(e):
                 return None
-            make = getattr(type(e), "_make", tuple)
-            known = self._number[id(e)] = self._add(make, list(e), numbered)
+            places = [self._plain(part) if n is None else n for n, part in zip(numbers, e)]
+            known = self._number[id(e)] = self._add(_maker(type(e), places))
             self._held.append(e)
         return known
 
@@ -161,40 +163,80 @@ class _Dynamic:
         if known is not None:
             return known
         ((monomial, factor), *rest) = n.polynomial
-        if not rest and factor == 1 and len(monomial) == 1 and monomial[0] in self._symbols:
+        of_one_symbol = not rest and len(monomial) == 1 and monomial[0] in self._symbols
+        if of_one_symbol and factor == 1:
             known = len(self._symbols) + self._symbols[monomial[0]]
+        elif of_one_symbol:
+            known = self._add(_multiple_maker(int(n), factor, self._symbols[monomial[0]]))
         else:
             polynomial = self.number(n.polynomial)
             if polynomial is None:  # of a value that the function makes
                 return None
-            known = self._add(_extent_of, [int(n), None], [(1, polynomial)], n)
+            known = self._add(_extent_maker(int(n), polynomial))
+            if len(symbols_of(n.polynomial)) > 1:
+                self._sums[known] = n
         self._number[n.polynomial] = known
         return known
 
-    def _add(self, make: Any, parts: Any, numbered: Any, extent: Extent | None = None) -> int:
-        self._steps.append((make, parts, numbered, extent))
-        return 2 * len(self._symbols) + len(self._steps) - 1
+    def _plain(self, part: Any) -> int:
+        self._values.append(part)
+        return len(self._values) - 1
+
+    def _add(self, make: Callable[[list[Any]], Any]) -> int:
+        number = self._plain(None)
+        self._steps.append((number, make))
+        return number
 
     def over(self, call: _Call) -> list[Any]:
         """All of them for a call with other symbols, by their numbers."""
         atoms = list(call.symbols)
-        values: list[Any] = [*atoms, *call.extents]
-        value = None
-        if len(atoms) > 1 and _order(atoms) != self._order:  # the terms of sums are sorted anew
-            value = {a: (((b,), 1),) for a, b in zip(self._symbols, atoms)}
-        for make, plain, numbered, extent in self._steps:
-            if value is not None and extent is not None:
-                values.append(Extent(int(extent), replaced(extent.polynomial, value)))
-                continue
-            parts = plain.copy()
-            for k, number in numbered:
-                parts[k] = values[number]
-            values.append(make(parts))
+        values = self._values.copy()
+        values[: 2 * len(atoms)] = *atoms, *call.extents
+        if self._sums and _order(atoms) != self._order:
+            other = {a: (((b,), 1),) for a, b in zip(self._symbols, atoms)}
+            for number, make in self._steps:
+                n = self._sums.get(number)
+                if n is None:
+                    values[number] = make(values)
+                else:
+                    values[number] = Extent(int(n), replaced(n.polynomial, other))
+            return values
+        for number, make in self._steps:
+            values[number] = make(values)
         return values
 
 
-def _extent_of(parts: Any) -> int:
-    return Extent(*parts)
+def _maker(kind: type, places: list[int]) -> Callable[[list[Any]], Any]:
+    """What makes a tuple of some kind of the values with these numbers."""
+    if len(places) == 1:
+        (place,) = places
+        return lambda values: (values[place],)
+    parts = operator.itemgetter(*places)
+    if kind is tuple:
+        return parts
+    return lambda values: tuple.__new__(kind, parts(values))
+
+
+def _extent_maker(value: int, place: int) -> Callable[[list[Any]], Any]:
+    """What makes an extent of the polynomial with this number."""
+
+    def make(values: list[Any]) -> Extent:
+        extent: Any = int.__new__(Extent, value)
+        extent.polynomial = values[place]
+        return extent
+
+    return make
+
+
+def _multiple_maker(value: int, factor: int, place: int) -> Callable[[list[Any]], Any]:
+    """What makes an extent that is a multiple of the symbol with this number."""
+
+    def make(values: list[Any]) -> Extent:
+        extent: Any = int.__new__(Extent, value)
+        extent.polynomial = (((values[place],), factor),)
+        return extent
+
+    return make
 
 
 def _order(atoms: list[Atom]) -> list[int]:

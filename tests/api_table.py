@@ -305,7 +305,8 @@ add(M, "sliding_window_view", real(6), grad=2, torch=None,
 # -- indexing, gathering, sorting
 G = "Selection, sorting, sets"
 WHERE = integers(2, 3, low=0, high=4)
-add(G, "take", real(4, 3), call=lambda m, x: m.take(x, np.array([2, -1, 2]), axis=0), torch=None,
+ROWS = np.array([2, -1, 2])
+add(G, "take", real(4, 3), call=lambda m, x: m.take(x, ROWS, axis=0), torch=None,
     grad=2)  # fmt: skip
 add(G, "take_along_axis", real(4, 3), WHERE, call=lambda m, x, i: m.take_along_axis(x, i, 0),
     torch=lambda m, x, i: m.take_along_dim(x, i, 0), grad=2)  # fmt: skip
