@@ -38,9 +38,11 @@ def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]
             program = _programs.get(key)
             if program is None:
                 callbacks = [n for n in nodes if isinstance(n, Escape)]
-                # a callback is made for certain sizes, and cannot be written to disk
                 with statistics.timed():
-                    program = _compiled(nodes, asked).bind() if callbacks else _bound(nodes, asked)
+                    if all(n.any_size for n in callbacks):
+                        program = _bound(nodes, asked)
+                    else:  # made for certain sizes
+                        program = _compiled(nodes, asked).bind()
                 if any(n.key is None for n in callbacks):
                     return program, leaves
                 _programs.put(map_extents(key, int), program, len(nodes))

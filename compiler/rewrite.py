@@ -95,7 +95,7 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
         case Escape():
             new = Escape(
                 node.name, node.call, node.shape, node.dtype, *inputs, key=node.key,
-                reason=node.reason,
+                reason=node.reason, any_size=node.any_size,
             )  # fmt: skip
         case _:
             raise CompilerBug(f"{node!r} has no inputs to replace")
@@ -123,8 +123,10 @@ def imported(node: Node, inputs: tuple[Node, ...], extents: Callable[[Any], Any]
         case RandomBits():
             new = RandomBits(extents(node.shape), *inputs)
         case Escape():
-            shape = extents(node.shape)
-            new = Escape(node.name, node.call, shape, node.dtype, *inputs, reason=node.reason)
+            new = Escape(
+                node.name, node.call, extents(node.shape), node.dtype, *inputs,
+                key=extents(node.key), reason=node.reason, any_size=node.any_size,
+            )  # fmt: skip
         case _:
             return node
     new.scope = node.scope

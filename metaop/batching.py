@@ -84,7 +84,7 @@ def _escape(node: Escape, inputs: list[Node], batched: list[bool], count: int) -
         gradient = functools.partial(_escape_gradient, node, flags)
     return Escape(
         f"each {node.name}", call, (count, *node.shape), node.dtype, *inputs,
-        gradient=gradient, key=key,
+        gradient=gradient, key=key, any_size=node.any_size,
     )  # fmt: skip
 
 

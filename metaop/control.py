@@ -18,8 +18,19 @@ from . import elementwise as el
 from .build import cast, full, reshape
 from .compiler import program as runtime
 from .compiler import programs
+from .compiler.recent import Recent
 from .dtype import DType
 from .errors import DTypeError, ShapeError, describe
+from .extent import (
+    Atom,
+    Extent,
+    fresh,
+    plain,
+    polynomial_of,
+    renamed,
+    symbols_in,
+    symbols_of,
+)
 from .graph import (
     Buffer,
     Elementwise,
@@ -33,7 +44,7 @@ from .graph import (
     toposort,
 )
 from .life import _error_for, recording_gradients
-from .placeholder import Recorded, as_var, leaves_of, rebuilt, substitute
+from .placeholder import Placeholder, Recorded, as_var, copied, leaves_of, rebuilt
 from .recording import recording
 from .storage import Storage
 from .transforms import _grad, _variable, _weighted
@@ -62,7 +73,8 @@ class Body:
     """A recorded function with what it reads from outside.
 
     constants: the nodes read from outside; key: equal for bodies that compute the same of their
-    inputs and constants, None if that is unknown; runner: the function as a program of its own.
+    inputs and constants, None if that is unknown; any_size: the sizes of inputs and constants tell
+    those of all that it computes; runner: the function as a program of its own.
     """
 
     def __init__(self, recorded: Recorded):
@@ -70,7 +82,10 @@ class Body:
         self.constants = recorded.constants()
         self.outputs = recorded.outputs
         self.key = self._structure()
-        self.runner = Runner([*recorded.inputs, *self.constants], self.outputs)
+        places = [*recorded.inputs, *self.constants]
+        axes = _axes_of_symbols(places)
+        self.any_size = self.key is not None and all(s in axes for s in symbols_in(self.key))
+        self.runner = Runner(places, self.outputs, axes if self.any_size else {})
 
     def _structure(self) -> Any:
         places = [*self.recorded.inputs, *self.constants]
@@ -87,6 +102,18 @@ class Body:
         return (tuple(key), tuple(number[n] for n in self.outputs))
 
 
+def _axes_of_symbols(places: Sequence[Node]) -> dict[Atom, tuple[int, int]]:
+    """For every symbol that is an extent by itself, where: the number of a place, and its axis."""
+    found: dict[Atom, tuple[int, int]] = {}
+    for k, place in enumerate(places):
+        for axis, n in enumerate(place.shape):
+            if isinstance(n, Extent):
+                (symbol, *others) = symbols_of(n.polynomial)
+                if not others and n.polynomial == (((symbol,), 1),):
+                    found.setdefault(symbol, (k, axis))
+    return found
+
+
 class _Place(NamedTuple):
     """What an error message says of a node."""
 
@@ -95,66 +122,91 @@ class _Place(NamedTuple):
     site: Any
 
 
-class Runner:
-    """A body's program.  It is compiled at the first run and then forgets the recorded nodes: a
-    program that is kept for later must not keep the values of the first call.
+class SizedBody(NamedTuple):
+    """A body's program for certain sizes.
 
-    kinds: shapes and dtypes of the results.
+    kinds: shapes and dtypes of the results; sources: of the program's leaves, the number of an
+    input, or a plain number; results: where each is; sites: of the nodes, for error messages.
     """
 
-    def __init__(self, places: list[Node], outputs: list[Node]):
-        self._graph: tuple[list[Node], list[Node]] | None = (places, outputs)
-        self.kinds = [(n.shape, n.dtype) for n in outputs]
-        self._program: Any = None
+    kinds: list[Kind]
+    bound: Any
+    sources: list[Any]
+    results: list[tuple[str, int]]
+    sites: list[Any]
 
     def evaluate(self, values: Sequence[Storage]) -> list[Storage]:
         """The results for storages of the inputs and constants."""
-        if self._program is None:
-            self._compile(values)
-        bound, sources, results, sites = self._program
-        leaves = [_Leaf(values[s]) if isinstance(s, int) else s for s in sources]
+        leaves = [_Leaf(values[s]) if isinstance(s, int) else s for s in self.sources]
         try:
-            storages = [] if bound is None else _run_nested(bound, leaves)
+            storages = [] if self.bound is None else _run_nested(self.bound, leaves)
         except runtime.KernelError as fault:
-            place: Any = sites[fault.check.position]
+            place: Any = self.sites[fault.check.position]
             raise _error_for(place, fault) from None
         found = []
-        for kind, k in results:
+        for kind, k in self.results:
             if kind == "out":
                 found.append(storages[k])
             else:
                 found.append(values[k] if kind == "value" else _storage_of(leaves[k]))
         return found
 
-    def _compile(self, values: Sequence[Storage]) -> None:
-        assert self._graph is not None
-        places, outputs = self._graph
-        saved = recording.grad
-        recording.grad = False
-        try:
-            buffers: list[Node] = [
-                Buffer(storage, node.shape, node.dtype) for node, storage in zip(places, values)
-            ]
-            outputs = substitute(outputs, dict(zip(places, buffers)))
-        finally:
-            recording.grad = saved
+
+class Runner:
+    """A body's programs, for all sizes of its dynamic axes.  At the first run it forgets the
+    recorded nodes: what is kept for later must not keep the values of the first call.
+
+    kinds: shapes and dtypes of the results as recorded; axes: where each symbol is.
+    """
+
+    def __init__(self, places: list[Node], outputs: list[Node], axes: dict[Atom, tuple[int, int]]):
+        self._places, self._outputs, self._axes = places, outputs, axes
+        self._is_recorded = True
+        self.kinds = [(n.shape, n.dtype) for n in outputs]
+        self._sized = Recent(1000)
+
+    def sized(self, arrays: Sequence[np.ndarray]) -> SizedBody:
+        """The program for inputs and constants of these arrays' sizes."""
+        shapes = tuple([a.shape for a in arrays])
+        found = self._sized.get(shapes)
+        if found is None:
+            saved = recording.grad
+            recording.grad = False
+            try:
+                found = self._compiled(arrays)
+            finally:
+                recording.grad = saved
+            self._sized.put(shapes, found, 1)
+        return found
+
+    def _compiled(self, arrays: Sequence[np.ndarray]) -> SizedBody:
+        if self._is_recorded:
+            places: list[Node] = [Placeholder(n.shape, n.dtype, "") for n in self._places]
+            self._outputs = copied(self._outputs, dict(zip(self._places, places)))
+            self._places, self._is_recorded = places, False
+        size = {s: fresh(arrays[k].shape[axis]) for s, (k, axis) in self._axes.items()}
+        extents = functools.partial(renamed, value={s: polynomial_of(n) for s, n in size.items()})
+        buffers: list[Node] = [
+            Buffer(_borrowed(array), extents(n.shape), n.dtype)
+            for n, array in zip(self._places, arrays)
+        ]
+        outputs = copied(self._outputs, dict(zip(self._places, buffers)), extents)
         position = {buffer: k for k, buffer in enumerate(buffers)}
         roots = list(dict.fromkeys(n for n in outputs if n not in position))
-        bound: Any = None
-        leaves: list[Any] = []
-        nodes: list[Node] = []
-        kinds: list[Any] = []
-        if roots:
-            nodes = pending(roots)
-            bound, leaves = programs.program_for(nodes, roots)
-            kinds = list(bound.results)
-        results = [
-            ("value", position[n]) if n in position else kinds[roots.index(n)] for n in outputs
-        ]
-        sources = [position.get(leaf, leaf) for leaf in leaves]  # a leaf that is a plain number
-        sites = [_Place(n.kind, getattr(n, "op", n.kind), n.site) for n in nodes]
-        self._program = bound, sources, results, sites
-        self._graph = None
+        nodes = pending(roots) if roots else []
+        bound, leaves = programs.program_for(nodes, roots) if roots else (None, [])
+        kinds = list(bound.results) if bound is not None else []
+        return SizedBody(
+            [(plain(n.shape), n.dtype) for n in outputs],
+            bound,
+            [position.get(leaf, leaf) for leaf in leaves],
+            [("value", position[n]) if n in position else kinds[roots.index(n)] for n in outputs],
+            [_Place(n.kind, getattr(n, "op", n.kind), n.site) for n in nodes],
+        )
+
+
+def _borrowed(array: np.ndarray) -> Storage:
+    return Storage.borrowed(np.ascontiguousarray(array))
 
 
 def _storage_of(leaf: Any) -> Storage:
@@ -186,7 +238,8 @@ def _run_nested(bound: Any, leaves: list[Any]) -> list[Storage]:
 
 
 class Packing:
-    """Results of several shapes and dtypes in one float array.
+    """Results of several shapes and dtypes in one float array; they may have other sizes when they
+    are packed than when they were recorded.
 
     Equal float dtypes lie side by side; else every element takes a float64, an integer its bits.
     """
@@ -202,9 +255,11 @@ class Packing:
 
     def pack(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """The arrays, as they lie in memory, in one."""
-        result = np.empty(self.starts[-1], self.dtype.storage)
-        for array, (_, dtype), start in zip(arrays, self.kinds, self.starts):
-            part = result[start : start + array.size]
+        result = np.empty(sum(array.size for array in arrays), self.dtype.storage)
+        end = 0
+        for array, (_, dtype) in zip(arrays, self.kinds):
+            start, end = end, end + array.size
+            part = result[start:end]
             if dtype is dt.bfloat16:
                 array = (array.astype(np.uint32) << 16).view(np.float32)
             if dtype.is_float:
@@ -253,22 +308,27 @@ class _Scan:
         self.packing = Packing([*outputs[:carries], *self.stacked])
         counts = (carries, xs, length, reverse, saved)
         self.key = None if body.key is None else ("scan", counts, body.key)
+        self.any_size = body.any_size and (xs > 0 or type(length) is int)
 
     def run(self, *arrays: np.ndarray) -> np.ndarray:
         """The callback: the steps one after the other."""
-        carry = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays[: self.carries]]
         end = self.carries + self.xs
-        xs, constants = arrays[self.carries : end], arrays[end:]
-        fixed = [Storage.borrowed(np.ascontiguousarray(a)) for a in constants]
-        stacks = [np.empty(shape, dtype.storage) for shape, dtype in self.stacked]
-        kinds = self.runner.kinds
-        steps = range(self.length)
-        for k in reversed(steps) if self.reverse else steps:
-            found = self.runner.evaluate([*carry, *(_row(x, k) for x in xs), *fixed])
+        first, xs, constants = arrays[: self.carries], arrays[self.carries : end], arrays[end:]
+        length = len(xs[0]) if xs else int(self.length)
+        if not length:
+            empty = [np.empty(plain(shape), dtype.storage) for shape, dtype in self.stacked]
+            return self.packing.pack([*first, *empty])
+        body = self.runner.sized([*first, *(x[0, ...] for x in xs), *constants])
+        carry, fixed = list(map(_borrowed, first)), list(map(_borrowed, constants))
+        stacks = [np.empty((length, *s), d.storage) for s, d in body.kinds[self.carries :]]
+        for k in reversed(range(length)) if self.reverse else range(length):
+            found = body.evaluate([*carry, *(_row(x, k) for x in xs), *fixed])
             carry = found[: self.carries]
-            for stack, storage, kind in zip(stacks, found[self.carries :], kinds[self.carries :]):
+            for stack, storage, kind in zip(
+                stacks, found[self.carries :], body.kinds[self.carries :]
+            ):
                 stack[k] = _array(storage, kind)
-        last = [_array(s, kind) for s, kind in zip(carry, kinds)]
+        last = [_array(s, kind) for s, kind in zip(carry, body.kinds)]
         return self.packing.pack([*last, *stacks])
 
 
@@ -344,6 +404,7 @@ def _scan_node(
         "scan", plan.run, (plan.packing.starts[-1],), plan.packing.dtype,
         *(v._node for v in (*carry, *xs)), *body.constants,
         gradient=functools.partial(_scan_gradient, plan, body), key=plan.key,
+        any_size=plan.any_size,
     )  # fmt: skip
     return plan.packing.unpack(node)
 
@@ -430,45 +491,58 @@ class _While:
     def __init__(self, condition: Body, body: Body, back: Body | None = None):
         self.condition, self.body = condition.runner, body.runner
         self.back = None if back is None else back.runner
-        self.kinds = body.runner.kinds
-        first = len(self.kinds)
+        self.packing = Packing((body if back is None else back).runner.kinds)
+        first = len(body.runner.kinds)
         second = first + len(condition.constants)
         self.ends = first, second, second + len(body.constants)
+        bodies = [condition, body] if back is None else [condition, body, back]
+        self.any_size = all(each.any_size for each in bodies)
 
-    def split(self, arrays: Sequence[np.ndarray]) -> tuple[list[Storage], ...]:
+    def split(self, arrays: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], ...]:
         """The carry, the constants of the condition, those of the body, and the rest."""
-        found = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays]
         first, second, third = self.ends
-        return found[:first], found[first:second], found[second:third], found[third:]
+        return arrays[:first], arrays[first:second], arrays[second:third], arrays[third:]
 
     def states(self, arrays: Sequence[np.ndarray]) -> Any:
         """The carry before every step, and at last the final one."""
         carry, of_condition, of_body, _ = self.split(arrays)
+        condition = self.condition.sized([*carry, *of_condition])
+        body = self.body.sized([*carry, *of_body])
+        state = list(map(_borrowed, carry))
+        fixed, of_test = list(map(_borrowed, of_body)), list(map(_borrowed, of_condition))
         while True:
-            yield carry
-            (holds,) = self.condition.evaluate([*carry, *of_condition])
+            yield state
+            (holds,) = condition.evaluate([*state, *of_test])
             if not _array(holds, ((), dt.bool_)):
                 return
-            carry = self.body.evaluate([*carry, *of_body])
+            state = body.evaluate([*state, *fixed])
 
     def run(self, *arrays: np.ndarray) -> np.ndarray:
         """The callback: the final carry."""
         last: list[Storage] = []
         for last in self.states(arrays):  # noqa: B007
             pass
-        return Packing(self.kinds).pack([_array(s, k) for s, k in zip(last, self.kinds)])
+        return self.packed(last, arrays)
 
     def run_back(self, *arrays: np.ndarray) -> np.ndarray:
         """The callback of the gradient: every state again, then the steps backwards."""
         assert self.back is not None
         states = list(self.states(arrays))[:-1]
-        _, _, of_body, rest = self.split(arrays)
-        kinds = self.back.kinds
-        count = len(kinds)
-        flow, others = rest[:count], rest[count:]
+        carry, _, of_body, rest = self.split(arrays)
+        count = len(self.back.kinds)
+        back = self.back.sized([*rest[:count], *carry, *of_body, *rest[count:]])
+        flow = list(map(_borrowed, rest[:count]))
+        fixed, others = list(map(_borrowed, of_body)), list(map(_borrowed, rest[count:]))
         for state in reversed(states):
-            flow = self.back.evaluate([*flow, *state, *of_body, *others])
-        return Packing(kinds).pack([_array(s, k) for s, k in zip(flow, kinds)])
+            flow = back.evaluate([*flow, *state, *fixed, *others])
+        return self.packed(flow, rest)
+
+    def packed(self, storages: Sequence[Storage], like: Sequence[np.ndarray]) -> np.ndarray:
+        """The results, which have the shapes of arrays."""
+        kinds = self.packing.kinds
+        return self.packing.pack(
+            [_array(s, (a.shape, dtype)) for s, a, (_, dtype) in zip(storages, like, kinds)]
+        )
 
 
 def while_loop(condition: Callable[[Any], Any], function: Callable[[Any], Any], init: Any) -> Any:
@@ -485,12 +559,12 @@ def while_loop(condition: Callable[[Any], Any], function: Callable[[Any], Any], 
     body = Body(Recorded("while_loop", function, (init,), _kinds(carry)))
     _check_carry("while_loop", carry, body.outputs)
     plan = _While(test, body)
-    packing = Packing(plan.kinds)
+    packing = plan.packing
     node = Escape(
         "while_loop", plan.run, (packing.starts[-1],), packing.dtype,
         *(v._node for v in carry), *test.constants, *body.constants,
         gradient=functools.partial(_while_gradient, test, body),
-        key=_while_key("while", test, body),
+        key=_while_key("while", test, body), any_size=plan.any_size,
     )  # fmt: skip
     return rebuilt(init, packing.unpack(node))
 
@@ -546,12 +620,12 @@ def _while_gradient(condition: Body, body: Body, node: Escape, g: Node) -> tuple
     given = (*flow, *parts.carry, *parts.constants)
     back = Body(Recorded("while_loop", backward, given, _kinds(given)))
     whole = _While(condition, body, back)
-    packing = Packing(_kinds(flow))
+    packing = whole.packing
     result = Escape(
         "gradient of while_loop", whole.run_back, (packing.starts[-1],), packing.dtype,
         *node.inputs, *(v._node for v in flow), *back.constants,
         gradient=functools.partial(_while_second_gradient, condition, body, len(flow)),
-        key=_while_key("while gradient", condition, body, back),
+        key=_while_key("while gradient", condition, body, back), any_size=whole.any_size,
     )  # fmt: skip
     found = [v._node for v in packing.unpack(result)]
     gradients: list[Node | None] = [None] * len(node.inputs)
@@ -634,16 +708,15 @@ class _Cond:
         self.packing = Packing(self.kinds)
         self.operands = len(yes.recorded.inputs)
         self.border = len(yes.constants)
+        self.any_size = yes.any_size and no.any_size
 
     def run(self, predicate: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
         """The callback: one of the two."""
-        values = [Storage.borrowed(np.ascontiguousarray(a)) for a in arrays]
-        operands, rest = values[: self.operands], values[self.operands :]
-        if predicate:
-            found = self.yes.evaluate([*operands, *rest[: self.border]])
-        else:
-            found = self.no.evaluate([*operands, *rest[self.border :]])
-        return self.packing.pack([_array(s, k) for s, k in zip(found, self.kinds)])
+        operands, rest = arrays[: self.operands], arrays[self.operands :]
+        own = rest[: self.border] if predicate else rest[self.border :]
+        branch = (self.yes if predicate else self.no).sized([*operands, *own])
+        found = branch.evaluate(list(map(_borrowed, (*operands, *own))))
+        return self.packing.pack([_array(s, k) for s, k in zip(found, branch.kinds)])
 
 
 def cond(
@@ -674,6 +747,7 @@ def cond(
         cast(reshape(choice._node, ()), dt.bool_), *(v._node for v in given),
         *yes.constants, *no.constants,
         gradient=functools.partial(_cond_gradient, plan, yes, no), key=_while_key("cond", yes, no),
+        any_size=plan.any_size,
     )  # fmt: skip
     return rebuilt(yes.recorded.structure, plan.packing.unpack(node))
 

@@ -789,13 +789,29 @@ def linear_form(*shapes: Sequence[int]) -> Any:
 
 def specialise(e: Any, symbols: Sequence[Atom]) -> Any:
     """An expression over numbered symbols with the symbols themselves."""
-    value = {("s", k): (((atom,), 1),) for k, atom in enumerate(symbols)}
+    return renamed(e, {("s", k): (((atom,), 1),) for k, atom in enumerate(symbols)})
 
-    def special(n: int) -> int:
+
+def renamed(e: Any, value: Mapping[Atom, Polynomial]) -> Any:
+    """Nested tuples with the symbols of their extents replaced by polynomials."""
+
+    def other(n: int) -> int:
         polynomial = replaced(n.polynomial, value)  # type: ignore[attr-defined]
         return Extent(_value_of(polynomial), polynomial)
 
-    return map_extents(e, special)
+    return map_extents(e, other)
+
+
+def symbols_in(e: Any) -> list[Atom]:
+    """The symbols of the extents in nested tuples, in order of appearance."""
+    found: dict[Atom, None] = {}
+
+    def note(n: int) -> int:
+        found.update(dict.fromkeys(symbols_of(n.polynomial)))  # type: ignore[attr-defined]
+        return n
+
+    map_extents(e, note)
+    return list(found)
 
 
 def map_extents(e: Any, rule: Callable[[int], int]) -> Any:

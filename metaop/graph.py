@@ -531,9 +531,11 @@ class Escape(Node):
     reason: why no kernel can hold it, for whoever asks.
     key: a hashable value; two escapes of one key and equal shapes compute the same, so that their
     program is compiled once.  None: each is its own, and its program is compiled each time.
+    any_size: the call takes sizes from its arrays, so that the program serves all of them; one that
+    knows sizes itself has them in its key.
     """
 
-    __slots__ = ("call", "gradient", "name", "key", "reason")
+    __slots__ = ("call", "gradient", "name", "key", "reason", "any_size")
     kind = "escape"
 
     def __init__(
@@ -546,9 +548,10 @@ class Escape(Node):
         gradient: Callable[..., Any] | None = None,
         key: Any = None,
         reason: str = "",
+        any_size: bool = False,
     ):
         self.name, self.call, self.gradient, self.key = name, call, gradient, key
-        self.reason = reason
+        self.reason, self.any_size = reason, any_size and key is not None
         identity = id(call) if key is None else key
         self._record(shape, dtype, inputs, ("escape", name, dtype.name, identity, shape))
 

@@ -93,6 +93,7 @@ def _factorised(
     node = Escape(
         name, call, shape, dtype, *inputs,
         gradient=gradient if rule is not None else None, key=("linalg", function, options),
+        any_size=True,
     )  # fmt: skip
     return unpack(node, inputs)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import life
-from .compiler.rewrite import rebuild
+from .compiler.rewrite import imported, rebuild
 from .dtype import DType
 from .errors import JitError
 from .graph import Custom, Node, Scalar, Shape, _sequence, toposort
@@ -196,6 +196,23 @@ def substitute(outputs: Sequence[Node], replace: dict[Node, Node]) -> list[Node]
                 new[node] = node
     finally:
         recording.site = saved
+    return [new[node] for node in outputs]
+
+
+def copied(
+    outputs: Sequence[Node], replace: dict[Node, Node], extents: Callable[[Any], Any] = lambda e: e
+) -> list[Node]:
+    """The outputs over other nodes and with other extents, to be computed and not differentiated:
+    nothing of the old nodes is kept.
+
+    replace: for all inputs; extents: maps what holds extents.
+    """
+    new = dict(replace)
+    for node in toposort(outputs, replace.__contains__):
+        if node not in new:
+            new[node] = imported(node, tuple(new[source] for source in node.inputs), extents)
+            if new[node] is not node:
+                new[node].site = node.site
     return [new[node] for node in outputs]
 
 

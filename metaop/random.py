@@ -170,7 +170,10 @@ def permutation(x: Any, *, generator: Generator | None = None) -> Var:
         return var[permutation(var.shape[0], generator=generator)]
     bits = random_bits(x, generator=generator)
     more = random_bits(x, generator=generator)
-    order = Escape("argsort", _argsort, (x,), dt.int64, bits._node, more._node, key="random order")
+    order = Escape(
+        "argsort", _argsort, (x,), dt.int64, bits._node, more._node, key="random order",
+        any_size=True,
+    )  # fmt: skip
     return Var._of(order)
 
 

@@ -53,7 +53,7 @@ def argsort(
     node = _on_host(var._node)
     call = functools.partial(_order, k, descending)
     key = ("argsort", k, descending)
-    found = Var._of(Escape("argsort", call, node.shape, dt.int64, node, key=key))
+    found = Var._of(Escape("argsort", call, node.shape, dt.int64, node, key=key, any_size=True))
     return found if node_of(x).shape else reshape_var(found, ())
 
 
@@ -142,7 +142,8 @@ def searchsorted(
     a, b = _on_host(sequence._node), _on_host(node_of(values))
     call = functools.partial(_search, side)
     key = ("searchsorted", side)
-    return Var._of(Escape("searchsorted", call, b.shape, dt.int64, a, b, key=key))
+    node = Escape("searchsorted", call, b.shape, dt.int64, a, b, key=key, any_size=True)
+    return Var._of(node)
 
 
 def bucketize(x: Any, boundaries: Any, *, right: bool = False) -> Var:

@@ -297,3 +297,96 @@ def test_backward_and_step_give_the_gradients_of_grad(form: str) -> None:
     moved = w.numpy() - 0.5 * gradient
     mo.optim.SGD([w], lr=0.5).step(loss())
     np.testing.assert_allclose(w.numpy(), moved, rtol=1e-12)
+
+
+# ---------------------------------------------------------------------------------------- sizes
+
+
+def programs_of(call: Callable[[], Any]) -> int:
+    """How many programs a call compiles."""
+    before = pipeline.statistics.programs
+    call()
+    return pipeline.statistics.programs - before
+
+
+def recurrence(length: int, batch: int) -> None:
+    """A recurrent net and its gradients are NumPy's."""
+    rng = np.random.default_rng(length)
+    xs = mo.dynamic(mo.array(rng.normal(size=(length, batch, 3))), (0, 1))
+    w = mo.array(rng.normal(size=(3, 3)) * 0.3, requires_grad=True)
+    last, ys = mo.scan(lambda h, x: (mo.tanh(h @ w + x), h), mo.zeros_like(xs[0]), xs)
+    found = mo.grad(last.sum() + ys.sum(), w)
+    states = [np.zeros((batch, 3))]
+    for x in xs.numpy():
+        states.append(np.tanh(states[-1] @ w.numpy() + x))
+    g, want = np.ones((batch, 3)), np.zeros((3, 3))
+    for before, after in zip(states[-2::-1], states[:0:-1]):
+        flow = g * (1 - after**2)
+        want += before.T @ flow
+        g = flow @ w.numpy().T + 1
+    mo.sync(last, ys, found)
+    np.testing.assert_allclose(last.numpy(), states[-1], rtol=1e-9)
+    np.testing.assert_allclose(ys.numpy(), states[:-1], rtol=1e-9)
+    np.testing.assert_allclose(found.numpy(), want, rtol=1e-8)
+
+
+def halvings(size: int) -> None:
+    rng = np.random.default_rng(size)
+    x = mo.array(rng.normal(size=size), requires_grad=True)
+    y = mo.while_loop(lambda v: (v * v).sum() > 1e-3, lambda v: v * 0.5, x)
+    want, steps = x.numpy(), 0
+    while (want * want).sum() > 1e-3:
+        want, steps = want * 0.5, steps + 1
+    np.testing.assert_allclose(y.numpy(), want)
+    np.testing.assert_allclose(mo.grad(y.sum(), x).numpy(), np.full(size, 0.5**steps))
+
+
+def choice(size: int) -> None:
+    rng = np.random.default_rng(size)
+    x = mo.array(rng.normal(size=size), requires_grad=True)
+    for sign in (1, -1):
+        y = mo.cond(
+            mo.array(sign) > 0, lambda x: mo.concat([x, x * x]), lambda x: mo.concat([x, -x]), x
+        )
+        want = np.concatenate([x.numpy(), x.numpy() ** 2 if sign > 0 else -x.numpy()])
+        np.testing.assert_allclose(y.numpy(), want)
+        slope = 1 + 2 * x.numpy() if sign > 0 else np.zeros(size)
+        np.testing.assert_allclose(mo.grad(y.sum(), x).numpy(), slope)
+
+
+def callbacks(size: int) -> None:
+    rng = np.random.default_rng(size)
+    x = mo.array(rng.normal(size=(size, 3)))
+    np.testing.assert_array_equal(mo.sort(x, 0).numpy(), np.sort(x.numpy(), 0))
+    gram = x.numpy().T @ x.numpy() + np.eye(3)
+    inverse = mo.linalg.inv(mo.vmap(lambda row: mo.outer(row, row))(x) + np.eye(3))
+    want = np.linalg.inv(x.numpy()[:, :, None] * x.numpy()[:, None] + np.eye(3))
+    np.testing.assert_allclose(inverse.numpy(), want, rtol=1e-9)
+    np.testing.assert_allclose(
+        mo.linalg.inv(x.T @ x + np.eye(3)).numpy(), np.linalg.inv(gram), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("run, first, others", [
+    (recurrence, (9, 12), [(14, 12), (12, 9), (8, 15)]),
+    (halvings, (11,), [(8,), (15,), (1000,)]),
+    (choice, (11,), [(8,), (15,), (1000,)]),
+    (callbacks, (11,), [(8,), (15,), (1000,)]),
+])  # fmt: skip
+def test_loops_and_callbacks_of_other_sizes_compile_nothing(
+    run: Callable[..., None], first: tuple[int, ...], others: list[tuple[int, ...]]
+) -> None:
+    run(*first)
+    assert programs_of(lambda: [run(*sizes) for sizes in others]) == 0
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_a_body_that_makes_something_of_a_length_it_is_not_given(length: int) -> None:
+    """The rows do not tell how many there are: each length has a program of its own."""
+    xs = mo.array(np.arange(float(length)))
+
+    def step(c: mo.Var, x: mo.Var) -> Any:
+        return c + x * mo.arange(xs.shape[0]).sum() / xs.shape[0], None
+
+    assert mo.scan(step, 0.0 * xs[0], xs)[0].item() == sum(range(length)) ** 2 / length
+    assert mo.scan(lambda c, _: (c + 1.0, None), 0.0, length=xs.shape[0])[0].item() == length
