@@ -114,18 +114,23 @@ def assert_value(x: mo.Var, want: Any, dtype: str | None = None, printed: bool =
     assert_same(x.numpy(), want, dtype)
 
 
-def numeric_gradient(f: Callable[..., Any], arrays: list[np.ndarray], h: float = 1e-5) -> list:
+# by order: steps and their weights
+DIFFERENCES = {2: ((1, 1 / 2), (-1, -1 / 2)),
+               4: ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12))}  # fmt: skip
+
+
+def numeric_gradient(
+    f: Callable[..., Any], arrays: list[np.ndarray], h: float = 1e-5, order: int = 2
+) -> list:
     """Central differences of a function of float64 arrays that returns a number."""
     gradients = []
     for k, array in enumerate(arrays):
         result = np.zeros_like(array)
         for i in np.ndindex(*array.shape):
-            plus, minus = array.copy(), array.copy()
-            plus[i] += h
-            minus[i] -= h
-            high = f(*arrays[:k], plus, *arrays[k + 1 :])
-            low = f(*arrays[:k], minus, *arrays[k + 1 :])
-            result[i] = (high - low) / (2 * h)
+            for steps, weight in DIFFERENCES[order]:
+                moved = array.copy()
+                moved[i] += steps * h
+                result[i] += weight * f(*arrays[:k], moved, *arrays[k + 1 :]) / h
         gradients.append(result)
     return gradients
 
