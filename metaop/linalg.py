@@ -599,6 +599,11 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
     rank = len(node_of(x).shape)
     if axis is None and ord is None:
         return reduction.norm(x, None, keepdims)
+    if axis is None and rank > 2:
+        raise ShapeError(
+            f"norm(x, ord={ord!r}): the norm of a vector or a matrix, x is {describe(node_of(x))}; "
+            "give axis="
+        )
     axes = normal_axes(axis, rank, "norm")
     if len(axes) == 2 and ord is not None:
         return _norm_of_two(x, ord, axis, keepdims)
@@ -619,7 +624,8 @@ def cond(x: Any, p: Any = None) -> Var:
     values."""
     if p in (None, 2):
         values = svdvals(x)
-        return el.divide(values[..., 0], values[..., -1])
+        most, least = values[..., 0], values[..., -1]
+        return el.where(el.equal(most, 0), math.inf, el.divide(most, least))
     return el.multiply(matrix_norm(x, ord=p), matrix_norm(inv(x), ord=p))
 
 

@@ -282,7 +282,9 @@ def norm(
     if order == 2:
         result = _root(sum(el.square(wide), axis, keepdims))
     elif order == math.inf:
-        result = amax(el.abs(wide), axis, keepdims)
+        length = el.abs(wide)
+        is_empty = 0 in length.shape
+        result = sum(length, axis, keepdims) if is_empty else amax(length, axis, keepdims)
     elif order == -math.inf:
         result = amin(el.abs(wide), axis, keepdims)
     elif order == 0:

@@ -309,6 +309,8 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Var:
     places = node_of(x)
     if len(places.shape) != 1 or places.dtype.is_float:
         raise ShapeError(f"bincount(x): x must be 1-d integers, it is {describe(places)}")
+    if operator.index(minlength) < 0:
+        raise ValueError(f"bincount(x, minlength={minlength}): it must not be negative")
     found = Var._of(places)._array().tolist()
     if found and min(found) < 0:
         raise ValueError(f"bincount(x): no negative numbers, there is {min(found)}")

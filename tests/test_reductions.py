@@ -454,3 +454,29 @@ def test_dot_and_outer():
     assert_same(mo.dot(c, d), np.dot(c, d))
     with pytest.raises(mo.ShapeError, match=r"axis -1 of a and axis -2 of b must agree"):
         mo.dot(c, c)
+
+
+# ------------------------------------------------------------------------- edges that NumPy defines
+
+
+def test_a_norm_of_more_than_two_axes_has_to_be_told_which() -> None:
+    x = RNG.normal(size=(2, 3, 4))
+    with pytest.raises(mo.ShapeError, match=r"norm\(x, ord=1\).* x is f64\[2,3,4\]; give axis="):
+        mo.linalg.norm(mo.array(x), 1)
+    assert_same(mo.linalg.norm(mo.array(x)), np.linalg.norm(x))
+    assert_same(mo.linalg.norm(mo.array(x), 1, axis=2), np.linalg.norm(x, 1, axis=2))
+
+
+def test_the_largest_norm_of_nothing_is_0() -> None:
+    assert_same(mo.linalg.norm(mo.zeros(0), math.inf), np.float32(0))
+    assert_same(mo.linalg.norm(mo.zeros(2, 0), math.inf, axis=1), np.zeros(2, "f4"))
+
+
+def test_a_singular_matrix_is_infinitely_badly_conditioned() -> None:
+    matrices = np.stack([np.zeros((2, 2)), np.eye(2), np.diag([2.0, 0.0])])
+    assert_same(mo.linalg.cond(mo.array(matrices)), np.linalg.cond(matrices))
+
+
+def test_bincount_of_a_negative_length_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"minlength=-1\): it must not be negative"):
+        mo.bincount(mo.array([0, 1]), minlength=-1)
