@@ -114,7 +114,8 @@ def _at(factor: Reindex, kept: dict[int, int], shape: Shape) -> Node:
     source = factor.inputs[0]
     at: list[Expr] = [("i", kept.get(k, 0)) for k in range(len(factor.shape))]
     indices = tuple(substitute(e, at) for e in factor.pieces[0].indices)
-    same = all(e == ("i", k) or shape[k] == 1 for k, e in enumerate(indices))
-    if source.shape == shape and same:
+    if source.shape == shape and all(
+        e == ("i", k) or n == 1 for k, (e, n) in enumerate(zip(indices, shape))
+    ):
         return source
     return Reindex(shape, (Piece(0, indices),), source)

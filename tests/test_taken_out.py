@@ -75,3 +75,11 @@ def test_a_sum_of_products_is_taken_apart_only_as_a_whole():
     assert sum_apart(row._node, product._node) is not None
     assert sum_apart(row._node, (product + x)._node) is None
     assert sum_apart(row._node, (-(product + product))._node) is not None
+
+
+def test_a_factor_may_have_more_axes_than_the_sum():
+    """The gradient of a bias that is one number asked for axis 0 of (): IndexError."""
+    x, w, c = (np.arange(4.0) + k for k in range(3))
+    bias = mo.array(np.array(0.3), requires_grad=True)
+    loss = ((mo.array(x) + bias) * (mo.array(w) * mo.array(c).sum(keepdims=True))).sum()
+    assert mo.grad(loss, bias).item() == (w * c.sum()).sum()
