@@ -93,10 +93,6 @@ GROUPS = {
         "adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices "
         "adaptive_max_pool3d_with_indices"
     ),
-    "write a DataLoader over a Subset in the wanted order": (
-        "BatchSampler RandomSampler Sampler SequentialSampler SubsetRandomSampler "
-        "WeightedRandomSampler"
-    ),
 }  # fmt: skip
 INSTEAD |= {name: text for text, names in GROUPS.items() for name in names.split()}
 

@@ -7,6 +7,7 @@ from .dataset import (
     ConcatDataset,
     Dataset,
     ImageDataset,
+    IterableDataset,
     StackDataset,
     Subset,
     TensorDataset,
@@ -15,8 +16,17 @@ from .dataset import (
 from .digits import Digits
 from .fashion_mnist import DataNotFoundError, FashionMNIST
 from .loader import DataLoader
+from .sampler import (
+    BatchSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 __all__ = [
+    "BatchSampler",
     "ConcatDataset",
     "DataLoader",
     "DataNotFoundError",
@@ -24,9 +34,15 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "ImageDataset",
+    "IterableDataset",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
     "StackDataset",
     "Subset",
+    "SubsetRandomSampler",
     "TensorDataset",
+    "WeightedRandomSampler",
     "random_split",
 ]
 

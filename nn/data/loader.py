@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import metaop as mo
 
-from .dataset import Dataset, TensorDataset
+from .dataset import Dataset, IterableDataset, TensorDataset
 
 _END = object()
 _PATIENCE = 1.0  # seconds between two looks at whether the prefetching thread is alive
@@ -37,17 +37,23 @@ class DataLoader:
         drop_last: bool = False,
         prefetch: int = 2,
         *,
+        sampler: Iterable[int] | None = None,
+        batch_sampler: Iterable[Sequence[int]] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         transform: Callable[..., Any] | None = None,
         as_numpy: bool = False,
     ):
         """Prepares the loader; reads nothing yet.
 
-        dataset: a Dataset (or any sequence of items), an array, or a tuple of arrays.
+        dataset: a Dataset (or any sequence of items), an array, or a tuple of arrays; or an
+            IterableDataset, whose items are taken in their own order.
         seed: an int from 0 on; None draws one from metaop's default generator when the first
             epoch begins (or `loader.seed` is read), so that `mo.manual_seed` settles the order.
         drop_last: leaves out a last batch that is smaller than the others.
         prefetch: how many batches a thread makes in advance; 0 makes them without a thread.
+        sampler: the indices of an epoch's items, in order, in place of shuffle.
+        batch_sampler: the indices of each batch, in place of batch_size, shuffle, drop_last and
+            sampler.
         collate: makes a batch of a list of items, instead of stacking them.
         transform: called with the ndarrays of a batch (`transform(images, labels)`, or the dict);
             its result, or tuple of results, is the batch.  It runs in the thread.
@@ -57,7 +63,21 @@ class DataLoader:
         _check_count("prefetch", prefetch, 0)
         if seed is not None:
             _check_count("seed", seed, 0)
-        self.dataset = _as_dataset(dataset)
+        if batch_sampler is not None and (
+            batch_size != 1 or shuffle or drop_last or sampler is not None
+        ):
+            raise ValueError(
+                "DataLoader: batch_sampler= stands for batch_size, shuffle, drop_last and sampler"
+            )
+        if sampler is not None and shuffle:
+            raise ValueError("DataLoader: give shuffle=True or sampler=, not both")
+        self.is_stream = isinstance(dataset, IterableDataset)
+        if self.is_stream and (shuffle or sampler is not None or batch_sampler is not None):
+            raise ValueError(
+                "DataLoader: an IterableDataset has its own order, without shuffle or a sampler"
+            )
+        self.dataset = dataset if self.is_stream else _as_dataset(dataset)
+        self.sampler, self.batch_sampler = sampler, batch_sampler
         self.batch_size, self.shuffle, self.drop_last = int(batch_size), shuffle, drop_last
         self._seed = None if seed is None else int(seed)
         self.prefetch, self.as_numpy = int(prefetch), as_numpy
@@ -73,8 +93,11 @@ class DataLoader:
         return self._seed
 
     def __len__(self) -> int:
-        """The number of batches in an epoch."""
-        full, rest = divmod(len(self.dataset), self.batch_size)
+        """The number of batches in an epoch.  Raises TypeError for what has no length."""
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)  # type: ignore[arg-type]
+        items: Any = self.dataset if self.sampler is None else self.sampler
+        full, rest = divmod(len(items), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
@@ -83,11 +106,21 @@ class DataLoader:
         self.epoch = int(epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        order = self._order(self.epoch)
+        epoch = self.epoch
         self.epoch += 1
-        return self._batches(order)
+        return self._batches(self._items if self.is_stream else self._picked(self._rows(epoch)))
+
+    def _rows(self, epoch: int) -> list[np.ndarray]:
+        """The indices of every batch."""
+        if self.batch_sampler is not None:
+            return [np.asarray(list(batch), np.int64) for batch in self.batch_sampler]
+        order, size = self._order(epoch), self.batch_size
+        stop = len(order) - len(order) % size if self.drop_last else len(order)
+        return [order[start : start + size] for start in range(0, stop, size)]
 
     def _order(self, epoch: int) -> np.ndarray:
+        if self.sampler is not None:
+            return np.asarray(list(self.sampler), np.int64)
         count = len(self.dataset)
         if not self.shuffle:
             return np.arange(count)
@@ -95,30 +128,53 @@ class DataLoader:
         bits = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
         return np.argsort(bits.random_raw(count), kind="stable")
 
-    def _batches(self, order: np.ndarray) -> Iterator[Any]:
+    def _batches(
+        self, produce: Callable[[threading.Event], Generator[Any, None, None]]
+    ) -> Iterator[Any]:
         stop = threading.Event()
-        batches = self._produce(order, stop)
+        batches = produce(stop)
         if self.prefetch:
             batches = _in_thread(batches, stop, self.prefetch)
         with contextlib.closing(batches):
             for batch in batches:
                 yield batch if self.as_numpy else _to_vars(batch)
 
-    def _produce(self, order: np.ndarray, stop: threading.Event) -> Generator[Any, None, None]:
-        """The batches as ndarrays; ends early, between two items, once `stop` is set."""
-        arrays = None if self.collate else _rows_of(self.dataset)
-        for number in range(len(self)):
-            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            if arrays is not None:
-                batch: Any = tuple(array[rows] for array in arrays)
-            else:
+    def _picked(
+        self, rows_of_batches: list[np.ndarray]
+    ) -> Callable[[threading.Event], Generator[Any, None, None]]:
+        """What makes these batches as ndarrays, and ends early, between two items, once the event
+        is set."""
+
+        def produce(stop: threading.Event) -> Generator[Any, None, None]:
+            arrays = None if self.collate else _rows_of(self.dataset)
+            for rows in rows_of_batches:
+                if arrays is not None:
+                    yield self._transformed(tuple(array[rows] for array in arrays))
+                    continue
                 items = []
                 for row in rows.tolist():
                     if stop.is_set():
                         return
                     items.append(self.dataset[row])
-                batch = self.collate(items) if self.collate else stack(items)
-            yield self._transformed(batch)
+                yield self._batch_of(items)
+
+        return produce
+
+    def _items(self, stop: threading.Event) -> Generator[Any, None, None]:
+        """The same of a stream."""
+        items: list[Any] = []
+        for item in self.dataset:
+            if stop.is_set():
+                return
+            items.append(item)
+            if len(items) == self.batch_size:
+                yield self._batch_of(items)
+                items = []
+        if items and not self.drop_last:
+            yield self._batch_of(items)
+
+    def _batch_of(self, items: list[Any]) -> Any:
+        return self._transformed(self.collate(items) if self.collate else stack(items))
 
     def _transformed(self, batch: Any) -> Any:
         if self.transform is None:

@@ -71,7 +71,7 @@ def test_hints_name_only_what_is_missing() -> None:
     ("nn.functional", "relu_", r"write x.assign\(relu\(x\)\)"),
     ("nn.init", "xavier_uniform", "write xavier_uniform_"),
     ("nn.optim", "SparseAdam", "no sparse storage"),
-    ("nn.data", "RandomSampler", "DataLoader over a Subset"),
+    ("nn.data", "RandmSampler", "did you mean RandomSampler"),
 ])  # fmt: skip
 def test_a_missing_name_is_an_attribute_error_with_a_hint(place: str, name: str, hint: str) -> None:
     with pytest.raises(AttributeError, match=hint):
