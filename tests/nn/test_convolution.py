@@ -281,3 +281,27 @@ def test_the_filter_gradient_of_many_groups(channels):
     seen = np.lib.stride_tricks.sliding_window_view(wide, (14, 14), axis=(2, 3))
     want = np.einsum("ncrqij,ncij->crq", seen, g, dtype=np.float64)[:, None]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels, size, stride", [(3, 8, 1), (16, 7, 1), (16, 12, 2)])
+def test_padding_is_zeros_which_an_infinite_weight_makes_nan(
+    channels: int, size: int, stride: int
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, channels, size, size)).astype("f4")
+    w = rng.normal(size=(4, channels, 3, 3)).astype("f4")
+    w[0, 0, 0, 0], w[1, 1, 2, 1] = np.inf, -np.inf
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    with np.errstate(invalid="ignore"):
+        products = windows[:, None, :, ::stride, ::stride] * w[:, :, None, None]
+        want = np.isnan(products.sum((2, 5, 6)))
+    assert 0 < want.sum() < want.size
+    threads = mo.get_num_threads()
+    try:
+        for count in (1, 3):
+            mo.set_num_threads(count)
+            got = mo.nn.functional.conv2d(mo.array(x), mo.array(w), padding=1, stride=stride)
+            np.testing.assert_array_equal(np.isnan(got.numpy()), want)
+    finally:
+        mo.set_num_threads(threads)
