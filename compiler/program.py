@@ -224,7 +224,9 @@ class Bound:
         for position, k in enumerate(self.numbers):
             self.table[self.inputs[k][0]] = self.numbers_address + 8 * position
 
-    def fill(self, slots: np.ndarray, addresses: list[int], numbers: Sequence[Any]) -> None:
+    def fill(
+        self, slots: np.ndarray, addresses: list[int] | np.ndarray, numbers: Sequence[Any]
+    ) -> None:
         """Makes the table ready: where the arrays and the results lie, and what the numbers are."""
         self.table[slots] = addresses
         try:

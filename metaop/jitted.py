@@ -17,6 +17,7 @@ import re
 import sys
 import types
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -562,14 +563,13 @@ class Recording:
         self.alone, self.in_a_slot = [ALONE] * count, [IN_A_SLOT] * count
         self.spares: list[Any] = [None] * count
         self.spare_storages: list[Any] = [None] * count
-        self.spare_addresses: list[int] = [0] * count
+        self.spare_addresses = np.zeros(count, np.int64)
         self.all_own = False  # whether every spare was made here
         self.foreign = True  # whether what is bound now was not
         self.bound: list[Any] = [None] * count
         self.bound_storages: list[Any] = []
-        self.bound_addresses: list[int] = []
+        self.bound_addresses = self.spare_addresses
         self.static: list[Any] | None = None
-        self.static_addresses: list[int] = []
 
     def _compile(self, trace: Trace, writer: _Writer, result: str) -> None:
         by_node = {c.node: c for c in trace.captured.values()}
@@ -584,13 +584,9 @@ class Recording:
         ]
         self.static_count = sum(n in read for n in groups[0])
         self.given_count = sum(n in read for n in groups[2])
-        self.kept_read = [kept[n] for n in read if n in kept]
+        self.kept_read = np.array([kept[n] for n in read if n in kept], np.int64)
         if self.program is not None:
-            order = [*groups[0][: self.static_count], *groups[2][: self.given_count],
-                     *[n for n in read if n in kept]]  # fmt: skip
-            places = {n: k for k, n in enumerate(read)}
-            outputs = [*self.own_outputs, *self.new_outputs]
-            self.replayed = Replay(self.program, [places[n] for n in order], outputs, self.nodes)
+            self._order_addresses(self.program, groups, read, kept)
         self.shared: list[bool] | None = None  # which arguments are values from outside
         self.expected = [[n.requires_grad for n in group] for group in groups]
         self.expected_layouts = [
@@ -617,6 +613,26 @@ class Recording:
         # of the first replay, which needs no guards
         self.enter_unchecked: Any = trace.function(trace.source(False, answer))
         self.commit = trace.function("\n    ".join(["def commit(F, X):", *writer.lines, result]))
+
+    def _order_addresses(
+        self, program: Bound, groups: list[list[Node]], read: list[Node], kept: dict[Node, int]
+    ) -> None:
+        """In which order `addresses` has what a replay reads and writes: what stays where it is;
+        old and new values of kept Vars, which change places; what is elsewhere at every call."""
+        slot_of = {n: program.inputs[k][0] for n, k in zip(read, program.arrays)}
+        parts = [
+            [slot_of[n] for n in groups[0][: self.static_count]],
+            [slot_of[n] for n in read if n in kept],
+            [program.outputs[k][0] for k in self.own_outputs],
+            [slot_of[n] for n in groups[2][: self.given_count]]
+            + [program.outputs[k][0] for k in self.new_outputs],
+        ]
+        slots = [slot for part in parts for slot in part]
+        self.replayed = Replay(program, slots, self.nodes)
+        self.addresses = np.zeros(len(slots), np.int64)
+        ends = list(accumulate(map(len, parts)))
+        views = [self.addresses[end - len(part) : end] for part, end in zip(parts, ends)]
+        self.at_static, self.at_read, self.at_own, self.at_new = views
 
     def _numbers(self, trace: Trace) -> list[str]:
         scalars = [n for n in self.leaves if isinstance(n, Scalar)]
@@ -651,11 +667,11 @@ class Recording:
         self._make_spares()
         storages = [Storage(nbytes) for nbytes in self.new_bytes]
         if self.program is not None:
-            read, bound = given[: self.given_count], self.bound_addresses
-            addresses = [*self.static_addresses, *[n.storage.address for n in read],
-                         *[bound[k] for k in self.kept_read], *self.spare_addresses,
-                         *[s.address for s in storages]]  # fmt: skip
-            self._run(addresses, numbers)
+            read = [node.storage for node in given[: self.given_count]]
+            self.at_read[:] = self.bound_addresses[self.kept_read]
+            self.at_own[:] = self.spare_addresses
+            self.at_new[:] = [storage.address for storage in [*read, *storages]]
+            self._run(numbers)
         fresh, others = [], []
         if self.fresh or self.others:
             run = _Run([*static, *kept, *given], numbers, dict(zip(self.new_outputs, storages)))
@@ -692,13 +708,15 @@ class Recording:
             self.bound_storages = [life.value_of(n) for n in kept]
             if [n.layout for n in kept] != self.expected_layouts[1] and not self.is_graph:
                 return False
-            self.bound_addresses = [s.address for s in self.bound_storages]
+            self.bound_addresses = np.array([s.address for s in self.bound_storages], np.int64)
             self.bound, self.foreign = kept, True
         if static != self.static or self.is_graph:
             if [n.requires_grad for n in static] != self.expected[0]:
                 return False
             read = static[: self.static_count]
-            self.static_addresses = [life.value_of(n).address for n in read]
+            storages = [life.value_of(n) for n in read]
+            if self.program is not None:
+                self.at_static[:] = [s.address for s in storages]
             if [n.layout for n in read] != self.expected_layouts[0] and not self.is_graph:
                 return False
             self.static = static
@@ -729,9 +747,9 @@ class Recording:
         life.rebind(bound, lambda: results.append(self.commit(fresh, extras)))
         return results[0]
 
-    def _run(self, addresses: list[int], numbers: tuple[Any, ...]) -> None:
+    def _run(self, numbers: tuple[Any, ...]) -> None:
         try:
-            self.replayed.run(addresses, numbers)
+            self.replayed.run(self.addresses, numbers)
         except KernelError as fault:
             raise life._error_for(self.nodes[fault.check.position], fault) from None
         except MemoryError as fault:

@@ -160,6 +160,8 @@ class Trace:
         self._entries: set[tuple[int, int]] = set()
         self._required: set[str] = set()
         self._name_of: dict[int, str] = {}
+        self._name_of_number: dict[str, str] = {}  # by expression
+        self._counts: dict[int, TracedNumber] = {}  # by value: optimisers' counts of steps
         self._functions: set[int] = set()
         self._classes: dict[type, None] = {}
         self._guarded: set[tuple[int, str]] = set()
@@ -188,9 +190,11 @@ class Trace:
                 f"{user_site()}: a number of the finished trace of {self.name} is used here; "
                 "return it from the jitted function"
             )
-        name = f"n{len(self.lines)}"
-        self.lines.append((name, expression))
-        self.labels[name] = expression
+        name = self._name_of_number.get(expression)
+        if name is None:
+            name = self._name_of_number[expression] = f"n{len(self.lines)}"
+            self.lines.append((name, expression))
+            self.labels[name] = expression
         return name
 
     def require(self, condition: str, label: str, watched: bool = False) -> None:
@@ -315,11 +319,18 @@ class Trace:
         return self.cells[place]
 
     def _number(self, value: Any, expression: str, label: str, counts: bool) -> Any:
+        if counts and type(value) is int and value in self._counts:
+            number = self._counts[value]
+            self.require(f"{expression} is {number.name} or same({expression}, {number.name})",
+                         f"every {label} that was {value} is the same number")  # fmt: skip
+            return number
         if type(value) is float or (counts and type(value) is int):
             number = TracedNumber(self, value, expression)
             kind = type(value).__name__
             self.require(f"type({number.name}) is {kind}", f"type({label}) is {kind}")
             self.labels[number.name] = label
+            if type(value) is int:
+                self._counts[value] = number
             return number
         if type(value) is tuple and any(type(item) is float for item in value):
             self.require(f"type({expression}) is tuple and len({expression}) == {len(value)}",

@@ -211,6 +211,22 @@ def test_every_optimiser_makes_the_steps_it_makes_without_jit(name: str) -> None
     assert run.step.count == (2 if name == "dampened" else 1)
 
 
+def test_a_count_of_steps_that_leaves_the_others_is_recorded_again() -> None:
+    outcomes = []
+    for jitted in (False, True):
+        run = Run(jitted, lambda ps: nn.optim.Adam(ps, lr=0.1))
+        state = run.optimizer.state[run.net.fc.weight]
+
+        def before(k: int, state: Any = state) -> None:
+            if k == 3:
+                state["step"] = 20
+
+        run.train(6, before)
+        outcomes.append(run.outcome())
+    assert run.step.count == 2
+    assert outcomes[0] == outcomes[1]
+
+
 def test_state_made_in_a_trace_is_the_optimisers() -> None:
     def switch(run: Run, k: int) -> None:
         run.optimizer.param_groups[0]["momentum"] = 0.9 if k >= 2 else 0.0
