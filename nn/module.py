@@ -16,12 +16,12 @@ from weakref import WeakKeyDictionary
 import metaop as mo
 from metaop import support
 
+from . import hooks
 from .parameter import Parameter
 
 TABLES = ("_parameters", "_buffers", "_modules")
 
 # What to write for a name that torch or Jittor has.
-HOOK = "write a Module around it that does so in its forward"
 STATE_HOOK = "change the dict that state_dict() returns, or that load_state_dict(state) is given"
 ELSEWHERE = {
     **dict.fromkeys(("cuda", "ipu", "xpu", "mtia"), "leave it out, the only device is the CPU"),
@@ -44,11 +44,10 @@ ELSEWHERE = {
     "get_parameter": "write dict(net.named_parameters())[name]",
     "get_buffer": "write dict(net.named_buffers())[name]",
     "set_submodule": "write net.part = module",
-    **dict.fromkeys(("register_forward_hook", "register_forward_pre_hook"), HOOK),
     **dict.fromkeys(
         ("register_backward_hook", "register_full_backward_hook",
          "register_full_backward_pre_hook"),
-        "write x.register_hook(function) in forward",
+        "write x.register_hook(function) in forward, or in a forward hook",
     ),
     **dict.fromkeys(
         ("register_state_dict_pre_hook", "register_state_dict_post_hook",
@@ -158,8 +157,8 @@ class Module:
         try:
             if not support.in_transaction():
                 with mo.transaction():
-                    return self._forward(args, kwargs)
-            return self._forward(args, kwargs)
+                    return self._with_hooks(args, kwargs)
+            return self._with_hooks(args, kwargs)
         finally:
             state["scope"], state["module"] = scope, caller
 
@@ -188,7 +187,14 @@ class Module:
                 return name == type(self).__name__
         return found is self
 
-    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`forward`, with the hooks around it."""
+        own = self.__dict__
+        if hooks.BEFORE in own or hooks.AFTER in own:
+            return hooks.called(self, self._at_one_site, args, kwargs)
+        return self._at_one_site(args, kwargs)
+
+    def _at_one_site(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """All that a layer of metaop's own records has one site, which is looked for once."""
         recording, own = support.recording, self.__dict__
         if (
@@ -317,6 +323,29 @@ class Module:
         self._register("_modules", name, module)
 
     add_module = register_module
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> hooks.ModuleHook:
+        """Calls hook(module, args) before every forward; what it returns, unless None, takes the
+        place of args: a tuple, or one argument.
+
+        with_kwargs: hook(module, args, kwargs), which returns None or (args, kwargs); prepend: it
+        runs before those that are there.  A jitted function calls hooks when it is traced.  Returns
+        a handle with remove().  Source: as torch.nn.Module.register_forward_pre_hook.
+        """
+        return hooks.register(self, hooks.BEFORE, hook, prepend, with_kwargs)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> hooks.ModuleHook:
+        """Calls hook(module, args, output) after every forward; what it returns, unless None, takes
+        the place of the output.
+
+        with_kwargs: hook(module, args, kwargs, output); else as `register_forward_pre_hook`.
+        Source: as torch.nn.Module.register_forward_hook.
+        """
+        return hooks.register(self, hooks.AFTER, hook, prepend, with_kwargs)
 
     # --- what is in the tree ----------------------------------------------------------------------
 
