@@ -711,6 +711,69 @@ def test_50_interrupts_leave_all_parameters_from_one_step(
     assert last > 10
 
 
+class Normed(nn.Module):
+    """Two layers with running statistics, and the optimiser that trains them."""
+
+    def __init__(self) -> None:
+        self.net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+        self.optimizer = mo.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.5)
+
+    def step(self, x: mo.Var, between: Callable[[], object] = lambda: None) -> None:
+        loss = (self.net(x) * x).sum()
+        between()
+        self.optimizer.step(loss)
+
+    def counts(self) -> tuple[set[int], set[int]]:
+        """How many batches the statistics have seen, and how many steps were made."""
+        seen = {self.net[k].num_batches_tracked.item() for k in (0, 2)}
+        return seen, {state["step"] for state in self.optimizer.state.values()}
+
+
+def stepping(this: Normed, style: str) -> Callable[..., None]:
+    def within(*args: object) -> None:
+        with mo.transaction():
+            this.step(*args)  # type: ignore[arg-type]
+
+    styles = {"plain": this.step, "transaction": within, "jit": mo.jit(this.step)}
+    return styles[style]  # type: ignore[return-value]
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("style", "seen"), [("plain", 2), ("transaction", 1), ("jit", 1)])
+def test_ctrl_c_between_forward_and_step_undoes_what_is_one_call(style: str, seen: int) -> None:
+    this = Normed()
+    step = stepping(this, style)
+    x = mo.array(np.arange(12, dtype=np.float32).reshape(4, 3))
+    step(x)
+    with pytest.raises(KeyboardInterrupt):
+        step(x, stop)
+    assert this.counts() == ({seen}, {1})
+    step(x)
+    assert this.counts() == ({seen + 1}, {2})
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+@pytest.mark.parametrize("style", ["transaction", "jit"])
+def test_20_interrupts_leave_running_statistics_and_parameters_from_one_step(
+    style: str, interrupts: Callable[[], None]
+) -> None:
+    this = Normed()
+    step = stepping(this, style)
+    x = mo.array(np.arange(12, dtype=np.float32).reshape(4, 3))
+    step(x)
+    for _ in range(20):
+        deadline = time.monotonic() + 10
+        with pytest.raises(KeyboardInterrupt):
+            interrupts()
+            while time.monotonic() < deadline:
+                step(x)
+        seen, made = this.counts()
+        assert len(seen) == 1 and seen == made
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_held_back_and_delivered_afterwards() -> None:
     seen = []
