@@ -108,7 +108,7 @@ class Cache:
             content = _read_all(file, status.st_size)
         finally:
             os.close(file)
-        if time.time() - status.st_mtime > MARK_USED_AFTER:
+        if _age(status.st_mtime) > MARK_USED_AFTER:
             self._mark_used(name)
         return content
 
@@ -197,10 +197,9 @@ class Cache:
         entries = self.entries()
         total = sum(entry.nbytes for entry in entries)
         goal = self.limit if total <= self.limit else self.limit - self.limit // 8
-        unfinished = time.time() - FORGET_UNFINISHED_AFTER
         for entry in entries:
             if entry.name.startswith(TEMPORARY):
-                if entry.used < unfinished:
+                if _age(entry.used) > FORGET_UNFINISHED_AFTER:
                     self._remove(entry.name)
             elif total > goal:
                 self._remove(entry.name)
@@ -214,6 +213,11 @@ class Cache:
 
 def _warn(text: str) -> None:
     warnings.warn(f"metaop's disk cache: {text}", CacheWarning, stacklevel=2)
+
+
+def _age(then: float) -> float:
+    """Seconds since a file was used; a time to come is as far away, since the clock was set."""
+    return abs(time.time() - then)
 
 
 def _is_ours(name: str) -> bool:

@@ -209,8 +209,27 @@ def test_files_that_are_not_entries_are_left_alone(tmp_path: Path):
     assert os.listdir(store.folder) == ["thesis.txt"]
 
 
+def test_a_clock_that_was_ahead_makes_no_entry_the_last_used_for_ever(tmp_path: Path):
+    store = opened(tmp_path / "cache", limit=30_000)
+    for k in range(2):
+        store.write(name_of(k), bytes(10_000))
+        os.utime(path_of(store, name_of(k)), (0, time.time() + 1e8))
+    assert store.read(name_of(1)) is not None
+    assert [entry.name for entry in store.entries()] == [name_of(1), name_of(0)]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_only_what_must_survive_a_crash_waits_for_the_disk(
+    monkeypatch: pytest.MonkeyPatch, store: Cache, durable: bool
+):
+    waited = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    store.write(name_of(1), b"code", durable)
+    assert len(waited) == durable
+
+
 def test_unfinished_files_go_when_their_writer_must_be_dead(store: Cache):
-    for k, age in enumerate((10, 10_000)):
+    for k, age in enumerate((10, 10_000, -10_000)):
         path = path_of(store, f"{TEMPORARY}{k}")
         path.write_bytes(b"half")
         os.utime(path, (0, time.time() - age))
