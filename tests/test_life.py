@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import json
+import mmap
 import os
 import random
 import signal
@@ -604,6 +606,24 @@ def test_a_request_that_fails_leaves_the_counts_as_they_were() -> None:
     with pytest.raises(MemoryError):
         fresh.take(1 << 62)
     assert fresh.used_bytes == used == fresh._most_used
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the C library's heap is that of POSIX systems")
+def test_large_memory_lies_outside_the_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of ever new sizes left holes in the heap: LeNet at 200 batch sizes grew by 40 %."""
+    for nbytes, is_mapped in ((storage.MAPPED - 1, False), (storage.MAPPED, True)):
+        raw, address = storage.aligned_bytes(nbytes)
+        assert isinstance(getattr(raw.base, "obj", raw.base), mmap.mmap) == is_mapped
+        assert address % storage.ALIGNMENT == 0
+        last = address - raw.__array_interface__["data"][0] + nbytes - 1
+        raw[last] = 7
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "too many mappings")
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    raw, _ = storage.aligned_bytes(storage.MAPPED)
+    assert len(raw) >= storage.MAPPED
 
 
 def test_a_lease_that_was_not_written_out_is_left_to_the_system() -> None:
