@@ -608,8 +608,7 @@ class Recording:
             for group in groups
         ]
         answer = ", ".join(f"[{', '.join(names)}]" for names in lists) + f", {tuples}, {extras}"
-        self.source = trace.source(True, answer)
-        self.enter = trace.function(self.source)
+        self.enter = trace.function(trace.source(True, answer))
         # of the first replay, which needs no guards
         self.enter_unchecked: Any = trace.function(trace.source(False, answer))
         self.commit = trace.function("\n    ".join(["def commit(F, X):", *writer.lines, result]))
@@ -642,8 +641,8 @@ class Recording:
             trace.require(f"LITERALS.isdisjoint({listed})", f"none of {listed} is 0, ±1, ±2, 0.5")
         self.number_of = {n: k for k, n in enumerate(scalars)}
         return [
-            n.value.name if isinstance(n.value, TracedNumber) else trace.constant(n.value)
-            for n in scalars
+            n.value.name if isinstance(n.value, TracedNumber) else trace.name_for(n.value)
+            for n in scalars  # a count of examples is no part of the text
         ]
 
     # -- a replay -------------------------------------------------------------------------------

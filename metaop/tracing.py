@@ -243,7 +243,7 @@ class Trace:
         """The function that a source defines."""
         used = set(re.findall(r"\b[A-Za-z_]\w*\b", source))
         names = {name: value for name, value in self.names.items() if name in used}
-        exec(compile(source, f"<trace of {self.name}>", "exec"), names)
+        exec(_compiled(source, self.name), names)
         function: Callable[..., Any] = names[source[4 : source.index("(")]]
         return function
 
@@ -571,8 +571,15 @@ class Trace:
         node.depth = DEAD_DEPTH
         node.error = JitError(
             f"{describe(node)} made at {node.site} belongs to the trace of {self.name} and has no "
-            "value outside it; return it from the jitted function"
+            "value outside it; return it from the jitted function, or write it into a Var that is "
+            "there before: state.assign(value)"
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str, name: str) -> types.CodeType:
+    """The code of a source, which traces of one function share whose shapes alone differ."""
+    return compile(source, f"<trace of {name}>", "exec")
 
 
 def _kind(value: Any) -> str:

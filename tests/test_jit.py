@@ -328,6 +328,15 @@ def test_the_key_holds_shapes_dtypes_structure_and_plain_values() -> None:
     assert f.count == 7
 
 
+def test_recordings_that_differ_in_sizes_alone_share_their_code() -> None:
+    run = Run(jitted=True)
+    for size in (BATCH, 12, 7):
+        x, t = batches(1)[0]
+        run.step(x[:size], t[:size])
+    assert len(run.step.traces) == 3
+    assert len({id(trace.enter.__code__) for trace in run.step.traces}) == 1
+
+
 def test_float_arguments_are_inputs() -> None:
     @mo.jit
     def f(x: Any, a: float) -> Any:
@@ -721,6 +730,8 @@ def test_a_var_that_escapes_is_dead_and_says_so() -> None:
     for use in (lambda: dead * 2, lambda: dead.item(), lambda: dead.sum()):
         with pytest.raises(mo.JitError, match=line_of("# escapes") + ".*lets_escape.*return it"):
             use()
+    with pytest.raises(mo.JitError, match=r"a Var that is there before: state.assign\(value\)"):
+        dead.numpy()
     mo.sync()  # nothing is left pending
 
 
