@@ -1099,24 +1099,67 @@ class Builder(Writer):
     def finish_across(self) -> list[Stmt]:
         """The same where results lie next to each other in memory across the rows of a block: 16
         rows at a time are turned."""
+        if self.run_of_rows == 0:
+            before = self.number(self.blocks.m, self.m_block, 0)
+            return self.turn_rows(0, self.rows, lambda row: [(self.blocks.m.loops, add(before, row))])
+        return self.turn_runs()
+
+    @functools.cached_property
+    def run_of_rows(self) -> int:
+        """From which loop of m on results follow each other in memory; 0 also where how long such a
+        run is is not known."""
+        loops = self.blocks.m.loops
+        for position in range(len(loops) - 1, 0, -1):
+            length = self.extents[loops[position]]
+            if isinstance(length, Extent):
+                return 0
+            if self.steps.get(("i", loops[position - 1]), 0) != length * self.steps.get(
+                ("i", loops[position])
+            ):
+                return position
+        return 0
+
+    def turn_runs(self) -> list[Stmt]:
+        """The rows of a block run by run, so that no vector has results of two."""
+        m = self.blocks.m
+        outer, inner = m.loops[: self.run_of_rows], m.loops[self.run_of_rows :]
+        length = self.c.size(inner)
+        run = self.loop(self.c.size(outer))
+        start = self.start(m, self.m_block)
+        before = times(("i", run), length)  # rows of earlier runs
+        begin, first = self.let("first", ("max", ("sub", start, before), 0), length)
+        left = ("min", ("sub", add(start, self.rows), before), length)
+        count, rows = self.let("rows_of_run", ("sub", left, first), length)
+        turned = self.turn_rows(
+            ("sub", add(before, first), start), rows,
+            lambda row: [(outer, ("i", run)), (inner, add(first, row))],
+        )  # fmt: skip
+        stop = _pieces(add(start, self.rows), length)
+        body = [begin, count, *turned]
+        return [For(run, ("floordiv", start, length), stop, "serial", body)]
+
+    def turn_rows(
+        self, start: Expr, rows: Expr, places_of: Callable[[Expr], list[Place]]
+    ) -> list[Stmt]:
+        """Results of so many rows of a block from one on, by what tells where each of them is."""
         m = self.blocks.m
         group, row, lane = self.loop(-(-m.capacity // LANES)), self.unroll(LANES), self.loop(LANES)
         one = self.loop(self.blocks.columns)
         first = times(("i", group), LANES)
-        place = add(times(add(first, ("i", row)), self.partial_stride), ("i", one))
+        in_block = add(start, first, ("i", row))
+        place = add(times(in_block, self.partial_stride), ("i", one))
         value = Load("partial", place, TRUE, 0.0, self.dtype)
         store: Stmt = Store("turned", add(times(("i", one), LANES), ("i", row)), value)
         turn = For(one, 0, self.columns, "vector", [For(row, 0, LANES, "unroll", [store])])
         self.scratch.append(Scratch("turned", self.dtype, LANES * self.partial_stride))
         order, column, places = self.result_columns(len(self.blocks.n.loops) - 1)
         value = Load("turned", add(times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
-        places.append((m.loops, self.number(m, self.m_block, add(first, ("i", lane)))))
+        places += places_of(add(first, ("i", lane)))
         body = self.finish(lambda layer: value, self.mapping(self.at(*places)), TRUE, ())
-        left = ("min", ("sub", self.rows, first), LANES)
-        body = [For(lane, 0, left, "vector", body)]
+        body = [For(lane, 0, ("min", ("sub", rows, first), LANES), "vector", body)]
         for loop, stop in reversed(order):
             body = [For(loop, 0, stop, "serial", body)]
-        return [For(group, 0, _pieces(self.rows, LANES), "serial", [turn, *body])]
+        return [For(group, 0, _pieces(rows, LANES), "serial", [turn, *body])]
 
     def finish_block(self) -> list[Stmt]:
         """Results from the sums of all blocks of k."""
