@@ -138,6 +138,12 @@ def evenly(total: int, tile: int, most: int) -> int:
     return -(-tiles // blocks) * tile
 
 
+def group_of(rows: int, depth: int, itemsize: int) -> int:
+    """How many tiles of so many rows, of a block of k of this depth, stay in the second cache
+    beside what passes through it."""
+    return max(1, GROUP // (rows * depth * itemsize))
+
+
 def several(count: int) -> bool:
     """True for a loop that may have more than one iteration."""
     return isinstance(count, Extent) or count > 1
@@ -167,6 +173,7 @@ class Blocks:
     grid_n: list[int]  # loops of n that are outside all blocks
     windows: Windows | None = None
     taps: Taps | None = None
+    group: int | None = None  # tiles of rows that all columns pass before the next; None for all
 
     @property
     def columns(self) -> int:
@@ -312,7 +319,8 @@ def _from_first_tap(
 # What is tried: products added up before a tile moves on, rows and columns of a block.
 KEPT, KEPT_DOTS = 640, (512, 1024)  # the first is one, so that no choice changes a sum
 LONGEST_CHAIN = 384  # products added up in a register: rounding errors grow with their number
-MOST_ROWS, MOST_DOT = (64, 128, 256), (64, 128)
+MOST_ROWS, MOST_DOT = (64, 128, 256, 512), (64, 128)
+GROUP = 300_000  # bytes of rows that all columns of a block pass before the next rows
 MOST_COLUMNS = (64, 128, 256, 400, 800)
 FEW_COLUMNS = (32, 64, 96)  # of all layers at once
 MOST_SCRATCH = 1_500_000  # bytes that a thread may hold
@@ -469,8 +477,12 @@ class Option:
         """The blocks themselves."""
         m = flat(c, c.m, self.unit, self.rows, self.others(c))
         if isinstance(self.n, Cut):
-            around = self.n.outer
-            return Blocks(self.form, self.tile, m, self.n, self.k, around, self.windows, self.taps)
+            panels = self.windows, self.taps
+            group = None
+            if self.taps is None and not c.layers:
+                group = group_of(self.tile.rows, hint(self.k.capacity), c.nest.value.dtype.itemsize)
+                group = group if group * self.tile.rows < m.capacity else None
+            return Blocks(self.form, self.tile, m, self.n, self.k, self.n.outer, *panels, group)
         return Blocks(self.form, self.tile, m, flat(c, c.n, self.tile.columns, self.n), self.k, [])
 
 
@@ -480,6 +492,8 @@ Found = tuple[float, Option, Choice]  # what an option costs, itself, its place
 def _limits(total: int, unit: int, limits: Iterable[int]) -> list[int]:
     """Of limits by which so many rows are cut into equally many blocks, the first."""
     found: dict[int, int] = {}
+    if isinstance(total, Extent):  # there may be more rows than it is taken to be
+        limits = reversed(list(limits))
     for most in limits:
         found.setdefault(-(-hint(total) // whole_tiles(unit, most)), most)
     return list(found.values())
@@ -706,6 +720,8 @@ class Costs:
         cost += LOAD * lines * tile.columns / sums
         shared = hint(windows.count(self.c)) if windows else 1
         own = depth if taps is None else math.prod(taps.room) / taps.count
+        if taps is None and self.layers == 1:
+            rows = min(rows, group_of(tile.rows, depth, self.itemsize) * tile.rows)
         strip = own * tile.rows + depth * tile.columns * LANES / shared
         cost += FAR_LOAD * self._over(strip, FIRST_CACHE) / tile.rows
         return cost + FAR_ROW * self._over(rows * own, SECOND_CACHE) / tile.columns

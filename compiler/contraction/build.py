@@ -904,9 +904,33 @@ class Builder(Writer):
     def tiles(self, a: Panel, b: Panel) -> list[Stmt]:
         tile = self.dot_tile if self.blocks.form == "dot" else self.outer_tile
         before, strips = self.strips()
-        body = self.taps_within(self.border) if self.border else []
-        body += [For(strip.tile, 0, strip.count, "serial", tile(a, b, strip)) for strip in strips]
-        return [*before, For(self.n_tile, 0, _pieces(self.columns, self.width), "serial", body)]
+        border = self.taps_within(self.border) if self.border else []
+
+        def across(parts: list[Stmt]) -> Stmt:
+            """Statements for every tile of columns."""
+            stop = _pieces(self.columns, self.width)
+            return For(self.n_tile, 0, stop, "serial", [*border, *parts])
+
+        if self.blocks.group is None:
+            down = [For(strip.tile, 0, strip.count, "serial", tile(a, b, strip)) for strip in strips]
+            return [*before, across(down)]
+        return [*before, *self.by_groups(strips, lambda strip: tile(a, b, strip), across)]
+
+    def by_groups(
+        self, strips: list[Strip], tile: Callable[[Strip], list[Stmt]],
+        across: Callable[[list[Stmt]], Stmt],
+    ) -> list[Stmt]:  # fmt: skip
+        """All tiles of columns for some of the rows, which stay in the second cache meanwhile, then
+        for the next ones; lower tiles, which are few, at the end."""
+        size = self.blocks.group
+        assert size is not None
+        whole, *low = strips
+        group = self.loop(-(-self.extents[whole.tile] // size))
+        first = times(("i", group), size)
+        stop = ("min", add(first, size), whole.count)
+        body = across([For(whole.tile, first, stop, "serial", tile(whole))])
+        groups: Stmt = For(group, 0, _pieces(whole.count, size), "serial", [body])
+        return [groups, *(across([For(s.tile, 0, s.count, "serial", tile(s))]) for s in low)]
 
     def taps_within(self, border: Border) -> list[Stmt]:
         """The names of the taps that reach more than the border from a tile of columns."""
