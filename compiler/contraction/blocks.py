@@ -69,6 +69,8 @@ def cut(loops: Sequence[int], extents: Sequence[int], most: int) -> Cut:
     loop = loops[position]
     pieces = -(-hint(extents[loop]) // max(1, most // step))
     size = -(-hint(extents[loop]) // pieces)
+    if isinstance(extents[loop], Extent):
+        size = round_number(size)
     return Cut(list(loops[:position]), loop, size, list(loops[position + 1 :]), extents[loop], step)
 
 
@@ -112,8 +114,14 @@ def flat(c: Contraction, loops: list[int], tile: int, most: int, others: int = 1
     total = c.size(loops)
     if isinstance(total, Extent):
         wanted = wanted_beside(hint(others))
-        return Flat(loops, whole_tiles(tile, most), total, tile, wanted)
+        return Flat(loops, round_number(most // tile) * tile, total, tile, wanted)
     return Flat(loops, evenly(total, tile, most), total, tile)
+
+
+def round_number(most: int) -> int:
+    """The largest power of two up to that, at least 1: pieces that an extent which the kernel
+    learns is most often a multiple of."""
+    return 1 << max(0, most.bit_length() - 1)
 
 
 def enough(rows: int, needed: int, wanted: int) -> int:
@@ -665,7 +673,7 @@ class Costs:
         """Rows of a block, the number of blocks, and what tiles compute for each result: nothing in
         vain if how many rows there are is not known, since most often it is a round number."""
         if self.dynamic:
-            needed = -(-self.m // whole_tiles(tile, most))
+            needed = -(-self.m // (round_number(most // tile) * tile))
             count = enough(self.m, needed, wanted_beside(others))
             return -(-self.m // count), count, 1.0
         rows = min(evenly(self.m, tile, most), self.m)
