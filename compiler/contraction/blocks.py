@@ -632,7 +632,8 @@ class Costs:
         rows, groups, waste = self.rows_of(unit, option.rows, self.batch * blocks)
         kept = rows * (LANES if dot else self.layers)
         most = MOST_SCRATCH if self.layers == 1 else MOST_OF_LAYERS
-        if self.itemsize * columns * (depth * self.layers + kept) > most:
+        repeated = self._again(option.windows, columns)  # windows hold what taps repeat once
+        if self.itemsize * columns * (depth * self.layers * repeated + kept) > most:
             return math.inf
         if dot:
             cost = waste * more * self._dot(tile)
@@ -654,10 +655,9 @@ class Costs:
             cost += self._pack_taps(option.taps, depth) * LANES / columns
         if cost >= least:
             return cost
-        again = self._again(option.windows, columns)
         shared = -(-self.m // whole_tiles(unit, option.rows)) if self.plain_b else 1
         packing = self.pack_b(n, k, columns, depth)
-        cost += again * self._panel(packing, rows, shared)
+        cost += repeated * self._panel(packing, rows, shared)
         items = self.batch * groups * blocks
         rounds = -(-items // processors())
         share = processors() / items
