@@ -319,6 +319,11 @@ class Strip:
         return add(self.first, times(("i", self.tile), self.height), ("i", self.row))
 
 
+def _down(strip: Strip, tile: list[Stmt]) -> Stmt:
+    """All tiles of a strip."""
+    return For(strip.tile, 0, strip.count, "serial", tile)
+
+
 class Builder(Writer):
     """Writes the kernels of a contraction in tiles over packed panels."""
 
@@ -912,8 +917,7 @@ class Builder(Writer):
             return For(self.n_tile, 0, stop, "serial", [*border, *parts])
 
         if self.blocks.group is None:
-            down = [For(strip.tile, 0, strip.count, "serial", tile(a, b, strip)) for strip in strips]
-            return [*before, across(down)]
+            return [*before, across([_down(strip, tile(a, b, strip)) for strip in strips])]
         return [*before, *self.by_groups(strips, lambda strip: tile(a, b, strip), across)]
 
     def by_groups(
@@ -930,7 +934,7 @@ class Builder(Writer):
         stop = ("min", add(first, size), whole.count)
         body = across([For(whole.tile, first, stop, "serial", tile(whole))])
         groups: Stmt = For(group, 0, _pieces(whole.count, size), "serial", [body])
-        return [groups, *(across([For(s.tile, 0, s.count, "serial", tile(s))]) for s in low)]
+        return [groups, *(across([_down(strip, tile(strip))]) for strip in low)]
 
     def taps_within(self, border: Border) -> list[Stmt]:
         """The names of the taps that reach more than the border from a tile of columns."""
@@ -1125,7 +1129,9 @@ class Builder(Writer):
         rows at a time are turned."""
         if self.run_of_rows == 0:
             before = self.number(self.blocks.m, self.m_block, 0)
-            return self.turn_rows(0, self.rows, lambda row: [(self.blocks.m.loops, add(before, row))])
+            return self.turn_rows(
+                0, self.rows, lambda row: [(self.blocks.m.loops, add(before, row))]
+            )
         return self.turn_runs()
 
     @functools.cached_property
@@ -1135,11 +1141,10 @@ class Builder(Writer):
         loops = self.blocks.m.loops
         for position in range(len(loops) - 1, 0, -1):
             length = self.extents[loops[position]]
+            step = self.steps.get(("i", loops[position]), 0)
             if isinstance(length, Extent):
                 return 0
-            if self.steps.get(("i", loops[position - 1]), 0) != length * self.steps.get(
-                ("i", loops[position])
-            ):
+            if self.steps.get(("i", loops[position - 1]), 0) != length * step:
                 return position
         return 0
 
