@@ -26,15 +26,16 @@ Where the taps of a window would repeat the elements of a factor, its panel can 
 they lie: of B in blocks of N (blocks.Windows), of A in blocks of K (taps.py).  Taps that see only
 the border from a tile of columns are left out (borders.py).
 
-Where the kernel learns how many rows there are, the last few of a block are computed in lower
-tiles.
+Rows of a block that the second cache has no room for are passed by all columns in groups.  Where
+the kernel learns how many rows there are, the last few of a block are computed in lower tiles, and
+blocks have a round number of them.
 
 A few loops of the batch may be *layers*: where what follows makes its results of those of several
 batches, a block is computed for all of them before that is done.
 
 A contraction may be turned: M and N in each other's place, vectors across the rows of the result.
 A panel whose memory runs along the other of its axes, and results that do, are turned in squares of
-16 x 16 in registers.
+16 x 16 in registers, results run by run, so that no vector has some of two.
 
 The order of additions depends on extents, index maps, the target's registers and, where its
 processors decide for *outer* or *dot*, on how many there are, but on no number of threads: k in

@@ -453,6 +453,7 @@ def test_pixels_as_rows_for_any_number_of_images(monkeypatch: pytest.MonkeyPatch
         made = assert_computes(y, want)
         assert made.blocks is not None and made.blocks.taps is not None
         assert_close(mo.conv2d(x, w, padding=1).numpy(), want)
+        assert "rows_of_run" in text(made)  # no vector of rows has results of two images
     dynamic = [c for c in packed if isinstance(c.size(c.m), Extent)]
     assert len(dynamic) == 1
 
@@ -713,6 +714,20 @@ def test_gradient_of_a_strided_convolution_golden():
 def test_gradient_of_a_filter_golden():
     made = planned(gradient((2, 3, 40, 5, 3, 1, 1, 1, 1), 1)[0])[1]
     assert_golden(text(made))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("rows", [5, 8, 9, 39])
+def test_columns_pass_the_rows_of_a_block_in_groups(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "GROUP", 150)  # bytes: one tile
+    monkeypatch.setattr(blocks, "MOST_ROWS", (24,))
+    monkeypatch.setattr(blocks, "tiles", lambda *arguments: [blocks.Tile(2, 2)])
+    choose_first(monkeypatch, "plain", lambda one: one.form == "outer")
+    a, b = values(rows, 40), values(40, 50, seed=1)
+    made = assert_computes(a @ b, a.numpy().astype("float64") @ b.numpy())
+    assert made.blocks is not None and made.blocks.group == 1
 
 
 def test_every_kernel_prints_as_python():
