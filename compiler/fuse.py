@@ -8,7 +8,7 @@ a reindex of several pieces fills one buffer box by box.  A reshape of a stored 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeGuard
 
 from metaop import dtype as dt
@@ -82,13 +82,19 @@ class Fused:
     names: dict[Node, str] = field(default_factory=dict)
     stored: set[Node] = field(default_factory=set)
     dear: set[Node] = field(default_factory=set)  # of these, what is stored to save work
+    made: dict[Node, list[Nest]] = field(default_factory=dict)  # the nests of each stored value
 
 
-def fuse(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
+def fuse(
+    graph: Graph, inlined: frozenset[Node] = frozenset(), earlier: Fused | None = None
+) -> Fused:
     """The nests that compute the graph's outputs; `inlined` values are computed where they are read
-    though that is more work."""
+    though that is more work.
+
+    earlier: the same graph with other values inlined; nests that do not touch these are its own.
+    """
     stored, dear = choose_stores(graph, inlined)
-    fused = _Builder(graph, stored).run()
+    fused = _Builder(graph, stored, earlier).run()
     fused.stored, fused.dear = stored, dear
     return fused
 
@@ -607,14 +613,19 @@ class Lowering:
 class _Builder:
     """Makes the nests of a graph, one stored node after the other."""
 
-    def __init__(self, graph: Graph, stored: set[Node]):
+    def __init__(self, graph: Graph, stored: set[Node], earlier: Fused | None = None):
         self.graph, self.stored = graph, stored
         self.place: dict[Node, Buffer] = {}
-        self.buffers: list[Buffer] = []
+        self.buffers: dict[str, Buffer] = {}
         self.nests: list[Nest | Escape] = []
         self.names = graph.names
-        self.layouts = Layouts(graph)
+        self.layouts = Layouts(graph) if earlier is None else earlier.layouts
         self.reduced: dict[str, tuple[Part, ...]] = {}  # the loops of reductions by their buffers
+        self.made: dict[Node, list[Nest]] = {}
+        self.earlier = {} if earlier is None else earlier.made
+        # what is stored now and was not then, or the other way round, and sums over other loops
+        self.changed = set() if earlier is None else stored ^ earlier.stored
+        self.changed_names = {self.names[node] for node in self.changed}
 
     def run(self) -> Fused:
         for given in self.graph.inputs:
@@ -630,12 +641,14 @@ class _Builder:
             buffer = self.place[node] = self.place[reshape_base(node)]
             if buffer.role == "tmp":
                 buffer.role = "out"
-        return Fused(self.nests, self.place, self.buffers, self.layouts, self.names)
+        return Fused(
+            self.nests, self.place, list(self.buffers.values()), self.layouts, self.names,
+            made=self.made,
+        )  # fmt: skip
 
     def _new_buffer(self, node: Node, role: str, position: int = -1) -> Buffer:
         buffer = Buffer(self.names[node], node.dtype, node.size, role, position, node.shape)
-        self.place[node] = buffer
-        self.buffers.append(buffer)
+        self.place[node] = self.buffers[buffer.name] = buffer
         return buffer
 
     def _store(self, node: Node) -> None:
@@ -643,13 +656,35 @@ class _Builder:
             self._new_buffer(node, "out")
             self.nests.append(node)
             return
-        nests = self._nests(node)
+        nests = self.made[node] = self._again(node) or self._nests(node)
         buffer = self._new_buffer(node, "tmp")
         if isinstance(node, ReindexReduce):
-            self.reduced[buffer.name] = nests[-1].parts or ()
+            self._note_parts(node, nests[-1].parts or ())
         for nest in nests:
             nest.target, nest.piece = buffer, len(nests) > 1
         self.nests.extend(n for n in nests if n.iterations)
+
+    def _again(self, node: Node) -> list[Nest] | None:
+        """The earlier nests of a value over the buffers of now, None if they would differ."""
+        earlier = self.earlier.get(node)
+        if earlier is None or not all(map(self._is_same, earlier)):
+            return None
+        return [
+            replace(nest, buffers={name: self.buffers[name] for name in nest.buffers})
+            for nest in earlier
+        ]
+
+    def _is_same(self, nest: Nest) -> bool:
+        """True for an earlier nest of which nothing that it computes or reads has changed."""
+        inside = self.changed.isdisjoint(nest.nodes[:-1])
+        return inside and self.changed_names.isdisjoint(nest.buffers)
+
+    def _note_parts(self, node: Node, parts: tuple[Part, ...]) -> None:
+        """Notes the loops of a reduction, which those of what reads it follow."""
+        name, earlier = self.names[node], self.earlier.get(node)
+        self.reduced[name] = parts
+        if earlier is not None and (earlier[-1].parts or ()) != parts:
+            self.changed_names.add(name)
 
     def _nests(self, node: Node) -> list[Nest]:
         if isinstance(node, ReindexReduce):

@@ -91,8 +91,11 @@ class Grouped:
 
     def is_local(self, buffer: Buffer) -> bool:
         """True if a value needs no memory, as only the tree that makes it reads it."""
-        for writer in self._grouping.writer[buffer]:
-            self._grouping.finished(self._grouping.group_of[writer])
+        made = [self._grouping.group_of[writer] for writer in self._grouping.writer[buffer]]
+        if any(buffer in self._grouping.held(one) for one in made):
+            return False
+        for one in made:
+            self._grouping.finished(one)
         return buffer.role == "local"
 
     @cached_property

@@ -152,9 +152,11 @@ def _print_after(name: str, graph: Graph) -> None:
         print(text, end="", file=sys.stderr)
 
 
-def fuse_graph(graph: Graph, inlined: frozenset[Node] = frozenset()) -> Fused:
-    """Nests with superfluous copies merged away."""
-    fused = merge_copies(fuse(graph, inlined))
+def fuse_graph(
+    graph: Graph, inlined: frozenset[Node] = frozenset(), earlier: Fused | None = None
+) -> Fused:
+    """Nests with superfluous copies merged away; `earlier` is what `fuse` has it for."""
+    fused = merge_copies(fuse(graph, inlined, earlier))
     for node in graph.keep:  # a stored value through which a gradient may be asked for
         buffer = fused.place.get(node)
         if buffer is not None and buffer.role == "tmp":
@@ -175,17 +177,18 @@ def group_graph(graph: Graph, forced: Iterable[tuple[str, str]] = ()) -> tuple[F
     forced: boundaries that are to be none in the end, as `group` has them.
     """
     inlined: frozenset[Node] = frozenset()
+    fused: Fused | None = None
     kept = graph.keep.keys() - {reshape_base(node) for node in graph.outputs}
     for _ in range(MOST_ROUNDS):
         chosen = inlined
-        fused = fuse_graph(graph, chosen)
+        fused = fuse_graph(graph, chosen, fused)
         grouped = group(fused, separate=not config.fuse)
         cheap = cheap_again(graph, fused, partial(_is_cheap, fused, grouped, kept))
         if not config.fuse or cheap <= inlined:
             break
         inlined |= cheap
     if forced:
-        fused = fuse_graph(graph, chosen)
+        fused = fuse_graph(graph, chosen, fused)
         grouped = group(fused, forced=forced)
     if grouped.trees and config.check:
         verify_grouped(fused, grouped)

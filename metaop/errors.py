@@ -69,10 +69,11 @@ class UnreachedGradientWarning(UserWarning):
 class Site:
     """One place in the user's program: `str(site)` is "train.py:41"."""
 
-    __slots__ = ("code", "offset")
+    __slots__ = ("code", "offset", "_line")
 
     def __init__(self, code: CodeType, offset: int):
         self.code, self.offset = code, offset
+        self._line: int | None = None
 
     @property
     def filename(self) -> str:
@@ -82,6 +83,11 @@ class Site:
     @property
     def line(self) -> int:
         """The line number in that file."""
+        if self._line is None:
+            self._line = self._found_line()
+        return self._line
+
+    def _found_line(self) -> int:
         line = self.code.co_firstlineno
         for start, end, number in self.code.co_lines():
             if start <= self.offset < end and number is not None:

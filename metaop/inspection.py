@@ -24,6 +24,7 @@ from .graph import Elementwise, Node
 from .indexing import take_along_axis
 from .jitted import Jitted
 from .profiling import profile
+from .promised import promise_pending
 from .recording import recording
 from .reduction import logsumexp, mean
 from .stages import STAGES, Stages, Step
@@ -180,13 +181,14 @@ def print_graph(*targets: Any, inputs: Sequence[Var] = ()) -> None:
 def _recorded(target: Any, inputs: Sequence[Var], train: bool) -> list[Node]:
     """The nodes to show; writes that recording them makes are undone."""
     nodes: list[Node] = []
-    if hasattr(target, "parameters"):
-        life.sync()  # a network's initial values are not part of what is shown
     with life.rehearsal():
+        if callable(target) and not isinstance(target, Var):
+            promise_pending()  # a network's initial values are not part of what is shown
+        promises = len(life.recorded_writes())
         outputs = outputs_of(target, inputs)
         if train:
             outputs = training_step(target, outputs)
-        nodes = [v._node for v in outputs] + life.recorded_writes()
+        nodes = [v._node for v in outputs] + life.recorded_writes()[promises:]
     return nodes
 
 

@@ -301,7 +301,8 @@ class Rehearsal:
 
 @contextmanager
 def rehearsal() -> Iterator[Rehearsal]:
-    """Records what the block does and takes its writes back at the end; no `sync` computes."""
+    """Records what the block does and takes its writes back at the end; no `sync` computes, and no
+    update of an accumulator."""
     this = Rehearsal()
     try:
         with transaction():
@@ -772,6 +773,8 @@ def bound_update(old: Node) -> None:
     An old value that was itself written in part, as in a loop of x[i] = v, is left to the other
     bounds: so the loop becomes one program, in which every assignment costs its own elements.
     """
+    if _transactions.rehearsing:
+        return
     if old.storage is None and old.depth >= config.pending_update_depth and old.error is None:
         base = old.inputs[0] if isinstance(old, Elementwise) and old.op == "copy" else old
         if not (isinstance(base, Reindex) and len(base.pieces) > 1):
