@@ -26,7 +26,12 @@ from .schedule import Scheduled, schedule
 def assemble(nodes: list[Node], graph: Graph, fused: Fused, grouped: Grouped) -> Program:
     """The program of the trees that compute a graph; `nodes` is the graph as recorded."""
     with Batch() as batch:
-        program = Assembler(nodes, graph, fused, grouped, batch.add).program()
+
+        def code(kernel: Kernel) -> tuple[str, Any]:
+            key = kernel_key(kernel)
+            return key, batch.add(key, kernel)
+
+        program = Assembler(nodes, graph, fused, grouped, code).program()
         loaded: dict[Any, LoadedKernel] = dict(batch.loaded())
     for launch in program.launches:
         launch.code = loaded[launch.code]  # until now its name
@@ -79,7 +84,8 @@ _by_sequence = operator.attrgetter("sequence")
 class Assembler:
     """Puts kernels, buffers and phases together into plain data.
 
-    code: what stands for the machine code of a kernel; a program that is only looked at needs none.
+    code: the key of a kernel and what stands for its machine code; a program that is only looked
+    at needs neither.
     """
 
     def __init__(
@@ -88,7 +94,7 @@ class Assembler:
         graph: Graph,
         fused: Fused,
         grouped: Grouped,
-        code: Callable[[str, Kernel], Any],
+        code: Callable[[Kernel], tuple[str, Any]],
     ):
         self.nodes, self.graph, self.fused, self.grouped = nodes, graph, fused, grouped
         self.code = code
@@ -201,7 +207,7 @@ class Assembler:
         return made
 
     def launch(self, scheduled: Scheduled) -> KernelLaunch:
-        key = kernel_key(scheduled.kernel)
+        key, code = self.code(scheduled.kernel)
         integers = dict(scheduled.integers)
         for name, site in scheduled.tree.checks.items():
             if name in integers:
@@ -211,7 +217,7 @@ class Assembler:
         return KernelLaunch(
             key,
             scheduled.kernel,
-            self.code(key, scheduled.kernel),
+            code,
             [self.slot(b) for b in scheduled.buffers],
             list(integers.values()),
             scheduled.chunks,

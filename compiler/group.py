@@ -207,6 +207,7 @@ class _Grouping:
         self.noted: dict[tuple[Buffer, Buffer], str] = {}
         self.costs: dict[tuple[_Group, _Group], tuple[Any, ...]] = {}
         self.made: dict[_Group, Tree] = {}
+        self.iterations: dict[Nest, int] = {}
         self.size: Callable[[int], int] = int
 
     def run(self, forced: Iterable[tuple[str, str]] = ()) -> Grouped:
@@ -505,21 +506,28 @@ class _Grouping:
         for axis in axes:
             nest = nests[0]
             items *= int(nest.extents[axis[nest]])
-        work = max(int(n.iterations) for n in nests)
+        work = max(map(self.work, nests))
         enough = items >= ENOUGH_ITEMS or (items >= FEW_ITEMS and work <= LITTLE_WORK)
         if not enough and work > SMALL_WORK:
             return FEW
         roots = [self.preferred_root(nest, axes) for nest in nests]
         if any(r is not None and self.adds_rows(nest, axes) for nest, r in zip(nests, roots)):
             return ROWS
-        across = sum(int(n.iterations) for n, r in zip(nests, roots) if r is not None)
+        across = sum(self.work(n) for n, r in zip(nests, roots) if r is not None)
         if any(n.lanes for n in nests):
-            if across * SCALAR_COST > sum(int(n.iterations) for n in nests):
+            if across * SCALAR_COST > sum(map(self.work, nests)):
                 return LANES_DIFFER
             return None
         if len({r for r in roots if r is not None}) > 1:
             return LOOPS_DIFFER
         return None
+
+    def work(self, nest: Nest) -> int:
+        """The iterations of a nest as a plain number."""
+        found = self.iterations.get(nest)
+        if found is None:
+            found = self.iterations[nest] = int(nest.iterations)
+        return found
 
     @staticmethod
     def adds_rows(nest: Nest, axes: list[dict[Nest, int]]) -> bool:

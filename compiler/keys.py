@@ -99,8 +99,10 @@ def kernel_key(kernel: Kernel) -> str:
         names[parameter.name] = f"b{position}"
     for position, scratch in enumerate(kernel.scratch):
         names[scratch.name] = f"w{position}"
-    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
-    return pattern.sub(lambda match: names[match.group(1)], show_kernel(kernel))
+    return _WORD.sub(lambda word: names.get(word[0], word[0]), show_kernel(kernel))
+
+
+_WORD = re.compile(r"\w+")
 
 
 # ------------------------------------------------------------------------ keys without the sizes

@@ -211,7 +211,7 @@ def rewrite(value: Value, index: Callable[[Expr], Expr], memo: dict[Value, Value
     """value with every index expression mapped; shared parts stay shared."""
     known = memo.get(value)
     if known is None:
-        args = tuple(rewrite(a, index, memo) for a in value.args)
+        args = tuple([rewrite(a, index, memo) for a in value.args])
         known = memo[value] = value.rebuild(args, index)
     return known
 

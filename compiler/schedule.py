@@ -135,13 +135,21 @@ def tree_of(nest: Nest) -> Tree:
 
 
 def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
-    """The nest with every index expression mapped."""
+    """The nest with every index expression mapped, each once."""
     memo: dict[Value, Value] = {}
+    known: dict[Expr, Expr] = {}
+
+    def once(e: Expr) -> Expr:
+        found = known.get(e)
+        if found is None:
+            found = known[e] = index(e)
+        return found
+
     return dataclasses.replace(
         nest,
-        named={n: rewrite(v, index, memo) for n, v in nest.named.items()},
-        value=rewrite(nest.value, index, memo),
-        offset=index(nest.offset),
+        named={n: rewrite(v, once, memo) for n, v in nest.named.items()},
+        value=rewrite(nest.value, once, memo),
+        offset=once(nest.offset),
         guard=index(nest.guard),
         exists=index(nest.exists),
         order=tuple(map(index, nest.order)),

@@ -127,12 +127,14 @@ def substitute(e: Expr, indices: Sequence[Expr]) -> Expr:
     """e with every loop index k replaced by indices[k]."""
     if isinstance(e, int):
         return e
-    if e[0] == "i":
+    kind = e[0]
+    if kind == "i":
         return indices[e[1]]
-    parts = children(e)
-    if not parts:
+    if kind in ("val", "true", "axis"):
         return e
-    return rebuild(e, [substitute(p, indices) for p in parts])
+    if kind == "read":
+        return rebuild(e, [substitute(p, indices) for p in e[2]])
+    return (kind, *[substitute(p, indices) for p in e[1:]])
 
 
 @lru_cache(maxsize=1 << 14)
@@ -351,7 +353,11 @@ def terms_of(e: Expr, extents: Extents) -> Terms:
         for atom, coefficient in terms_of(e[2], extents).items():
             _accumulate(result, atom, sign * coefficient)
         return result
+    if kind == "i":
+        return {e: 1} if extents[e[1]] != 1 else {}
     if kind == "mul":
+        if isinstance(e[2], int):
+            return _scaled(terms_of(e[1], extents), e[2])
         a, b = terms_of(e[1], extents), terms_of(e[2], extents)
         if not b or set(b) == {None}:
             return _scaled(a, b.get(None, 0))

@@ -169,7 +169,7 @@ class Stages:
     @cached_property
     def _assembled(self) -> tuple[Assembler, Program]:
         fused, grouped = self._grouped
-        assembler = Assembler(self.nodes, self.canonical, fused, grouped, lambda key, kernel: None)
+        assembler = Assembler(self.nodes, self.canonical, fused, grouped, _no_code)
         with pipeline.compiling():
             return assembler, assembler.program()
 
@@ -399,6 +399,10 @@ class Stages:
 
         pipeline.run_passes(self._imported, compare)
         return "\n".join(parts) + "\n"
+
+
+def _no_code(kernel: Kernel) -> tuple[str, None]:
+    return "", None
 
 
 def _packed_for(name: str) -> str | None:
