@@ -22,7 +22,7 @@ from typing import Any
 
 from metaop.errors import CompilerBug
 from metaop.extent import hint
-from metaop.graph import Escape
+from metaop.graph import Escape, size_of
 from metaop.index import (
     TRUE,
     Expr,
@@ -91,11 +91,12 @@ class Grouped:
 
     def is_local(self, buffer: Buffer) -> bool:
         """True if a value needs no memory, as only the tree that makes it reads it."""
-        made = [self._grouping.group_of[writer] for writer in self._grouping.writer[buffer]]
-        if any(buffer in self._grouping.held(one) for one in made):
-            return False
-        for one in made:
-            self._grouping.finished(one)
+        grouping = self._grouping
+        for writer in grouping.writer[buffer]:
+            made = grouping.group_of[writer]
+            if buffer in grouping.held(made) or grouping.is_large(made, writer):
+                return False
+            grouping.finished(made)
         return buffer.role == "local"
 
     @cached_property
@@ -614,8 +615,10 @@ class _Grouping:
     def join_if_alike(
         self, a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
     ) -> None:
+        if any(n.contraction for n in (*a.nests, *b.nests)):
+            return
         axes = self.alike_axes(a, b, first, second, buffer)
-        if axes is None or any(n.contraction for n in (*a.nests, *b.nests)):
+        if axes is None:
             return
         source, group = (a, b) if a.number < b.number else (b, a)
         if self.reads_along(a, b, axes) and self.objection(source, group, axes) is None:
@@ -873,12 +876,26 @@ class _Grouping:
         order = [*first, *(k for k in range(len(nest.extents)) if k not in first)]
         return nest if order == sorted(order) else permuted(nest, order)
 
+    @staticmethod
+    def is_large(made: _Group, writer: Nest | Escape) -> bool:
+        """True if what a nest of a group makes in an iteration is too large to be local, so that no
+        tree is needed to tell."""
+        if not isinstance(writer, Nest) or writer.parts is None or writer.piece:
+            return False
+        root = {axis[writer] for axis in made.axes if writer in axis}
+        inside = [part.modulus for k, part in enumerate(writer.parts) if k not in root]
+        return int(size_of(inside)) * writer.target.dtype.itemsize > LARGEST_LOCAL
+
     def held(self, made: _Group) -> set[Buffer]:
-        """The buffers of the group of which something else, as its last part, reads or writes."""
+        """The buffers of the group that are results, or of which something else, as its last part,
+        reads or writes."""
         inside = set(made.nests)
         written = {nest.target for nest in made.all_nests}
         return {
-            b for b in written if not inside.issuperset([*self.readers.get(b, []), *self.writer[b]])
+            b
+            for b in written
+            if b.role == "out"
+            or not inside.issuperset([*self.readers.get(b, []), *self.writer[b]])
         }
 
 

@@ -209,7 +209,7 @@ class Stages:
 
     def size(self, n: int) -> int:
         """A number that may be a formula over the dynamic axes."""
-        return evaluate(n, self._form.values)
+        return n if type(n) is int else evaluate(n, self._form.values)
 
     # --- what is known about kernels and buffers --------------------------------------------------
 
