@@ -894,8 +894,7 @@ class _Grouping:
         return {
             b
             for b in written
-            if b.role == "out"
-            or not inside.issuperset([*self.readers.get(b, []), *self.writer[b]])
+            if b.role == "out" or not inside.issuperset([*self.readers.get(b, []), *self.writer[b]])
         }
 
 

@@ -176,12 +176,12 @@ def group_graph(graph: Graph, forced: Iterable[tuple[str, str]] = ()) -> tuple[F
 
     forced: boundaries that are to be none in the end, as `group` has them.
     """
-    inlined: frozenset[Node] = frozenset()
-    fused: Fused | None = None
+    chosen = inlined = frozenset[Node]()
+    fused = fuse_graph(graph)
     kept = graph.keep.keys() - {reshape_base(node) for node in graph.outputs}
     for _ in range(MOST_ROUNDS):
-        chosen = inlined
-        fused = fuse_graph(graph, chosen, fused)
+        if inlined > chosen:
+            fused, chosen = fuse_graph(graph, inlined, fused), inlined
         grouped = group(fused, separate=not config.fuse)
         cheap = cheap_again(graph, fused, partial(_is_cheap, fused, grouped, kept))
         if not config.fuse or cheap <= inlined:

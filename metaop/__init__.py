@@ -1,5 +1,7 @@
 """metaop: networks composed of meta-operators, fused and compiled for the CPU."""
 
+from . import command  # isort: skip  # first: an import can be interrupted, too
+
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,9 +1,9 @@
 """The command line.  Every command is a line of `COMMANDS`: its arguments, and what runs it.
 
 Exit status: 0 done; 1 done, and something is wrong (`cache verify`, `doctor`); 2 the command, its
-target or the target's own code failed, said in one line; 130 Ctrl-C; 141 the reader of the output
-went away.  METAOP_TRACEBACK=full shows where an error comes from.  What the target itself prints
-goes to standard error.
+target or the target's own code failed, said in one line; 130 Ctrl-C (see `command`); 141 the reader
+of the output went away.  METAOP_TRACEBACK=full shows where an error comes from.  What the target
+itself prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import select
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import NamedTuple
 
 from . import roofline
+from .command import end_on_interrupt
 from .compiler.cache import Cache, cache
 from .compiler.collector import collecting_seldom
 from .errors import CompilerBug, count_as_own
@@ -42,31 +44,66 @@ class Command(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     if arguments is None:
+        end_on_interrupt()
         count_as_own(sys._getframe(1).f_code.co_filename)  # the installed script
-    options = _parser().parse_args(arguments)
-    options.alone = arguments is None
     try:
-        status = COMMANDS[options.command].run(options)
+        options = _options(arguments)
+        options.alone = arguments is None
+        status = _run(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _leave_pipe()
+        _leave_pipes()
         return PIPE_CLOSED
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command and its options; SystemExit after help, a version or a usage error."""
+    try:
+        return _parser().parse_args(arguments)
+    except SystemExit:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # now, so that a closed pipe is no error at exit
+        raise
+
+
+def _run(options: argparse.Namespace) -> int:
+    """The exit status of a command, whose error is said in one line."""
+    try:
+        return COMMANDS[options.command].run(options)
     except CompilerBug as bug:
         print(f"metaop: {bug}", file=sys.stderr)
-        return FAILED
     except (Exception, SystemExit) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         if os.environ.get("METAOP_TRACEBACK") == "full":
             traceback.print_exc()
         print(f"metaop: {one_line(error)}", file=sys.stderr)
-        return FAILED
+    return FAILED
 
 
-def _leave_pipe() -> None:
+def _nobody_reads() -> bool:
+    """Whether a pipe that this process prints to is closed at the other end, not one of a target's
+    own.  True where the system cannot tell."""
+    if not hasattr(select, "poll"):
+        return True
+    output = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # not a file, such as one that collects a test's output
+            output.register(stream.fileno(), 0)  # errors are told unasked
+    return bool(output.poll(0))
+
+
+def _leave_pipes() -> None:
     """Nobody reads: what is still buffered goes nowhere, not into a second error at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

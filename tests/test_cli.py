@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -226,24 +227,80 @@ def test_roofline_prints_what_was_measured(known_roofline, capsys):
     assert Roofline.from_json(capsys.readouterr().out) == MEASURED
 
 
-def run(arguments, **options):
-    """The command as a user starts it."""
-    return subprocess.run(
-        [sys.executable, "-m", "metaop.cli", *arguments], text=True, timeout=120,
-        cwd=Path(mo.__file__).parent.parent, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+SCRIPT = """import sys
+from metaop.cli import main
+sys.exit(main())
+"""  # as an installation writes it
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there a closed pipe is another error")
-def test_a_closed_pipe_ends_quietly(model):
+@pytest.fixture(params=["script", "-m metaop"])
+def run(request, tmp_path):
+    """The command as a user starts it: `run(arguments, folder)`, with a first place for modules."""
+    (tmp_path / "metaop").write_text(SCRIPT)
+    start = [str(tmp_path / "metaop")] if request.param == "script" else request.param.split()
+
+    def run(arguments, folder="", **options):
+        settings = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        path = os.pathsep.join([str(folder), str(Path(mo.__file__).parent.parent)])
+        return subprocess.run(
+            [sys.executable, *start, *arguments], text=True, timeout=120, stderr=subprocess.PIPE,
+            cwd=tmp_path, env={**settings, "PYTHONPATH": path}, **options,
+        )  # fmt: skip
+
+    return run
+
+
+unix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes are others there")
+
+
+@unix
+@pytest.mark.parametrize("arguments", [["dump", "a_model.py:value"], ["--help"]])
+def test_a_closed_pipe_ends_quietly(run, model, arguments):
     reading, writing = os.pipe()
     os.close(reading)
-    done = run(["dump", f"{model}:value"], stdout=writing)
+    done = run(arguments, stdout=writing)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_ctrl_c_ends_quietly(model, monkeypatch, capsys):
+def test_a_closed_pipe_of_the_targets_own_is_its_error(tmp_path, capsys):
+    """It was once taken for that of the output: the command ended without a word."""
+    (tmp_path / "pipes.py").write_text("def f():\n    raise BrokenPipeError('mine')\n")
+    assert main(["dump", f"{tmp_path}/pipes.py:f"]) == 2
+    assert capsys.readouterr().err == "metaop: BrokenPipeError: mine (pipes.py:2)\n"
+
+
+INTERRUPT = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+
+
+@unix
+@pytest.mark.parametrize("moment", ["metaop is imported", "the target is imported", "exit"])
+def test_ctrl_c_ends_quietly_at_every_moment(run, model, tmp_path, moment):
+    """While metaop was imported, and at exit, it once showed a traceback."""
+    early = tmp_path / "early"
+    early.mkdir()
+    if moment == "metaop is imported":  # which imports numpy
+        (early / "numpy.py").write_text(INTERRUPT)
+    elif moment == "exit":
+        at_exit = "".join(f"    {line}\n" for line in INTERRUPT.splitlines())
+        model.write_text(MODEL + f"\nimport atexit\n@atexit.register\ndef end():\n{at_exit}")
+    else:
+        model.write_text(INTERRUPT)
+    done = run(["dump", "a_model.py:value"], early, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    assert done.stdout.startswith("graph value(") == (moment == "exit")
+
+
+@unix
+def test_a_program_that_imports_metaop_keeps_its_ctrl_c(tmp_path):
+    program = "import metaop\ntry:\n    " + "; ".join(INTERRUPT.splitlines()) + (
+        "\nexcept KeyboardInterrupt:\n    print('caught')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program], text=True, stdout=subprocess.PIPE,
+                          cwd=Path(mo.__file__).parent.parent, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "caught\n")
+
+
+def test_ctrl_c_ends_a_call_quietly(model, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -296,11 +353,8 @@ def test_a_module_name_is_a_target():
     assert target is mo.nn.functional.relu
 
 
-@pytest.mark.parametrize("module", ["metaop", "metaop.cli"])
-def test_the_console_command_runs_as_a_module(model, module):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "dump", f"{model}:value"],
-        capture_output=True, text=True, timeout=60, cwd=Path(mo.__file__).parent.parent,
-    )  # fmt: skip
+@pytest.mark.parametrize("run", ["script", "-m metaop", "-m metaop.cli"], indirect=True)
+def test_the_console_command_runs(run, model):
+    done = run(["dump", f"{model}:value"], stdout=subprocess.PIPE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("graph value(")
