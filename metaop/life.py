@@ -372,17 +372,32 @@ def again(error: BaseException) -> BaseException:
 
 
 def sync() -> None:
-    """Computes every live pending Var and every recorded write; raises the first error met.
+    """Computes every live pending Var and every recorded write; raises the first error met, if it
+    is that of a Var that is no garbage, or a write was taken back.
 
     Does nothing in a trace, which is one program anyway, and in a rehearsal.
     """
     if recording.trace is not None or _transactions.rehearsing:
         return
-    error = compute([], everything=True)
-    if error is not None:
-        while compute([], everything=True) is not None:
-            pass
-        raise again(error)
+    writes = list(_writes)
+    errors: list[BaseException] = []
+    while (error := compute([], everything=True)) is not None:
+        errors.append(error)
+    if errors:
+        error = _of_somebody(errors, writes)
+        if error is not None:
+            raise again(error)
+
+
+def _of_somebody(errors: list[BaseException], writes: list[Write]) -> BaseException | None:
+    """The first of some errors that is of a Var that somebody can ask for, or of a write."""
+    gc.collect()
+    for record in writes:
+        var = record.var()
+        if var is not None and var._node is record.old:
+            return errors[0]
+    failed = [var._node.error for var in _noted_pending()]
+    return next((error for error in errors if any(error is one for one in failed)), None)
 
 
 def compute(asked: list[Node], everything: bool = False) -> BaseException | None:

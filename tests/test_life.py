@@ -98,6 +98,39 @@ def test_a_read_computes_what_it_needs_and_recorded_writes_only() -> None:
     assert w._node.storage is not None
 
 
+class _Cycle:
+    """Garbage that only the collector finds."""
+
+    def __init__(self, held: object):
+        self.held, self.me = held, self
+
+
+def test_sync_raises_no_error_of_garbage_whose_index_is_out_of_range() -> None:
+    """`metaop profile` once ended with the error of a value that an earlier test had dropped."""
+    x = mo.array([1.0, 2.0])
+    gc.collect()
+    gc.disable()
+    try:
+        _Cycle(x[mo.array([7])])
+        fine = x + 1
+        mo.sync()
+        held = x[mo.array([8])]
+        _Cycle(x[mo.array([9])])
+        with pytest.raises(IndexError, match="index 8"):
+            mo.sync()
+    finally:
+        gc.enable()
+    assert fine._node.storage is not None and held._node.error is not None
+
+
+def test_sync_raises_the_error_of_a_write_whose_cause_is_garbage() -> None:
+    x, kept = mo.array([1.0, 2.0]), mo.array([0.0])
+    kept.assign(x[mo.array([7])])
+    with pytest.raises(IndexError, match="index 7"):
+        mo.sync()
+    assert kept.numpy().tolist() == [0.0]
+
+
 def test_sync_computes_every_live_pending_var() -> None:
     x = mo.array([1.0, 2.0])
     made = [x + k for k in range(20)]
