@@ -12,7 +12,7 @@ from typing import Any
 
 from . import life
 from .compiler.layouts import Layouts
-from .compiler.pipeline import import_graph
+from .compiler.pipeline import import_graph, run_passes
 from .dtype import DType
 from .graph import Buffer, Layout, Shape, pending
 from .storage import Storage
@@ -51,7 +51,7 @@ def promise_pending() -> None:
     """
     found = [v for v in life.live_pending() if v._node.stop or not v._node.requires_grad]
     nodes = [var._node for var in found]
-    graph = import_graph(pending(nodes), nodes)
+    graph = run_passes(import_graph(pending(nodes), nodes))
     layouts = Layouts(graph)
     for var, node, imported in zip(found, nodes, graph.outputs):
         value = partial(life.value_of, node)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import metaop as mo
-from metaop import nn
+from metaop import life, nn
+from metaop.promised import promise_pending
 
 
 def two_by_three():
@@ -41,6 +42,40 @@ def test_dump_computes_nothing():
     for counter in ("launched", "compiled", "programs"):
         assert getattr(after, counter) == getattr(before, counter)
     assert "pending" in repr(y)
+
+
+def test_what_exists_when_a_function_is_called_is_an_input_and_is_not_computed():
+    """The numbers that a network and its data are drawn from were once part of a step."""
+    mo.manual_seed(0)
+    net, x = nn.Linear(3, 2), mo.random.normal((4, 3))
+    launched = mo.stats().launched
+    text = mo.dump(lambda: net(x).sum(), title="f")
+    assert "random_bits" not in text and "a2: f32[" in text
+    assert mo.stats().launched == launched
+    assert x._node.storage is None and net.weight._node.storage is None
+
+
+def test_a_value_that_the_function_reads_is_there():
+    x = mo.random.normal((5,)) * 0 + 3
+
+    def step():
+        return x * 2 if x.sum().item() == 15 else x
+
+    assert "mul a0 2.0" in mo.dump(step)
+    assert x.numpy().tolist() == [3.0] * 5
+
+
+def test_an_input_that_is_not_computed_has_the_layout_that_it_will_have():
+    """The order of sums follows layouts, so the kernels shown would be others."""
+    mo.manual_seed(0)
+    grid = mo.random.normal((6, 4))
+    values = [grid.T, mo.ones(4, 3) * 2, grid + 1, grid[::2], grid.sum(0), mo.zeros(3)]
+    with life.rehearsal():
+        promise_pending()
+        promised = [v._node.layout for v in values]
+    mo.sync()
+    assert promised == [v._node.layout for v in values]
+    assert any(layout is not None for layout in promised)
 
 
 def test_dump_writes_the_file_it_returns(tmp_path):

@@ -381,3 +381,24 @@ def test_every_stored_node_is_written_by_some_nest():
     assert all(
         isinstance(n, Elementwise | Reindex | ReindexReduce) for n in choose_stores(graph)[0]
     )
+
+
+def test_nests_of_an_earlier_choice_are_those_that_would_be_made_anew():
+    """Of a training step whose reductions are split, with more and more values inlined."""
+    mo.manual_seed(0)
+    net = mo.nn.models.LeNetBN()
+    x, labels = mo.ones(8, 1, 28, 28), mo.zeros(8, dtype=mo.int64)
+    loss = mo.nn.functional.cross_entropy(net(x), labels)
+    graph = after(recorded(loss, *mo.grad(loss, list(net.parameters()))), ALL_PASSES)
+    earlier, dear = fuse(graph), sorted(fuse(graph).dear, key=lambda node: node.sequence)
+    assert dear
+    for count in (1, len(dear) // 2, len(dear)):
+        inlined = frozenset(dear[:count])
+        anew, again = fuse(graph, inlined), fuse(graph, inlined, earlier)
+        assert [nest.show() for nest in again.nests] == [nest.show() for nest in anew.nests]
+        assert [b.name for b in again.buffers] == [b.name for b in anew.buffers]
+        for one, other in zip(again.nests, anew.nests):
+            assert (one.parts, one.lanes, one.order, one.reads_at) == (
+                other.parts, other.lanes, other.order, other.reads_at)  # fmt: skip
+            assert all(again.place[n] is one.target for n in one.nodes[-1:])
+        earlier = again
