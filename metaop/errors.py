@@ -162,15 +162,22 @@ def site_above(skipped: int) -> Site:
     return _layer_site()
 
 
+_OWN_PLACES = tuple(os.path.join(*names) for names in (
+    ("nn", "models", ""), ("nn", "layers", ""), ("metaop", "inspection.py"),
+))  # fmt: skip
+
+
 def _layer_site() -> Site:
-    """Where no frame is the user's (the command line calls a network): the layer's own line."""
-    frame: Any = sys._getframe(3)
-    last = frame
-    while frame is not None:
-        if "nn" + os.sep + "layers" in frame.f_code.co_filename:
-            return Site(frame.f_code, frame.f_lasti)
-        last, frame = frame, frame.f_back
-    return Site(last.f_code, last.f_lasti)
+    """Where no frame is the user's (the command line calls a network): the innermost line of a
+    model of metaop's own, else of a layer, else of the dump that adds a loss and a step."""
+    frames: list[Any] = [sys._getframe(3)]
+    while frames[-1].f_back is not None:
+        frames.append(frames[-1].f_back)
+    for place in _OWN_PLACES:
+        for frame in frames:
+            if place in frame.f_code.co_filename:
+                return Site(frame.f_code, frame.f_lasti)
+    return Site(frames[-1].f_code, frames[-1].f_lasti)
 
 
 def describe(node_or_var: Any) -> str:

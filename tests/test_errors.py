@@ -93,7 +93,7 @@ def test_the_users_line_is_right_with_python_c() -> None:
 
 def test_a_site_holds_a_code_object_and_an_offset_and_nothing_of_the_frame() -> None:
     site = user_site()
-    assert Site.__slots__ == ("code", "offset")
+    assert Site.__slots__ == ("code", "offset", "_line")  # the line: a number, once it is known
     assert site.line == here() - 2
     assert site.filename == __file__
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,17 @@ def test_a_network_called_by_nobodys_line_shows_the_lines_that_made_its_layers()
     exec(code, namespace)  # as the command line calls it: no frame is the user's
     lines = [line for line in namespace["text"].splitlines() if ", sequential.0" in line]
     assert lines and all("container.py" not in line for line in lines)
+
+
+def test_a_model_of_metaops_own_that_nobodys_line_calls_shows_its_lines():
+    """`metaop dump` named a line of Python's runpy, or of the command's script."""
+    done = subprocess.run(
+        [sys.executable, "-m", "metaop", "dump", "metaop.nn.models:LeNetBN", "--input",
+         "f32[2,1,28,28]", "--train"],
+        capture_output=True, text=True, timeout=60, cwd=Path(mo.__file__).parent.parent,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()[1:]
+    assert lines and all("# lenet.py:" in line or "inspection.py:" in line for line in lines)
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
