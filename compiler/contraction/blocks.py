@@ -595,6 +595,7 @@ ITEMS, GRAIN = 4, 0.1  # wanted for each processor; what one that must wait for 
 IDLE = 0.15  # what processors lose that have no work where there are few rows
 MOST_PADDING = 1.3  # of what is packed once, against the operand
 SHARED = 4  # items that share a block which is then packed once, by a kernel of its own
+LEAST_PACKED = 1 << 13  # elements that items would pack, which are worth such a kernel's launch
 
 
 class Costs:

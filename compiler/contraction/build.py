@@ -53,6 +53,7 @@ from ..loops import (
 from ..nest import Buffer, Nest, Tree
 from ..schedule import LITERAL_EXTENT, MOST_CHUNKS, Scheduled
 from .blocks import (
+    LEAST_PACKED,
     MOST_PADDING,
     SHARED,
     Blocks,
@@ -796,7 +797,8 @@ class Builder(Writer):
         nest = self.c.nest
         everything = nest.target.size + sum(b.size for b in nest.buffers.values())
         most = max(MOST_PADDING * hint(size), hint(everything) / 4)
-        if hint(shared) < SHARED or hint(total) > most:
+        little = hint(shared) * hint(total) < LEAST_PACKED
+        if little or hint(shared) < SHARED or hint(total) > most:
             return False
         number: Expr = 0
         for k in loops:
