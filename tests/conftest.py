@@ -4,6 +4,7 @@ The cache lies in pytest's own, so workers and later runs find what one of them 
 processes that tests start find it, too.  A test that counts compilations takes a folder of its own.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def no_disk_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that count compilations: nothing comes from disk in this process."""
     monkeypatch.setattr(mo.config, "cache", "off")
+
+
+@pytest.fixture
+def settled() -> None:
+    """For tests that count what a call compiles, records or frees: nothing is pending, and no
+    garbage lies about, from earlier tests; writes that are pending join the next program."""
+    gc.collect()
+    mo.sync()
 
 
 @pytest.fixture

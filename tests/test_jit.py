@@ -328,6 +328,7 @@ def test_the_key_holds_shapes_dtypes_structure_and_plain_values() -> None:
     assert f.count == 7
 
 
+@pytest.mark.usefixtures("settled")
 def test_recordings_that_differ_in_sizes_alone_share_their_code() -> None:
     run = Run(jitted=True)
     for size in (BATCH, 12, 7):

@@ -604,6 +604,7 @@ def test_the_pool_is_bounded_and_gives_back_what_was_not_used_for_longest() -> N
     assert small.free_bytes == 0
 
 
+@pytest.mark.usefixtures("settled")
 def test_values_of_many_sizes_need_hardly_more_memory_than_those_of_the_largest() -> None:
     largest = 1_000_000
     before = pool.lent_bytes

@@ -58,7 +58,7 @@ def chain(k: int) -> mo.Var:
     return y
 
 
-@pytest.mark.usefixtures("no_disk_cache")
+@pytest.mark.usefixtures("no_disk_cache", "settled")
 def test_numba_compiles_one_function_for_each_kernel():
     programs.forget()
     with event.install_listener("numba:compile", Listener()) as listener:
