@@ -801,8 +801,7 @@ class _Builder:
         nest.guard = guard
         if node.dtype.is_float:  # else every order gives the same
             if nest.contraction:
-                factors = [self.layouts.access(f, at, extents) for f in inner.inputs]
-                nest.order = tuple(factors)
+                nest.order = tuple(self.layouts.access(f, at, extents) for f in inner.inputs)
             else:
                 operand = (y, tuple(indices)) if reduced else (inner, at)
                 nest.order = self.layouts.accesses(*operand, extents)

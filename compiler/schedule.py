@@ -150,10 +150,10 @@ def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
         named={n: rewrite(v, once, memo) for n, v in nest.named.items()},
         value=rewrite(nest.value, once, memo),
         offset=once(nest.offset),
-        guard=index(nest.guard),
-        exists=index(nest.exists),
-        order=tuple(map(index, nest.order)),
-        carried=tuple(map(index, nest.carried)),
+        guard=once(nest.guard),
+        exists=once(nest.exists),
+        order=tuple(map(once, nest.order)),
+        carried=tuple(map(once, nest.carried)),
     )
 
 
