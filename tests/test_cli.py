@@ -274,6 +274,7 @@ INTERRUPT = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
 
 
 @unix
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("moment", ["metaop is imported", "the target is imported", "exit"])
 def test_ctrl_c_ends_quietly_at_every_moment(run, model, tmp_path, moment):
     """While metaop was imported, and at exit, it once showed a traceback."""
@@ -292,6 +293,7 @@ def test_ctrl_c_ends_quietly_at_every_moment(run, model, tmp_path, moment):
 
 
 @unix
+@pytest.mark.usefixtures("interruptible")
 def test_a_program_that_imports_metaop_keeps_its_ctrl_c(tmp_path):
     program = "import metaop\ntry:\n    " + "; ".join(INTERRUPT.splitlines()) + (
         "\nexcept KeyboardInterrupt:\n    print('caught')")  # fmt: skip
