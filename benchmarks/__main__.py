@@ -1,6 +1,6 @@
 """Every row of the table of speed, and the costs beside it: metaop against its peers.
 
-    python -m benchmarks                            all rows and costs, about ten minutes
+    python -m benchmarks                            all rows and costs, about 20 minutes
     python -m benchmarks --list
     python -m benchmarks --check                    do all compute the same?
     python -m benchmarks --only softmax --rounds 9

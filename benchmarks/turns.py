@@ -157,7 +157,7 @@ def milliseconds(
     times: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
-            worker.ask("repeat", max(2, calls[name] // 5))
+            worker.ask("repeat", max(2, calls[name] // 2))
             times[name].append(1e3 * worker.ask("repeat", calls[name]) / calls[name])
     return times
 
