@@ -23,7 +23,7 @@ from . import machine
 KERNEL_SOURCES = (
     "compiler/codegen.py", "compiler/emit_llvm.py", "compiler/llvm_ops.py", "compiler/loops.py",
     "compiler/machine.py", "compiler/outside_in.py", "compiler/python_kernels.py",
-    "compiler/user_code.py", "compiler/vecmath.py", "config.py", "dtype.py", "errors.py",
+    "compiler/user_code.py", "compiler/vecmath/*.py", "config.py", "dtype.py", "errors.py",
     "extent.py", "graph.py", "index.py", "recording.py", "storage.py",
 )  # fmt: skip
 
@@ -50,7 +50,7 @@ def _entry(kind: str, sources: str, text: str) -> str:
 @functools.cache
 def _kernel_sources() -> str:
     root = _root()
-    return _digest(root / name for name in KERNEL_SOURCES)
+    return _digest(file for name in KERNEL_SOURCES for file in sorted(root.glob(name)))
 
 
 @functools.cache

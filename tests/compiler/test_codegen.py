@@ -183,8 +183,9 @@ def test_many_kernels_take_little_memory():
 
 def imported_by(name: str) -> Iterator[str]:
     """The modules of metaop that a module imports, whether at once or later."""
-    parts = name.split(".")
-    for node in ast.walk(ast.parse(file_of(name).read_text())):
+    file = file_of(name)
+    parts = [*name.split("."), *["__init__"] * (file.name == "__init__.py")]
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -195,7 +196,8 @@ def imported_by(name: str) -> Iterator[str]:
 
 
 def file_of(name: str) -> Path:
-    return PACKAGE.parent / Path(*name.split(".")).with_suffix(".py")
+    path = PACKAGE.parent / Path(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def closure(start: str) -> set[str]:
@@ -208,17 +210,24 @@ def closure(start: str) -> set[str]:
     return {str(file_of(name).relative_to(PACKAGE)) for name in found}
 
 
+SOURCES = sorted(
+    str(file.relative_to(PACKAGE))
+    for pattern in fingerprint.KERNEL_SOURCES
+    for file in PACKAGE.glob(pattern)
+)
+
+
 def test_the_key_of_a_kernel_holds_every_source_that_generates_code():
-    assert closure("metaop.compiler.codegen") == set(fingerprint.KERNEL_SOURCES)
+    assert closure("metaop.compiler.codegen") == set(SOURCES)
 
 
-@pytest.mark.parametrize("changed", [*fingerprint.KERNEL_SOURCES, "numba", "cpu", "text"])
+@pytest.mark.parametrize("changed", [*SOURCES, "numba", "cpu", "text"])
 def test_a_change_of_anything_that_generates_code_changes_the_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str
 ):
-    for name in fingerprint.KERNEL_SOURCES:
+    for name in SOURCES:
         copy = tmp_path / name
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((PACKAGE / name).read_bytes())
     monkeypatch.setattr(fingerprint, "_root", lambda: tmp_path)
     text = "kernel k(b0: f32*)"

@@ -1,4 +1,4 @@
-"""The polynomials of `compiler/vecmath.py`, run as what they become: LLVM machine code.
+"""The functions of `compiler/vecmath`, run as what they become: LLVM machine code.
 
 `LlvmOps` writes a function as a loop over vectors of 16 lanes (or over scalars) with llvmlite, so
 the tests see what the optimiser and the processor make of the text. References: float64 NumPy and
