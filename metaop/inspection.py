@@ -23,6 +23,7 @@ from .elementwise import square, subtract
 from .graph import Elementwise, Node
 from .indexing import take_along_axis
 from .jitted import Jitted
+from .placeholder import leaves_of
 from .profiling import profile
 from .promised import promise_pending
 from .recording import recording
@@ -73,9 +74,14 @@ class Explanation:
         return "\n".join(lines) or "nothing to compute"
 
 
-def explain(*vars: Var) -> Explanation:
-    """The kernels that computing these Vars will run; computes nothing itself."""
-    stages = Stages([v._node for v in vars])
+def explain(*targets: Any, inputs: Sequence[Var] = ()) -> Explanation:
+    """The kernels that computing targets will run; computes nothing itself.
+
+    targets: Vars, structures of them (tuples, lists, dicts), or one Module or function, which is
+    called with `inputs`, or without arguments.
+    """
+    target = targets[0] if len(targets) == 1 else list(targets)
+    stages = stages_of(target, inputs, False, "graph")
     kernels = [_kernel_info(step, stages) for step in stages.steps]
     return Explanation(kernels, stages.boundaries, stages.callbacks)
 
@@ -214,13 +220,10 @@ def outputs_of(target: Any, inputs: Sequence[Var]) -> list[Var]:
     """The Vars that a target is, or returns for the inputs."""
     if callable(target) and not isinstance(target, Var):
         target = target(*inputs)
-    if isinstance(target, Var):
-        return [target]
-    if isinstance(target, dict):
-        target = list(target.values())
-    if isinstance(target, list | tuple) and target and all(isinstance(v, Var) for v in target):
-        return list(target)
-    raise TypeError(f"dump: expected Vars or something that returns Vars, got {target!r}")
+    outputs = leaves_of(target)
+    if outputs and all(isinstance(v, Var) for v in outputs):
+        return outputs
+    raise TypeError(f"expected Vars or something that returns Vars, got {target!r}")
 
 
 def training_step(target: Any, outputs: list[Var]) -> list[Var]:

@@ -115,6 +115,23 @@ def test_explain_counts_bytes_and_flops_of_a_matrix_product():
     assert kernel.name in repr(kernel)
 
 
+def test_explain_takes_structures_functions_and_modules():
+    x = mo.ones((512, 256)).sync()
+    pair = mo.mean(x), {"largest": mo.max(x)}
+    assert len(mo.explain(pair).kernels) == len(mo.explain(mo.mean(x), mo.max(x)).kernels) == 1
+    assert len(mo.explain(mo.exp, inputs=[x]).kernels) == 1
+    net = nn.LSTM(8, 4)
+    net.state_dict()
+    steps = mo.ones((3, 2, 8)).sync()
+    assert str(mo.explain(net, inputs=[steps])) == str(mo.explain(net(steps)))
+    assert "lstm" in mo.dump(net, inputs=[steps])  # (outputs, (h, c))
+
+
+def test_explain_says_what_it_cannot_explain():
+    with pytest.raises(TypeError, match="expected Vars or something that returns Vars, got 3"):
+        mo.explain(3)
+
+
 def test_explained_kernels_are_the_launched_ones():
     x = mo.random.normal((40, 30)).sync()
     y = mo.exp(x - x.max(axis=1, keepdims=True))
