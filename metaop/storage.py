@@ -93,7 +93,7 @@ class _Lease(weakref.ref):
 
 class Pool:
     """Free memory by size class, bounded in bytes: past the bound the class that was not used for
-    longest goes back to the system.  A request may get a block of up to 5/4 of its size, and before
+    longest goes back to the system.  A request may get a block of up to 9/8 of its size, and before
     new memory is taken, so much goes back that what is held is no more than ever was in use: so
     batches of many sizes need hardly more memory than one of the largest.
 
@@ -162,10 +162,10 @@ class Pool:
             del last[oldest]
 
     def _larger(self, size: int) -> list[Block] | None:
-        """Free blocks of the next class that has some, of classes up to 5/4 of the size."""
+        """Free blocks of the next class that has some, of classes up to 9/8 of the size."""
         if size <= SMALL:
             return None
-        largest = size + size // 4
+        largest = size + size // 8
         while (size := size_class(size + 1)) <= largest:
             blocks = self._free.get(size)
             if blocks:
