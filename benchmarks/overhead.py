@@ -4,15 +4,18 @@
     python -m benchmarks.overhead --batch 256 --steps 50 --rounds 7
 
 With jit: the wall time of a call less that of the native run inside it, both measured in the same
-calls; and that of a call whose native run is left out.  Without: microseconds a node, for each part
-of a step: recording the forward pass, the gradient with the optimiser's update, finding the program
-(the key and the look-up), the native run, and binding the results.  Printed are medians over calls,
-and lowest tenths in brackets.
+calls; and that of a call whose native run is left out.  Without: microseconds for each node of the
+step's graph, for each part of a step: recording the forward pass, the gradient with the optimiser's
+update, finding the program (the key and the look-up), the native run, and binding the results; for
+`optimizer.step(loss)`, which repeats a step that is known, and for `loss.backward();
+optimizer.step()`, which records all of it.  Printed are medians over calls, and lowest tenths in
+brackets.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import metaop as mo
-from metaop import life, nn
+from metaop import life, nn, repeated
 from metaop.compiler import executor, programs
 from metaop.compiler.program import run
 from metaop.graph import pending
@@ -61,15 +64,22 @@ class Clock:
         setattr(self.owner, self.name, self.plain)
 
 
-def training(batch: int, momentum: float) -> tuple[Callable[..., Any], Any, Any]:
-    """A LeNet step as a function of images and labels, and one batch."""
+def training(
+    batch: int, momentum: float, backward: bool = False
+) -> tuple[Callable[..., Any], Any, Any]:
+    """A LeNet step as a function of images and labels, and one batch; backward: in two calls."""
     mo.manual_seed(0)
     net = nn.models.LeNetBN()
     optimizer = nn.optim.SGD(net.parameters(), lr=0.1, momentum=momentum)
 
     def step(images: Any, labels: Any) -> Any:
         loss = functional.cross_entropy(net(images), labels)
-        optimizer.step(loss)
+        if backward:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        else:
+            optimizer.step(loss)
         return loss
 
     generator = np.random.default_rng(0)
@@ -118,47 +128,54 @@ def replayed_alone(batch: int, momentum: float, rounds: int, steps: int) -> list
     return found
 
 
-def without_jit(batch: int, momentum: float, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step in each part, and the number of nodes."""
-    step, images, labels = training(batch, momentum)
+def without_jit(
+    batch: int, momentum: float, rounds: int, steps: int, backward: bool
+) -> dict[str, list[float]]:
+    """Seconds a step in each part, for each node of its graph; and the number of those."""
+    nodes = count_nodes(*training(batch, momentum, True))
+    step, images, labels = training(batch, momentum, backward)
     given = (mo.array(images), mo.array(labels))
     for _ in range(3):
         step(*given)
-    nodes = count_nodes(step, given)
     clocks = {
-        "compute": Clock(life, "compute"),
-        "lookup": Clock(programs, "program_for"),
-        "run": Clock(life, "run"),
-        "gradient": Clock(nn.optim.Optimizer, "step"),
+        "update": [Clock(nn.optim.Optimizer, "step"), Clock(mo.Var, "backward")],
+        "compute": [Clock(life, "compute")],
+        "lookup": [Clock(programs, "program_for"), Clock(repeated.Attempt, "_key")],
+        "run": [Clock(life, "run"), Clock(repeated, "run")],
+        "commit": [Clock(repeated.Attempt, "_bind")],
     }
     parts: dict[str, list[float]] = {}
     for _ in range(rounds * steps):
-        for each in clocks.values():
+        for each in itertools.chain(*clocks.values()):
             each.take()
         start = clock()
         step(*given)
         whole = clock() - start
-        took = {name: each.take() for name, each in clocks.items()}
+        took = {name: sum(each.take() for each in group) for name, group in clocks.items()}
+        lookup, run = took["lookup"], took["run"]
+        commit = took["commit"] + (took["compute"] - lookup - run if took["compute"] else 0.0)
         shares = {
-            "recording": whole - took["gradient"],
-            "gradient and update": took["gradient"] - took["compute"],
-            "keying and look-up": took["lookup"],
-            "run": took["run"],
-            "commit and the rest": took["compute"] - took["lookup"] - took["run"],
-            "all but run": whole - took["run"],
+            "recording": whole - took["update"],
+            "gradient and update": took["update"] - lookup - run - commit,
+            "keying and look-up": lookup,
+            "run": run,
+            "commit and the rest": commit,
+            "all but run": whole - run,
         }
         for name, seconds in shares.items():
             parts.setdefault(name, []).append(seconds / nodes)
-    for each in clocks.values():
+    for each in itertools.chain(*clocks.values()):
         each.restore()
     parts["nodes"] = [float(nodes)]
     return parts
 
 
-def count_nodes(step: Callable[..., Any], given: tuple[Any, ...]) -> int:
-    """Nodes that one step records."""
-    before = next(mo.graph._sequence)
-    step(*given)
+def count_nodes(step: Callable[..., Any], images: Any, labels: Any) -> int:
+    """Nodes that the third step records."""
+    given = (mo.array(images), mo.array(labels))
+    for _ in range(3):
+        before = next(mo.graph._sequence)
+        step(*given)
     return next(mo.graph._sequence) - before - 1
 
 
@@ -209,10 +226,12 @@ def main() -> None:
     print("a launch, each in a phase of its own:")
     for name, values in launches(4 * options.rounds).items():
         print(f"  {name:28}: {shown(values, 'µs', 1e6)}")
-    parts = without_jit(options.batch, 0.9, *size)
-    print(f"without jit, {parts.pop('nodes')[0]:.0f} nodes a step, microseconds a node:")
-    for name, values in parts.items():
-        print(f"  {name:20} {shown(values, 'µs', 1e6)}")
+    for backward in (False, True):
+        parts = without_jit(options.batch, 0.9, *size, backward)
+        form = "loss.backward(); optimizer.step()" if backward else "optimizer.step(loss)"
+        print(f"without jit, {form}, {parts.pop('nodes')[0]:.0f} nodes, microseconds a node:")
+        for name, values in parts.items():
+            print(f"  {name:20} {shown(values, 'µs', 1e6)}")
 
 
 if __name__ == "__main__":

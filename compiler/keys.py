@@ -54,17 +54,17 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
     position = dict(zip(nodes, itertools.count())).__getitem__
     inputs = list(map(_inputs, made))
     key = (
-        _packed(map(position, leaves)),
+        packed(map(position, leaves)),
         tuple([type(node) is Scalar for node in leaves]),
-        tuple(map(_shape, leaves)),
+        each(_shape, leaves),
         bytes([type(n) is not int for leaf in leaves for n in leaf.shape]),  # which are dynamic
-        tuple(map(_dtype, leaves)),
-        tuple(map(_layout, leaves)),
-        tuple(map(_signature, made)),
+        each(_dtype, leaves),
+        each(_layout, leaves),
+        each(_signature, made),
         bytes(map(_requires_grad, made)),
-        _packed(map(len, inputs)),
-        _packed(map(position, itertools.chain.from_iterable(inputs))),
-        _packed(map(position, asked)),
+        packed(map(len, inputs)),
+        packed(map(position, itertools.chain.from_iterable(inputs))),
+        packed(map(position, asked)),
         config.cpu,
         config.fuse,
         config.winograd,
@@ -72,9 +72,18 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
     return key, leaves
 
 
-def _packed(numbers: Iterable[int]) -> bytes:
+def packed(numbers: Iterable[int]) -> bytes:
     """Small numbers in four bytes each: a key of a large graph is kept for many sizes."""
     return array("i", numbers).tobytes()
+
+
+def each(get: Callable[[Node], Any], nodes: list[Node]) -> tuple[Any, ...]:
+    """What `get` returns for each node.
+
+    Not by `tuple(map(…))`, which is made too long and then cut: of such the interpreter keeps up to
+    2 000 of each length when they are freed, and uses none again.
+    """
+    return (*map(get, nodes),)
 
 
 _inputs = operator.attrgetter("inputs")

@@ -169,7 +169,7 @@ class Bound:
         self.program, self.sizes = program, tuple(sizes)
         self.size_places = [place for place in places or [] if place is not None]
         self.knows_extents = places is not None and None not in places
-        self.has_extents = any(map(has_extents, program.forms))
+        self._sized_forms = [k for k, form in enumerate(program.forms) if has_extents(form)]
         self.inputs, self.results, self.kept = program.inputs, program.results, program.kept
         self.outputs = [(slot, evaluate(nbytes, sizes)) for slot, nbytes in program.outputs]
         self.checks = [
@@ -206,12 +206,15 @@ class Bound:
     def forms(self, leaves: Sequence[Node]) -> list[Form]:
         """Those of the results and of what is kept, with the extents of these inputs: where the
         program knows an extent to be a constant, or to be another one, so do its results."""
-        if not self.has_extents:
+        if not self._sized_forms:
             return self.program.forms
         values: Sequence[int] = self.sizes
         if self.knows_extents:
             values = [leaves[place.input].shape[place.axis] for place in self.size_places]
-        return [map_extents(form, lambda n: evaluate(n, values)) for form in self.program.forms]
+        forms = self.program.forms.copy()
+        for k in self._sized_forms:
+            forms[k] = map_extents(forms[k], lambda n: evaluate(n, values))
+        return forms
 
     def _place_numbers(self) -> None:
         """Gives the inputs that are Python numbers a memory of their own, eight bytes each."""

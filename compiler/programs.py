@@ -23,6 +23,7 @@ from .recent import Recent
 
 _programs = Recent(15_000)  # by key with sizes: bound programs
 _structures = Recent(500_000)  # by key without: programs
+steps = Recent(15_000)  # of `metaop.repeated`
 
 
 def program_for(nodes: list[Node], asked: list[Node]) -> tuple[Bound, list[Node]]:
@@ -115,4 +116,5 @@ def forget() -> None:
     """Drops every cached program and kernel."""
     _programs.clear()
     _structures.clear()
+    steps.clear()
     kernels.forget()

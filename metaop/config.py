@@ -11,6 +11,7 @@
 | METAOP_DUMP | after:PASS prints the graph after a pass of whatever is compiled, to stderr | |
 | METAOP_FUSE | 0: every loop nest is a kernel of its own | 1 |
 | METAOP_WINOGRAD | 1: convolutions of 3 x 3 taps by Winograd's algorithm, see `mo.winograd` | 0 |
+| METAOP_REPEAT | 0: `optimizer.step(loss)` records every step anew, see `metaop/repeated.py` | 1 |
 | METAOP_CPU | code for: host, or a plainer CPU: generic, on x86-64 also sse4 or avx2 | host |
 | METAOP_TRACEBACK | full: errors display metaop's own frames, too | short |
 """
@@ -37,6 +38,7 @@ class Config:
 
     check: bool = _flag("METAOP_CHECK")
     check_nan: bool = _flag("METAOP_CHECK_NAN")
+    repeat: bool = os.environ.get("METAOP_REPEAT", "1") not in ("0", "false", "no")
     cpu: str = os.environ.get("METAOP_CPU", "host")
     traceback: str = os.environ.get("METAOP_TRACEBACK", "short")
     cache: str = os.environ.get("METAOP_CACHE", "")

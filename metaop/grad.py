@@ -456,11 +456,20 @@ class _Hooks:
 hooks = _Hooks()
 
 
-def _hooked(node: Node, g: Node) -> Node:
-    """A node's gradient after its hooks."""
+def _hooks_of(node: Node) -> dict[int, Callable[[Node], Node]]:
     leaf = None if node.owner is None else node.owner()
     own = hooks.of_nodes.get(node, {}) if leaf is None else leaf.__dict__.get("_hooks", {})
-    for function in list(own.values()):
+    return own
+
+
+def has_hooks(node: Node) -> bool:
+    """True if a hook sees the node's gradient."""
+    return bool(_hooks_of(node))
+
+
+def _hooked(node: Node, g: Node) -> Node:
+    """A node's gradient after its hooks."""
+    for function in list(_hooks_of(node).values()):
         g = function(g)
     return g
 
@@ -626,6 +635,7 @@ def _check_overwritten(gradients: list[Node], loss: Node, start: Node) -> None:
 
 def warn_unreached(count: int) -> None:
     """One warning for all targets that the loss does not depend on."""
+    recording.unreached += 1
     warnings.warn(
         f"{count} of the Vars do not influence the loss: their gradient is zero",
         UnreachedGradientWarning,

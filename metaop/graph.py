@@ -98,9 +98,9 @@ class Node:
 
         The interpreter fits code to the class that it sees; if it sees several, to none.
         """
-        for name in ("_record", "_repeat"):
-            plain: Any = getattr(Node, name)
-            setattr(cls, name, FunctionType(plain.__code__.replace(), plain.__globals__, name))
+        plain: Any = Node._record
+        copy = FunctionType(plain.__code__.replace(), plain.__globals__, "_record")
+        cls._record = copy  # type: ignore[method-assign]
 
     def _record(self, shape: Shape, dtype: DType, inputs: tuple[Node, ...], signature: Any) -> None:
         """Fills all slots; called by the constructor of every kind, and by nothing else."""
@@ -132,35 +132,6 @@ class Node:
         else:
             self.requires_grad = False
             self.stop = True
-
-    def _repeat(
-        self,
-        shape: Shape,
-        inputs: tuple[Node, ...],
-        signature: Any,
-        site: Site,
-        scope: Scope,
-        dtype: DType,
-        requires_grad: bool,
-        stop: bool,
-    ) -> None:
-        """`_record` where all is known from an earlier node, see `metaop.recipes`."""
-        self.sequence = next(_sequence)
-        self.shape = shape
-        self.dtype = dtype
-        self.inputs = inputs
-        self.signature = signature
-        self.site = site
-        self.storage = self.layout = self.error = None
-        self.overwritten = self.dropped = self.owner = None
-        self.scope = scope
-        self.requires_grad = requires_grad
-        self.stop = stop
-        depth = self.lowest - 1
-        for node in inputs:
-            if node.depth > depth:
-                depth = node.depth
-        self.depth = depth + 1
 
     def definition(self) -> tuple[Any, ...]:
         """What makes two nodes of equal inputs compute the same, with all expressions and extents.

@@ -483,7 +483,7 @@ class Recording:
 
     def _make_program(self, trace: Trace, writer: _Writer) -> None:
         """Compiles what has to be computed; the rest are copies of inputs and constants."""
-        roots = [n for n in writer.roots if life._alias(n) is None]
+        roots = [n for n in writer.roots if life.alias(n) is None]
         self.nodes = pending(roots)
         stand_ins = {c.node for c in trace.captured.values()}
         for node in self.nodes:
@@ -501,7 +501,7 @@ class Recording:
             self.places[node] = (kind, number) if kind == "out" else ("leaf", leaves[number])
         for node in writer.roots:
             if node not in self.places:
-                self.places[node] = ("leaf", life._alias(node))
+                self.places[node] = ("leaf", life.alias(node))
         self.leaves = leaves
         forms = [] if self.program is None else self.program.forms(leaves)
         self.layouts = {node: form.layout for node, form in zip(roots, forms)}
@@ -852,7 +852,7 @@ class Jitted:
         if config.check_nan:
             return self._unrecorded(args, kwargs)
         arguments = Arguments(args, kwargs)
-        with life._lock:
+        with life.lock:
             bucket = self._traces.get(arguments.key, ())
             for k, trace in enumerate(bucket):
                 self._rest_but(trace)

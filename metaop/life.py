@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .compiler import programs
 from .compiler.kernels import compiling
@@ -87,16 +87,16 @@ _gradients: list[weakref.ref[Var]] = []
 _reference = weakref.ref
 _error = operator.attrgetter("error")
 _swept = 1000
-_lock = threading.RLock()
+lock = threading.RLock()
 _held_for_fork: list[Any] = []
 
 
 def _before_fork() -> None:
     """Waits until no other thread compiles, computes or takes memory: a child would have their
     locks, and nobody to release them."""
-    for lock in (_lock, compiling, pool.lock):
-        lock.acquire()
-        _held_for_fork.append(lock)
+    for each in (lock, compiling, pool.lock):
+        each.acquire()
+        _held_for_fork.append(each)
 
 
 def _after_fork() -> None:
@@ -134,7 +134,7 @@ def register(var: Var) -> None:
 
 def _noted_pending() -> list[Var]:
     """Live Vars without a value, each once; the others are forgotten."""
-    with _lock:
+    with lock:
         count = len(_live)  # other threads may add more meanwhile
         noted = [reference() for reference in _live[:count]]
         found = {id(var): var for var in noted if var is not None and var._node.storage is None}
@@ -371,17 +371,28 @@ def again(error: BaseException) -> BaseException:
         return error.with_traceback(None)
 
 
-def sync() -> None:
+class Ran(NamedTuple):
+    """A program that was run: what it computed, from what; and what was computed already."""
+
+    program: Bound
+    nodes: list[Node]
+    roots: list[Node]
+    leaves: list[Node]
+    aliases: list[Node]
+
+
+def sync(ran: list[Ran] | None = None) -> None:
     """Computes every live pending Var and every recorded write; raises the first error met, if it
     is that of a Var that is no garbage, or a write was taken back.
 
     Does nothing in a trace, which is one program anyway, and in a rehearsal.
+    ran: gets the programs that did it.
     """
     if recording.trace is not None or _transactions.rehearsing:
         return
     writes = list(_writes)
     errors: list[BaseException] = []
-    while (error := compute([], everything=True)) is not None:
+    while (error := compute([], everything=True, ran=ran)) is not None:
         errors.append(error)
     if errors:
         error = _of_somebody(errors, writes)
@@ -400,7 +411,22 @@ def _of_somebody(errors: list[BaseException], writes: list[Write]) -> BaseExcept
     return next((error for error in errors if any(error is one for one in failed)), None)
 
 
-def compute(asked: list[Node], everything: bool = False) -> BaseException | None:
+def everything_pending() -> list[Node]:
+    """What `sync` would compute."""
+    written = {write.new: None for write in _writes if _is_current(write)}
+    wanted = [*written, *[var._node for var in live_pending()]]
+    return list(dict.fromkeys([node for node in wanted if node.storage is None]))
+
+
+def all_computed() -> None:
+    """Notes that nothing is pending that `sync` would compute."""
+    _writes[:] = [w for w in _writes if w.new.storage is None and _is_current(w)]
+    _gradients.clear()
+
+
+def compute(
+    asked: list[Node], everything: bool = False, ran: list[Ran] | None = None
+) -> BaseException | None:
     """Computes the asked nodes and the recorded writes (and all live pending Vars), in one program
     unless that would be too long.
 
@@ -408,7 +434,7 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
     """
     if recording.trace is not None:
         return None
-    with _lock:
+    with lock:
         writes = list(_writes)
         written = {w.new: None for w in writes if _is_current(w)}
         wanted = [*asked, *written]
@@ -421,12 +447,12 @@ def compute(asked: list[Node], everything: bool = False) -> BaseException | None
             error = _undo_failed(writes)
         try:
             for part in _parts(nodes, graph):
-                fault = _run(part, writes, graph if part is nodes else None)
+                fault = _run(part, writes, graph if part is nodes else None, ran)
                 if fault is not None:
                     return fault
         except Exception:  # out of memory: a value that was only read leaves the writes to be tried
             if everything and _collected():
-                return compute(asked, everything)
+                return compute(asked, everything, ran)
             if everything or any(node in written for node in asked):
                 undo(writes)
             raise
@@ -503,9 +529,11 @@ def _undo_groups(failed: list[Write], writes: list[Write]) -> None:
     undo([w for w in writes if w.group in groups])
 
 
-def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> BaseException | None:
+def _run(
+    wanted: list[Node], writes: list[Write], graph: list[Node] | None, ran: list[Ran] | None
+) -> BaseException | None:
     """Computes some nodes by one program; graph: what they are computed from, if known."""
-    aliases = [n for n in wanted if _alias(n) is not None]
+    aliases = [n for n in wanted if alias(n) is not None]
     roots = [n for n in wanted if n not in set(aliases)] if aliases else wanted
     nodes = pending(roots) if aliases or graph is None else graph
     storages: list[Storage] = []
@@ -533,11 +561,13 @@ def _run(wanted: list[Node], writes: list[Write], graph: list[Node] | None) -> B
         if program is not None:
             _commit(program, nodes, roots, leaves, storages)
         for node in aliases:
-            base = _alias(node)
+            base = alias(node)
             assert base is not None
-            _bind(node, base.storage, base.layout)
-        _forget_history(nodes)
-        _forget_history(aliases)
+            bind(node, base.storage, base.layout)
+        forget_history(nodes)
+        forget_history(aliases)
+    if ran is not None and program is not None:
+        ran.append(Ran(program, nodes, roots, leaves, aliases))
     return None
 
 
@@ -556,7 +586,7 @@ def _search_nans(
     return find([*values, *kept], {**kept, **values})
 
 
-def _alias(node: Node) -> Node | None:
+def alias(node: Node) -> Node | None:
     """The computed node of which this one is a mere copy or reshape."""
     base = node
     while True:
@@ -580,7 +610,8 @@ def _is_reshape(node: Reindex) -> bool:
     return reshape_base(node) is not node
 
 
-def _bind(node: Node, storage: Storage | None, layout: Layout | None) -> None:
+def bind(node: Node, storage: Storage | None, layout: Layout | None) -> None:
+    """Gives a node its value."""
     node.storage, node.layout = storage, layout
     node.depth = 0
 
@@ -604,12 +635,12 @@ def _commit(
     made += [(nodes[position], storages[number]) for position, number in program.kept]
     for (node, storage), form in zip(made, program.forms(leaves)):
         if node.storage is None:
-            _bind(node, storage, form.layout)
+            bind(node, storage, form.layout)
             if program.knows_extents:
                 node.shape = form.shape
 
 
-def _forget_history(nodes: list[Node]) -> None:
+def forget_history(nodes: list[Node]) -> None:
     """A computed value through which no gradient can be asked for needs no inputs any more.
 
     Nor can it where the history of all inputs was dropped: `total += loss` and running statistics

@@ -245,13 +245,52 @@ def _order(atoms: list[Atom]) -> list[int]:
     return sorted(range(len(atoms)), key=atoms.__getitem__)
 
 
+_MAKER = """
+def make(shape, inputs, signature, site, scope, dtype, requires_grad, stop, own):
+    node = new(kind)
+    node.sequence = next(sequence)
+    node.shape = shape
+    node.dtype = dtype
+    node.inputs = inputs
+    node.signature = signature
+    node.site = site
+    node.storage = node.layout = node.error = None
+    node.overwritten = node.dropped = node.owner = None
+    node.scope = scope
+    node.requires_grad = requires_grad
+    node.stop = stop
+    depth = {below}
+    for source in inputs:
+        if source.depth > depth:
+            depth = source.depth
+    node.depth = depth + 1
+    {slots} = own
+    return node
+"""
+
+
+def _maker_of_nodes(kind: type[Node]) -> Callable[..., Node]:
+    """What makes a node of a kind of which all is known, and looks for nothing.
+
+    The interpreter fits code to the class that it sees, so each kind has code of its own.
+    """
+    slots = "".join([f"node.{name}, " for name in kind.__slots__])
+    names: dict[str, Any] = {"kind": kind, "new": object.__new__, "sequence": _sequence}
+    exec(_MAKER.format(below=kind.lowest - 1, slots=slots), names)
+    make: Callable[..., Node] = names["make"]
+    return make
+
+
+_MAKERS = {kind: _maker_of_nodes(kind) for kind in _RECORDED}
+
+
 class _Step(NamedTuple):
     """How one node is made: its inputs and its shape are numbers in the lists of the recipe."""
 
-    kind: type[Node]
+    make: Callable[..., Node]
     shape: int
-    inputs: tuple[int, ...]
-    own: list[tuple[Callable[[Node, Any], None], Any]]  # what to set the kind's own slots to
+    inputs: Callable[[list[Node]], tuple[Node, ...]]  # takes them out of the list
+    own: tuple[Any, ...]  # what the kind's own slots hold
     signature: Any
     dynamic: list[tuple[Callable[[Node, Any], None], int]]  # those that have extents, by number
     signed: int | None  # the number of a signature with extents
@@ -280,14 +319,16 @@ class _Recipe:
         if id(node.shape) not in shapes:
             shapes[id(node.shape)] = len(self.shapes)
             self.shapes.append((node.shape, self.dynamic.number(node.shape)))
-        own = [(setter, getattr(node, name)) for name, setter in _slots_of(type(node))]
-        numbers = [(setter, self.dynamic.number(value)) for setter, value in own]
+        kind = type(node)
+        own = tuple([getattr(node, name) for name in kind.__slots__])
+        setters = [getattr(kind, name).__set__ for name in kind.__slots__]
+        numbers = [(setter, self.dynamic.number(value)) for setter, value in zip(setters, own)]
         # where the definition is made of the slots, the signature stands for it by numbers alone
-        is_definition = type(node) in _DEFINED_BY_SIGNATURE
+        is_definition = kind in _DEFINED_BY_SIGNATURE
         return _Step(
-            type(node),
+            _MAKERS[kind],
             shapes[id(node.shape)],
-            tuple([number[source] for source in node.inputs]),
+            _taker([number[source] for source in node.inputs]),
             own,
             node.signature,
             [(setter, number) for setter, number in numbers if number is not None],
@@ -307,24 +348,29 @@ class _Recipe:
             shapes = [shape if n is None else values[n] for shape, n in self.shapes]
         else:
             shapes = [shape for shape, _ in self.shapes]
-        for kind, shape, inputs, own, signature, dynamic, signed, known in self.steps:
-            node = kind.__new__(kind)
-            for setter, value in own:
-                setter(node, value)
+        for make, shape, inputs, own, signature, dynamic, signed, known in self.steps:
+            if signed is not None and values is not None:
+                signature = values[signed]
+            node = make(shapes[shape], inputs(nodes), signature, site, scope, *known, own)
             if values is not None:
                 for setter, k in dynamic:
                     setter(node, values[k])
-                if signed is not None:
-                    signature = values[signed]
-            sources = tuple([nodes[k] for k in inputs])
-            node._repeat(shapes[shape], sources, signature, site, scope, *known)
             nodes.append(node)
         return _rebuilt(self.result, nodes, call.operands)
 
 
-def _slots_of(kind: type[Node]) -> tuple[tuple[str, Any], ...]:
-    """The names of the slots of a kind that other kinds lack, and what sets them."""
-    return tuple([(name, getattr(kind, name).__set__) for name in kind.__slots__])
+def _taker(numbers: list[int]) -> Callable[[list[Node]], tuple[Node, ...]]:
+    """What takes the items of these numbers out of a list."""
+    if len(numbers) > 1:
+        return operator.itemgetter(*numbers)
+    if not numbers:
+        return _nothing
+    (number,) = numbers
+    return lambda nodes: (nodes[number],)
+
+
+def _nothing(nodes: list[Node]) -> tuple[Node, ...]:
+    return ()
 
 
 # A result is a number of a node, of an operand (negative, from -1), or a structure of those.

@@ -44,7 +44,8 @@ class _Recording(threading.local):
     grad: see `metaop.grad_mode`; scope, module: of what is recorded now; trace: the trace of
     `mo.jit` that sees what this thread does; site: the site of what is recorded, if not the user's
     line (a gradient belongs to its forward line); layer: the site of all that a layer or an
-    optimiser of metaop's own records in a call, found once; looks: how often it looked at a value.
+    optimiser of metaop's own records in a call, found once; looks: how often it looked at a value;
+    unreached: how often it was warned of gradients of what a loss does not depend on.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class _Recording(threading.local):
         self.site: Any = None
         self.layer: Any = None
         self.looks = 0
+        self.unreached = 0
 
 
 recording: Any = _Recording()

@@ -15,11 +15,12 @@ from .life import in_transaction
 from .operations import flops_by_span, moment
 from .recipes import remembered
 from .recording import recording
+from .repeated import Attempt, may_be_repeated
 from .traced import Cells, Counters, Watched, changes
 from .tracing import outside
 
 __all__ = [
-    "Cells", "Counters", "Site", "Watched", "changes", "describe", "flops_by_span", "hint_for",
-    "in_transaction", "index_maximum", "index_minimum", "is_own", "moment", "outside", "plain",
-    "recording", "remembered", "user_site",
+    "Attempt", "Cells", "Counters", "Site", "Watched", "changes", "describe", "flops_by_span",
+    "hint_for", "in_transaction", "index_maximum", "index_minimum", "is_own", "may_be_repeated",
+    "moment", "outside", "plain", "recording", "remembered", "user_site",
 ]  # fmt: skip

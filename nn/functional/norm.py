@@ -29,7 +29,6 @@ def _scale_and_shift(x: Var, weight: Var | None, bias: Var | None) -> Var:
     return x if bias is None else x + bias
 
 
-@of_arrays
 def batch_norm(
     input: Var,
     running_mean: Var | None,
@@ -49,21 +48,66 @@ def batch_norm(
     Gradient: derived, through the mean and the variance too.
     Source: Ioffe and Szegedy 2015, algorithm 1.
     """
+    return counting_batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+
+
+@of_arrays
+def counting_batch_norm(
+    input: Var,
+    running_mean: Var | None,
+    running_var: Var | None,
+    weight: Var | None,
+    bias: Var | None,
+    training: bool,
+    momentum: float | Var,
+    eps: float,
+    counter: Var | None = None,
+) -> Var:
+    """`batch_norm`, which adds 1 to a counter where it moves the statistics."""
     _check_channels(input, running_mean, running_var, weight, bias)
     axes = (0, *range(2, input.ndim))
     if training:
-        count = math.prod(input.shape[axis] for axis in axes)
-        if count == 1:
+        if math.prod([int(input.shape[axis]) for axis in axes]) == 1:
             raise ValueError(
                 "batch_norm: training needs more than one value per channel, "
                 f"input is {mo.errors.describe(input)}"
             )
-        result, mean, unbiased = _normalized_batch(input, weight, bias, eps, axes, count)
-        _move([(running_mean, mean), (running_var, unbiased)], momentum)
+        statistics = (running_mean, running_var, counter)
+        result, *moved = _moving_batch(input, statistics, weight, bias, momentum, eps, axes)
+        present = [running for running in statistics if running is not None]
+        with mo.uninterrupted(), mo.no_grad():
+            mo.assign_all(list(zip(present, moved)))
         return result
     if running_mean is None or running_var is None:
         raise ValueError("batch_norm: without training, running_mean and running_var are used")
     return _normalized(input, running_mean, running_var, weight, bias, eps)
+
+
+@support.remembered
+def _moving_batch(
+    x: Var,
+    statistics: tuple[Var | None, Var | None, Var | None],
+    weight: Var | None,
+    bias: Var | None,
+    momentum: float | Var,
+    eps: float,
+    axes: tuple[int, ...],
+) -> tuple[Var, ...]:
+    """The result by the batch's own statistics; the new mean, variance and count that there are."""
+    running_mean, running_var, counter = statistics
+    count = math.prod(x.shape[axis] for axis in axes)
+    result, mean, unbiased = _normalized_batch(x, weight, bias, eps, axes, count)
+    with mo.no_grad():
+        moved = [
+            _moved(running, batch, momentum)
+            for running, batch in ((running_mean, mean), (running_var, unbiased))
+            if running is not None
+        ]
+        if counter is not None:
+            moved.append(counter + 1)
+    return (result, *moved)
 
 
 @support.remembered
@@ -92,8 +136,9 @@ def _check_channels(x: Var, *vectors: Var | None) -> None:
         raise mo.errors.ShapeError(
             f"batch_norm: input must be [batch, channels, ...], got {mo.errors.describe(x)}"
         )
+    channels = x.shape[1:2]
     for vector in vectors:
-        if vector is not None and vector.shape != x.shape[1:2]:
+        if vector is not None and vector.shape != channels:
             raise mo.errors.ShapeError(
                 f"batch_norm: channels must agree, input is {mo.errors.describe(x)}, "
                 f"a statistic or weight is {mo.errors.describe(vector)} "

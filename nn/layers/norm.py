@@ -8,6 +8,7 @@ from typing import Any
 import metaop as mo
 
 from .. import functional, init
+from ..functional.norm import counting_batch_norm
 from ..module import Module
 from ..parameter import Parameter
 from .applied import Applied
@@ -79,23 +80,26 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: x must have rank {allowed}, got {mo.errors.describe(x)}"
             )
         moving = self.training and self.track_running_stats
-        momentum = self._count_batch() if moving else 0.0
+        momentum: float | mo.Var = 0.0
+        counter = None
+        if moving:
+            if self.momentum is None:
+                momentum = self._share_of_batch()
+            else:
+                momentum, counter = self.momentum, self.num_batches_tracked
         running = (None, None)
         if moving or not self.training:
             running = (self.running_mean, self.running_var)
         training = self.training or self.running_mean is None
-        return functional.batch_norm(
-            x, *running, self.weight, self.bias, training, momentum, self.eps
+        return counting_batch_norm(
+            x, *running, self.weight, self.bias, training, momentum, self.eps, counter
         )
 
-    def _count_batch(self) -> float | mo.Var:
-        """Count one more batch; the weight of its statistics: momentum, or 1/count if None."""
+    def _share_of_batch(self) -> mo.Var:
+        """Count one more batch; the weight of its statistics among those of all: 1/count."""
         count = self.num_batches_tracked
-        if count is not None:
-            with mo.uninterrupted(), mo.no_grad():
-                count.assign(count + 1)
-        if self.momentum is not None:
-            return self.momentum
+        with mo.uninterrupted(), mo.no_grad():
+            count.assign(count + 1)
         return 1.0 / self.num_batches_tracked.astype(self.running_mean.dtype)
 
     def extra_repr(self) -> str:

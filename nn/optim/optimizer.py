@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import metaop as mo
@@ -18,12 +20,6 @@ def check_at_least_zero(**values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
-
-
-def _count(states: list[State], steps: int) -> None:
-    """Adds to the number of steps of some parameters."""
-    for state in states:
-        state["step"] += steps
 
 
 class Optimizer:
@@ -172,45 +168,104 @@ class Optimizer:
         All new values are recorded first and bound together: an error or an interrupt leaves
         parameters and state as they were.
         """
-        moved = list(self._gradients(loss))
+        trained = list(self._trained())
+        attempt = None
+        if loss is not None:
+            self.zero_grad()
+            attempt = self._attempt(loss, trained)
+            if attempt is not None and attempt.repeat(partial(self._count, trained)):
+                return
+        moved = self._gradients(loss, trained)
+        with self._recording():
+            self._move(moved, attempt)
+        moved.clear()  # nobody asked for the gradients
+        if attempt is None:
+            mo.sync()
+        else:
+            attempt.compute()
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """For recording updates: no history, no interrupts, the user's line for all parameters."""
         recording = support.recording
-        scope = recording.scope
-        own = support.is_own(type(self).update.__code__.co_filename)
+        scope, layer = recording.scope, recording.layer
         with mo.uninterrupted(), mo.no_grad():
-            layer = recording.layer
-            if own and layer is None:
-                recording.layer = support.user_site()  # once for all parameters
+            if self._is_own() and layer is None:
+                recording.layer = support.user_site()
             recording.scope = scope.within("optimizer")
             try:
-                self._move(moved)
+                yield
             finally:
                 recording.layer, recording.scope = layer, scope
-        mo.sync()
 
-    def _move(self, moved: list[tuple[Var, Var, Group]]) -> None:
+    def _is_own(self) -> bool:
+        return support.is_own(type(self).update.__code__.co_filename)
+
+    def _move(
+        self, moved: list[tuple[Var, Var, Group]], attempt: support.Attempt | None = None
+    ) -> None:
         groups = {id(group): group for _, _, group in moved}
         values = {key: _read(group) for key, group in groups.items()}
         writes: list[tuple[Var, Var]] = []
         for parameter, gradient, group in moved:
             state = self._state_of(parameter, group)
-            coming = dict(_read(state))
-            coming["step"] += 1
-            value, new_state = self.update(parameter, gradient, coming, values[id(group)])
+            if attempt is not None:
+                attempt.begin_rule()
+            value, new_state = self._updated(
+                parameter, gradient, state=state, group=values[id(group)]
+            )
             writes.append((parameter, value))
             writes += [(state[name], new) for name, new in new_state.items()]
-        states = [self.state[parameter] for parameter, _, _ in moved]
-        mo.assign_all(writes, lambda: _count(states, 1), lambda: _count(states, -1))
+        pairs = [(parameter, group) for parameter, _, group in moved]
+        mo.assign_all(writes, partial(self._count, pairs), partial(self._count, pairs, -1))
 
-    def _gradients(self, loss: Var | None) -> Iterator[tuple[Var, Var, Group]]:
-        trained = list(self._trained())
+    def _count(self, pairs: list[tuple[Var, Group]], steps: int = 1) -> None:
+        """Adds to the number of steps of some parameters."""
+        for parameter, _ in pairs:
+            self.state[parameter]["step"] += steps
+
+    def _updated(
+        self, parameter: Var, gradient: Var, *, state: State, group: Group
+    ) -> tuple[Var, dict[str, Var]]:
+        coming = dict(_read(state))
+        coming["step"] += 1
+        return self.update(parameter, gradient, coming, group)
+
+    def _attempt(self, loss: Var, trained: list[tuple[Var, Group]]) -> support.Attempt | None:
+        """This step, to be made as one like it was; None if the rule may see more than it is
+        given, as code of the user's, or if state is missing."""
+        is_own = type(self).__module__.startswith("metaop.") and "update" not in vars(self)
+        if not is_own or not self._is_own() or not support.may_be_repeated(loss):
+            return None
+        attempt = support.Attempt(loss)
+        group = None
+        with self._recording():
+            for parameter, own in trained:
+                if own is not group:
+                    group, values, names = own, _read(own), self.state_names(own)
+                state = self.state.get(parameter)
+                if state is None or not state.keys() >= {*names}:
+                    return None
+                kind = (id(group), parameter.dtype, state.get("step"))
+                if kind not in attempt.kinds:
+                    rule = partial(self._updated, parameter, state=state, group=values)
+                    attempt.add_kind(kind, parameter, state, rule)
+                attempt.add(kind, parameter, state)
+        return attempt
+
+    def _gradients(
+        self, loss: Var | None, trained: list[tuple[Var, Group]]
+    ) -> list[tuple[Var, Var, Group]]:
+        parameters = [parameter for parameter, _ in trained]
         if loss is None:
-            gradients = [parameter.grad for parameter, _ in trained]
+            gradients = [parameter.grad for parameter in parameters]
         else:
-            self.zero_grad()
-            gradients = mo.grad(loss, [parameter for parameter, _ in trained], retain_graph=False)
-        for (parameter, group), gradient in zip(trained, gradients, strict=True):
-            if gradient is not None:
-                yield parameter, gradient, group
+            gradients = mo.grad(loss, parameters, retain_graph=False)
+        return [
+            (parameter, gradient, group)
+            for (parameter, group), gradient in zip(trained, gradients, strict=True)
+            if gradient is not None
+        ]
 
     # --- saving -----------------------------------------------------------------------------------
 
