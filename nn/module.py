@@ -44,11 +44,7 @@ ELSEWHERE = {
     "get_parameter": "write dict(net.named_parameters())[name]",
     "get_buffer": "write dict(net.named_buffers())[name]",
     "set_submodule": "write net.part = module",
-    **dict.fromkeys(
-        ("register_backward_hook", "register_full_backward_hook",
-         "register_full_backward_pre_hook"),
-        "write x.register_hook(function) in forward, or in a forward hook",
-    ),
+    "register_backward_hook": "write register_full_backward_hook(hook)",
     **dict.fromkeys(
         ("register_state_dict_pre_hook", "register_state_dict_post_hook",
          "register_load_state_dict_pre_hook", "register_load_state_dict_post_hook"),
@@ -190,7 +186,7 @@ class Module:
     def _with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """`forward`, with the hooks around it."""
         own = self.__dict__
-        if hooks.BEFORE in own or hooks.AFTER in own:
+        if not own.keys().isdisjoint(hooks.TABLES):
             return hooks.called(self, self._at_one_site, args, kwargs)
         return self._at_one_site(args, kwargs)
 
@@ -346,6 +342,31 @@ class Module:
         Source: as torch.nn.Module.register_forward_hook.
         """
         return hooks.register(self, hooks.AFTER, hook, prepend, with_kwargs)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> hooks.ModuleHook:
+        """Calls hook(module, of_inputs, of_outputs) in every backward pass, with the gradients of
+        the positional arguments and of the Var, or the tuple, that forward returns: None for what
+        is no Var or has none, zeros for an argument that requires none; what it returns, unless
+        None, takes the place of those of the arguments, a tuple too.
+
+        Where no argument requires a gradient, it is called when the gradients of the outputs are
+        known.  A jitted function calls hooks when it is traced: what they record is replayed.
+        Returns a handle with remove().  Source: as torch.nn.Module.register_full_backward_hook.
+        """
+        return hooks.register(self, hooks.BACKWARD, hook, prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> hooks.ModuleHook:
+        """Calls hook(module, of_outputs) in every backward pass before the module's own; what it
+        returns, unless None, takes the place of the gradients of the outputs, a tuple too.
+
+        Else as `register_full_backward_hook`.  Source: as
+        torch.nn.Module.register_full_backward_pre_hook.
+        """
+        return hooks.register(self, hooks.BEFORE_BACKWARD, hook, prepend)
 
     # --- what is in the tree ----------------------------------------------------------------------
 
