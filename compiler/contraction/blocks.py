@@ -315,6 +315,13 @@ def _from_first_tap(
     factor: Factor, loop: int, tap: int, distance: int, extents: list[int]
 ) -> Factor | None:
     """The factor in terms of i + d * q alone, None if it knows i or q apart."""
+    key = (_from_first_tap, factor, loop, tap, distance, tuple(extents))  # for blocks of any size
+    return recalled(key, lambda: _shifted(factor, loop, tap, distance, extents))
+
+
+def _shifted(
+    factor: Factor, loop: int, tap: int, distance: int, extents: list[int]
+) -> Factor | None:
     reach = abs(distance) * (extents[tap] - 1)
     longer = [n + reach if k == loop else n for k, n in enumerate(extents)]
     at: list[Expr] = [("i", k) for k in range(len(extents))]
@@ -358,8 +365,11 @@ def processors() -> int:
 def tiles(form: str, dtype: DType, most: int) -> list[Tile]:
     """The tiles of up to `most` rows whose sums and operands fit in registers and nearly fill half
     of them, of those with as many tiles in `most` rows the one with the fewest rows."""
+    return recalled((tiles, form, dtype, hint(most)), lambda: _tiles(form, dtype, hint(most)))
+
+
+def _tiles(form: str, dtype: DType, most: int) -> list[Tile]:
     count, each = registers(dtype)
-    most = hint(most)
     found: dict[tuple[int, int], Tile] = {}
     for rows in range(min(most, MOST_TILE_ROWS), 0, -1):
         for columns in range(1, MOST_TILE_COLUMNS + 1):
@@ -402,7 +412,8 @@ def choose(c: Contraction) -> tuple[Contraction, Blocks] | None:
     if found is None:
         return None
     c = c.turned() if found.turned else c
-    return c, next(islice(_options(c, found), found.position, None)).blocks(c)
+    family, position = found.place
+    return c, next(islice(_options(c, found), family, None))[position].blocks(c)
 
 
 def _decisive(c: Contraction) -> Iterator[Any]:
@@ -420,41 +431,55 @@ class Choice:
 
     turned: bool
     panels: str = "plain"  # windows, taps: packed as B or A lies
-    position: int = 0
+    place: tuple[int, int] = 0, 0  # the family, and which of it
 
 
-def _options(c: Contraction, choice: Choice) -> Iterator[Option]:
+def _options(c: Contraction, choice: Choice) -> Iterator[Family]:
     """The options of a contraction, turned already if it is to be."""
     if choice.panels != "plain":
         return _window_options(c) if choice.panels == "windows" else _tap_options(c)
     if choice.turned or c.layers:
         return _outer_options(c)
-    return chain(_dot_options(c), _outer_options(c))
+    return chain(_outer_options(c), _dot_options(c))
 
 
 def _search(c: Contraction) -> Choice | None:
-    turned = None if c.layers else c.turned()
-    best = _cheaper(c, Choice(False), None)
-    if turned is not None:
-        best = _cheaper(turned, Choice(True), best)
-    if turned is None or best is None or best[1].form != "outer":
+    plain = Costs(c)
+    best = _cheaper(plain, Choice(False), None)
+    if c.layers:
         return best and best[2]
-    plain_turned = best[2].turned
-    best = _cheaper(turned if plain_turned else c, Choice(plain_turned, "windows"), best)
-    best = _cheaper(c, Choice(False, "taps"), best)
+    turned = Costs(c.turned())
+    best = _cheaper(turned, Choice(True), best)
+    if best is None or best[1].form != "outer":
+        return best and best[2]
+    is_turned = best[2].turned
+    best = _cheaper(turned if is_turned else plain, Choice(is_turned, "windows"), best)
+    best = _cheaper(plain, Choice(False, "taps"), best)
     best = _cheaper(turned, Choice(True, "taps"), best)
     return best and best[2]
 
 
-def _cheaper(c: Contraction, choice: Choice, best: Found | None) -> Found | None:
+def _cheaper(costs: Costs, choice: Choice, best: Found | None) -> Found | None:
     """The cheapest of some options and the best of those before, which it must beat."""
-    costs = Costs(c)
-    for k, option in enumerate(_options(c, choice)):
-        least = math.inf if best is None else best[0]
-        cost = costs.of(option, least)
-        if best is None or cost < least:
-            best = cost, option, replace(choice, position=k)
+    least = math.inf if best is None else best[0]
+    for k, family in enumerate(_options(costs.c, choice)):
+        for position, floor in enumerate(costs.floors(family)):
+            if floor < least:
+                option = family[position]
+                cost = costs.of(option, least)
+                if best is None or cost < least:
+                    best = cost, option, replace(choice, place=(k, position))
+                    least = cost
     return best
+
+
+class Inner(NamedTuple):
+    """The part of an option that many have in common: blocks of n and k, and their panels."""
+
+    n: Cut | int  # dot: columns
+    k: Cut
+    windows: Windows | None = None
+    taps: Taps | None = None
 
 
 @dataclass(eq=False)
@@ -464,15 +489,15 @@ class Option:
     form: str
     tile: Tile
     rows: int
-    n: Cut | int  # dot: columns
+    n: Cut | int
     k: Cut
     windows: Windows | None = None
     taps: Taps | None = None
 
     @property
     def unit(self) -> int:
-        """Rows that a block has a multiple of: those of a tile, of whole windows if A has any."""
-        return max(self.tile.rows, self.taps.count) if self.taps else self.tile.rows
+        """Rows that a block has a multiple of."""
+        return rows_together(self.tile, self.taps)
 
     def others(self, c: Contraction) -> int:
         """Items for each block of rows."""
@@ -494,6 +519,24 @@ class Option:
         return Blocks(self.form, self.tile, m, flat(c, c.n, self.tile.columns, self.n), self.k, [])
 
 
+@dataclass(eq=False)
+class Family:
+    """Options of one tile and one number of rows."""
+
+    form: str
+    tile: Tile
+    rows: int
+    inner: tuple[Inner, ...]  # taps: the same of all
+
+    def __getitem__(self, position: int) -> Option:
+        return Option(self.form, self.tile, self.rows, *self.inner[position])
+
+
+def rows_together(tile: Tile, taps: Taps | None) -> int:
+    """Rows that a block has a multiple of: those of a tile, of whole windows if A has any."""
+    return max(tile.rows, taps.count) if taps else tile.rows
+
+
 Found = tuple[float, Option, Choice]  # what an option costs, itself, its place
 
 
@@ -507,17 +550,17 @@ def _limits(total: int, unit: int, limits: Iterable[int]) -> list[int]:
     return list(found.values())
 
 
-def _dot_options(c: Contraction) -> Iterator[Option]:
+def _dot_options(c: Contraction) -> Iterator[Family]:
     kept = [cut(c.k, c.nest.extents, depth) for depth in KEPT_DOTS]
     for tile in tiles("dot", c.nest.value.dtype, c.size(c.m)):
+        columns = _limits(c.size(c.n), tile.columns, MOST_DOT)
+        inner = tuple([Inner(n, k) for n in columns for k in kept])
         for rows in _limits(c.size(c.m), tile.rows, MOST_DOT):
-            for columns in _limits(c.size(c.n), tile.columns, MOST_DOT):
-                for k in kept:
-                    yield Option("dot", tile, rows, columns, k)
+            yield Family("dot", tile, rows, inner)
 
 
-def _outer_options(c: Contraction) -> Iterator[Option]:
-    return _with_tiles(c, [(n, k, None) for n in _columns(c) for k in _depths(c)])
+def _outer_options(c: Contraction) -> Iterator[Family]:
+    return _with_tiles(c, [Inner(n, k) for n in _columns(c) for k in _depths(c)])
 
 
 def _depths(c: Contraction) -> list[Cut]:
@@ -533,24 +576,24 @@ def chain_length(depth: int) -> int:
     return -(-depth // -(-depth // LONGEST_CHAIN))
 
 
-def _window_options(c: Contraction) -> Iterator[Option]:
+def _window_options(c: Contraction) -> Iterator[Family]:
     k = cut(c.k, c.nest.extents, KEPT)
-    inner = [(n, k, find_windows(c, n, k, along)) for n in _columns(c) for along in (True, False)]
-    return _with_tiles(c, [one for one in inner if one[2] is not None])
+    columns = [(n, along) for n in _columns(c) for along in (True, False)]
+    inner = [Inner(n, k, find_windows(c, n, k, along)) for n, along in columns]
+    return _with_tiles(c, [one for one in inner if one.windows is not None])
 
 
-def _tap_options(c: Contraction) -> Iterator[Option]:
+def _tap_options(c: Contraction) -> Iterator[Family]:
     k = cut(c.k, c.nest.extents, KEPT)
     taps = find_taps(c, k)
     if taps is None:
         return
-    columns = _columns(c)
+    inner = tuple([Inner(n, k, None, taps) for n in _columns(c)])
     for rows in taps.rows_of_tiles(MOST_TAP_ROWS):
         for tile in tiles_of(rows, c.nest.value.dtype):
             unit = max(rows, taps.count)
             for most in _limits(c.size(c.m), unit, (*MOST_ROWS, ALL_ROWS)):
-                for n in columns:
-                    yield Option("outer", tile, most, n, k, None, taps)
+                yield Family("outer", tile, most, inner)
 
 
 def _columns(c: Contraction) -> list[Cut]:
@@ -563,14 +606,13 @@ def _columns(c: Contraction) -> list[Cut]:
     return list(found.values())
 
 
-def _with_tiles(
-    c: Contraction, inner: Sequence[tuple[Cut, Cut, Windows | None]]
-) -> Iterator[Option]:
+def _with_tiles(c: Contraction, inner: Sequence[Inner]) -> Iterator[Family]:
     """The form with vectors along n, with every tile and every number of rows."""
+    if not inner:
+        return
     for tile in tiles("outer", c.nest.value.dtype, c.size(c.m)):
         for rows in _limits(c.size(c.m), tile.rows, MOST_ROWS):
-            for n, k, windows in inner:
-                yield Option("outer", tile, rows, n, k, windows)
+            yield Family("outer", tile, rows, tuple(inner))
 
 
 # --------------------------------------------------------------------------------------------- cost
@@ -618,6 +660,7 @@ class Costs:
         self.pack_a, self.pack_b, self.row = (
             cache(self._pack_a), cache(self._pack_b), cache(self._row)
         )  # fmt: skip
+        self.shares = cache(self._shares)
 
     def of(self, option: Option, least: float = math.inf) -> float:
         """Cycles for 16 products, with what tiles compute beyond the edges; of what costs more than
@@ -645,7 +688,7 @@ class Costs:
             return cost
         if dot:
             cost += LANE_PARTIAL / depth
-        elif depth < self.k or option.windows is not None or self.across or self.layers > 1:
+        elif self._in_parts(depth, option.windows):
             cost += (PARTIAL + FAR_PARTIAL * self._over(kept * columns, SECOND_CACHE)) / depth
         if not dot and self.across:
             cost += LANES * ACROSS / self.k
@@ -665,6 +708,45 @@ class Costs:
         if self.dynamic:  # there may be rows for one block only
             cost *= 1 + IDLE * max(0.0, 1 - self.batch * blocks / processors())
         return cost * rounds * share * (1 + GRAIN * share)
+
+    def floors(self, family: Family) -> list[float]:
+        """A number for each option that its cost is not below: most are dearer by that alone."""
+        tile, taps = family.tile, family.inner[0].taps
+        unit = rows_together(tile, taps)
+        waste = 1.0 if self.dynamic else -(-self.m // unit) * unit / self.m
+        if family.form == "dot":
+            products, loads = waste * self._dot(tile), 0.0
+        else:
+            products, loads = (waste * cost for cost in self._products(tile))
+        packing = LANES * STREAM / whole_tiles(unit, family.rows)
+        return [
+            more * (products + lines * loads) + again * packing + fixed
+            for more, lines, again, fixed in self.shares(family.form, family.inner)
+        ]
+
+    def _shares(self, form: str, inner: Sequence[Inner]) -> list[tuple[float, ...]]:
+        """What the floor of each option is made of: by how much more is computed than wanted, the
+        lines of a vector, how often B is packed; what does not depend on tile and rows."""
+        if form == "dot":
+            return [(1.0, 1.0, 1.0, LANE_PARTIAL / self.depth_of(k)) for _, k, _, _ in inner]
+        found: list[tuple[float, ...]] = []
+        for n, k, windows, taps in inner:
+            assert isinstance(n, Cut)
+            columns, blocks, more = self.columns_of(n, windows, LANES)
+            depth = self.depth_of(k)
+            fixed = PARTIAL / depth if self._in_parts(depth, windows) else 0.0
+            if taps is not None:
+                fixed += self._pack_taps(taps, depth) * LANES / columns
+            else:
+                least = 0.0 if self.along_m else self.pack_a(False, k, 0, depth)
+                fixed += self._panel(least, columns, blocks)
+            lines = windows.lines if windows else 1.0
+            found.append((more, lines, self._again(windows, columns), fixed))
+        return found
+
+    def _in_parts(self, depth: int, windows: Windows | None) -> bool:
+        """Whether sums of vectors along n are put away before they are finished."""
+        return depth < self.k or windows is not None or self.across or self.layers > 1
 
     def _depth(self, k: Cut) -> int:
         """Products that are added up in a block."""
@@ -719,14 +801,18 @@ class Costs:
         sums = tile.rows * tile.columns
         return max(1.0, LATENCY / sums) + DOT * (tile.rows + tile.columns) / sums
 
+    @staticmethod
+    def _products(tile: Tile) -> tuple[float, float]:
+        """Cycles of a tile for a vector of products, and for what it loads if that is in lines."""
+        sums = tile.rows * tile.columns
+        return max(1.0, LATENCY / sums), LOAD * tile.columns / sums
+
     def _outer(
         self, tile: Tile, windows: Windows | None, taps: Taps | None, rows: int, depth: int
     ) -> float:
         """Cycles of a tile for a vector of products."""
-        sums = tile.rows * tile.columns
-        lines = windows.lines if windows else 1
-        cost = max(1.0, LATENCY / sums)
-        cost += LOAD * lines * tile.columns / sums
+        products, loads = self._products(tile)
+        cost = products + loads * (windows.lines if windows else 1)
         shared = hint(windows.count(self.c)) if windows else 1
         own = depth if taps is None else math.prod(taps.room) / taps.count
         if taps is None and self.layers == 1:

@@ -334,9 +334,10 @@ def choose_first(
     def search(c: Contraction) -> blocks.Choice | None:
         for turned in (False, True):
             choice = blocks.Choice(turned, panels)
-            for position, option in enumerate(blocks._options(c.turned() if turned else c, choice)):
-                if wanted(option):
-                    return replace(choice, position=position)
+            for k, family in enumerate(blocks._options(c.turned() if turned else c, choice)):
+                for position in range(len(family.inner)):
+                    if wanted(family[position]):
+                        return replace(choice, place=(k, position))
         return None
 
     monkeypatch.setattr(blocks, "_search", search)
@@ -592,6 +593,41 @@ def test_a_plain_sum_is_no_contraction():
 
 def test_few_products_need_no_panels():
     assert plan(only(nests(values(8, 16) @ values(16, 16))), "k0") is None
+
+
+def test_no_option_costs_less_than_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options are left out by their floors, which must not change the choice."""
+    searched: list[Contraction] = []
+    search = blocks._search
+    monkeypatch.setattr(blocks, "_search", lambda c: searched.append(c) or search(c))
+    monkeypatch.setattr(blocks, "registers", lambda dtype: (32, 1))
+    case = (8, 32, 14, 64, 3, 1, 1, 1, 1)
+    results = [parts(case)[2], gradient_only(case, 0), gradient_only(case, 1),
+               gradient_only((8, 32, 14, 64, 3, 2, 1, 1, 1), 0),
+               values(70, 300) @ values(300, 90)]  # fmt: skip
+    for result in results:
+        mo.explain(result)
+        planned(result)  # the same with sizes that are known
+    kinds = set()
+    for c in searched:
+        for one, turned in ((c, False), (c.turned(), True)):
+            costs = blocks.Costs(one)
+            for panels in ("plain", "windows", "taps"):
+                cheapest = math.inf, (0, 0)
+                for k, family in enumerate(blocks._options(one, blocks.Choice(turned, panels))):
+                    floors = costs.floors(family)
+                    assert len(floors) == len(family.inner)
+                    found = [costs.of(family[position]) for position in range(len(floors))]
+                    assert all(floor <= cost for floor, cost in zip(floors, found))
+                    cheapest = min(cheapest, *((cost, (k, j)) for j, cost in enumerate(found)))
+                    kinds.add((panels, family.form))
+                chosen = blocks._cheaper(costs, blocks.Choice(turned, panels), None)
+                assert (chosen is None) == (cheapest[0] == math.inf)
+                assert chosen is None or (chosen[0], chosen[2].place) == cheapest
+    assert kinds == {
+        ("plain", "dot"),
+        *((panels, "outer") for panels in ("plain", "windows", "taps")),
+    }
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
