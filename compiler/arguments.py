@@ -32,6 +32,7 @@ class _Naming:
         self.kernel, self.integers = kernel, integers
         self.names: dict[int, Expr] = {}
         self.memo: dict[Value, Value] = {}
+        self.known: dict[Expr, Expr] = {}  # of expressions with extents in them
 
     def run(self) -> None:
         for array in self.kernel.scratch:
@@ -47,7 +48,13 @@ class _Naming:
         return self.names[extent]
 
     def index(self, e: Expr) -> Expr:
-        return map_extents(transform(e, _bounds_known), self.argument)
+        if not has_extents(e):
+            return e
+        found = self.known.get(e)
+        if found is None:
+            found = map_extents(transform(e, _bounds_known), self.argument)
+            self.known[e] = found
+        return found
 
     def body(self, body: list[Stmt]) -> None:
         for stmt in body:

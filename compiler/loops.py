@@ -357,9 +357,12 @@ class Kernel:
 
     def fit_32_bits(self, indices: Sequence[Expr], extents: Sequence[int]) -> None:
         """Notes which of its index expressions fit 32 bits, by the extents of its loops."""
-        conditions = conditions_of(indices)
-        self.narrow = fit_32_bits(indices, extents)
-        self.narrow_conditions = bool(conditions) and fit_32_bits(conditions, extents)
+        distinct = list(dict.fromkeys(indices))
+        self.narrow = fit_32_bits(distinct, extents)
+        conditions = conditions_of(distinct)
+        self.narrow_conditions = bool(conditions) and (
+            self.narrow or fit_32_bits(conditions, extents)
+        )
 
     def scratch_bytes(self, integers: Sequence[int]) -> int:
         """Bytes of scratch memory of one call with these integers."""
@@ -402,6 +405,13 @@ def walk(value: Value, seen: set[Value] | None = None) -> Iterator[Value]:
         for arg in value.args:
             yield from walk(arg, seen)
         yield value
+
+
+def loads_of(body: list[Stmt]) -> list[Load]:
+    """Everything that statements load, each load once."""
+    seen: set[Value] = set()
+    values = [value for stmt in statements(body) for value in values_of(stmt)]
+    return [part for v in values for part in walk(v, seen) if isinstance(part, Load)]
 
 
 def functions_of(kernel: Kernel) -> list[Apply]:

@@ -71,10 +71,8 @@ from .loops import (
     Store,
     Update,
     Value,
+    loads_of,
     rewrite,
-    statements,
-    values_of,
-    walk,
 )
 from .nest import Buffer, Nest, Tree, dependencies
 from .repeats import name_repeats
@@ -652,13 +650,7 @@ class _Scheduler:
         tree = self.tree
         made = dict.fromkeys(n.target for n in tree.nests if n.target in body.arrays)
         arrays = [*made, *body.staged]
-        read = {
-            part.buffer
-            for stmt in statements(body_of_kernel)
-            for value in values_of(stmt)
-            for part in walk(value)
-            if isinstance(part, Load)
-        }
+        read = {load.buffer for load in loads_of(body_of_kernel)}
         unread = {b.name for b in arrays} - read
         arrays = [b for b in arrays if b.name not in unread]
         _drop_stores(body_of_kernel, unread)
@@ -1176,6 +1168,7 @@ class _Placement:
         self.bottom = count + len(stage.levels)
         self.loops: dict[Value, frozenset[int]] = {}
         self.replaced: dict[Value, Value] = {}
+        self.earlier = {one.target for one in body.scheduled}  # and of this nest itself
 
     def depth(self, loops: frozenset[int]) -> int:
         return self.body.depth(loops, self.inner)
@@ -1230,8 +1223,7 @@ class _Placement:
         all of them."""
         if not isinstance(value, Load):
             return False
-        buffer = self.nest.buffers[value.buffer]
-        return any(nest.target is buffer for nest in self.body.scheduled)
+        return self.nest.buffers[value.buffer] in self.earlier
 
     def register(self, value: Value) -> str | None:
         """The name that holds what a load of a result of this iteration reads."""

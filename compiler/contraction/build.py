@@ -45,9 +45,9 @@ from ..loops import (
     Update,
     Value,
     indices_of,
+    loads_of,
     rewrite,
     statements,
-    values_of,
     walk,
 )  # fmt: skip
 from ..nest import Buffer, Nest, Tree
@@ -283,13 +283,7 @@ class Writer:
         """A kernel of these statements that writes the targets."""
         indices = _indices(body)
         own = {array.name for array in scratch}
-        read = {
-            part.buffer
-            for stmt in statements(body)
-            for value in values_of(stmt)
-            for part in walk(value)
-            if isinstance(part, Load) and part.buffer not in own
-        }
+        read = {load.buffer for load in loads_of(body)} - own
         buffers = [b for n, b in self.buffers.items() if n in read and b not in targets]
         buffers += targets
         parameters = [Parameter(b.name, b.dtype, b in targets) for b in buffers]
