@@ -91,9 +91,11 @@ def read_again(
         if vector is not None:
             loop = axes[vector][nest]
             steps[loop] = -(-steps[loop] // LANES)
+        lengths = {k: float(size(n)) for k, n in enumerate(nest.extents)}
         for buffer, at in dict.fromkeys((nest.buffers[name], at) for name, at in nest.reads_at):
             if buffer not in made:
-                most[buffer] = max(most.get(buffer, 0), _repeated(nest, buffer, at, steps, size))
+                again = _repeated(nest, buffer, at, steps, lengths, size)
+                most[buffer] = max(most.get(buffer, 0), again)
     return sum(n * buffer.dtype.itemsize for buffer, n in most.items())
 
 
@@ -102,15 +104,19 @@ def _repeated(
     buffer: Buffer,
     at: Sequence[Expr],
     steps: Mapping[int, int],
+    lengths: Mapping[int, float],
     size: Callable[[int], int],
 ) -> int:
     """Elements that a read takes more than once, if every step of root loops reads anew.
 
-    steps: by root loop, how many there are.
+    steps: by root loop, how many there are; lengths: of all loops.
     """
+    if all(isinstance(e, int) or e[0] == "i" for e in at):  # a part for each of the loops it knows
+        known = {e[1] for e in at if not isinstance(e, int)}
+        times = math.prod(n for k, n in steps.items() if k not in known)
+        return round((times - 1) * math.prod(lengths[k] for k in known))
     if any(integers_of(e) for e in at):
         return 0  # where values say: unknown
-    lengths = {k: float(size(n)) for k, n in enumerate(nest.extents)}
     whole = _elements(nest, buffer, at, lengths, size)
     each = _elements(nest, buffer, at, {k: n / steps.get(k, 1) for k, n in lengths.items()}, size)
     return max(round(math.prod(steps.values()) * each - whole), 0)

@@ -9,7 +9,6 @@ Only for results that nothing else reads: those that are not read are not comput
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -102,8 +101,7 @@ def following(nest: Nest, paths: Mapping[int, Path]) -> tuple[Nest, list[list[in
     exists = within([at[k] for k in paths], [nest.extents[k] for k in paths])
     exists = simplify(conjunction(substitute(nest.exists, at), exists), extents)
     new = map_nest(nest, lambda e: simplify(substitute(e, at), extents))
-    new = dataclasses.replace(
-        new,
+    new = new.having(
         extents=extents,
         rank=sum(len(b) for b in became[: nest.rank]),
         parts=tuple(parts),

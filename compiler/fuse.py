@@ -8,7 +8,7 @@ a reindex of several pieces fills one buffer box by box.  A reshape of a stored 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
 from metaop import dtype as dt
@@ -670,7 +670,7 @@ class _Builder:
         if earlier is None or not all(map(self._is_same, earlier)):
             return None
         return [
-            replace(nest, buffers={name: self.buffers[name] for name in nest.buffers})
+            nest.having(buffers={name: self.buffers[name] for name in nest.buffers})
             for nest in earlier
         ]
 

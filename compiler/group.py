@@ -100,15 +100,16 @@ class Grouped:
         return buffer.role == "local"
 
     @cached_property
-    def outlines(self) -> dict[Buffer, list[Tree]]:
-        """What reads a buffer: trees as they will be, with the loops of their nests not yet in
-        order."""
-        found: dict[Buffer, list[Tree]] = {}
+    def readers(self) -> dict[Buffer, list[list[tuple[int, Nest]]]]:
+        """What reads a buffer: of each tree the nests, with the depths at which they do."""
+        found: dict[Buffer, list[list[tuple[int, Nest]]]] = {}
         for made in dict.fromkeys(self._grouping.group_of.values()):
-            if made.nests:
-                tree = self._grouping.outline(made)
-                for buffer in dict.fromkeys(b for nest in tree.all_nests for b in nest.reads):
-                    found.setdefault(buffer, []).append(tree)
+            of_tree: dict[Buffer, list[tuple[int, Nest]]] = {}
+            for depth, nest in _depths(self._grouping.outline(made)) if made.nests else ():
+                for buffer in dict.fromkeys(nest.reads):
+                    of_tree.setdefault(buffer, []).append((depth, nest))
+            for buffer, nests in of_tree.items():
+                found.setdefault(buffer, []).append(nests)
         return found
 
     def boundaries(self, size: Callable[[int], int] = int) -> list[Boundary]:
@@ -135,28 +136,33 @@ def is_cheaper_again(grouped: Grouped, buffer: Buffer, price: Dear) -> bool:
     more than once finds it in the nearest cache.
     """
     evaluations = [
-        times for tree in grouped.outlines.get(buffer, []) for times in _evaluations(tree, buffer)
+        times for nests in grouped.readers.get(buffer, []) for times in _evaluations(nests, buffer)
     ]
     times, reads = sum(evaluations), len(evaluations)
     cost_of_memory = memory_cost(buffer.nbytes, reads) + LOAD_COST * (times - reads)
     return price.again * times - price.once <= cost_of_memory
 
 
-def _evaluations(tree: Tree, buffer: Buffer) -> list[float]:
-    """How often an element of the buffer would be computed by a tree that reads it, at each depth
-    at which it does."""
-    depth: dict[Buffer, int] = {}
+def _evaluations(nests: Iterable[tuple[int, Nest]], buffer: Buffer) -> list[float]:
+    """How often an element of the buffer would be computed by the nests of a tree that read it, at
+    each depth at which they do."""
     found: dict[int, float] = {}
+    for depth, nest in nests:
+        repeats = max(float(nest.iterations) / max(float(buffer.size), 1.0), 1.0)
+        found[depth] = max(found.get(depth, 0.0), repeats)
+    return list(found.values())
+
+
+def _depths(tree: Tree) -> Iterator[tuple[int, Nest]]:
+    """The nests of a tree, each with the number of loops that end before it begins."""
+    depth: dict[Buffer, int] = {}
     for nest in tree.all_nests:
         level = max((depth[b] + 1 for b in nest.reads if b in depth), default=0)
         if nest.op is not None or nest.rank == tree.root:
             depth[nest.target] = level
         else:
             depth[nest.target] = level - 1  # a map is no barrier for those who share its loop
-        if buffer in nest.reads:
-            repeats = max(float(nest.iterations) / max(float(buffer.size), 1.0), 1.0)
-            found[level] = max(found.get(level, 0.0), repeats)
-    return list(found.values())
+        yield level, nest
 
 
 @dataclass(eq=False)
@@ -605,24 +611,23 @@ class _Grouping:
                 for buffer in item.reads:
                     if int(buffer.nbytes) >= WORTH_SHARING:
                         readers.setdefault(buffer, []).append(item)
+        refused: set[tuple[_Group, _Group, tuple[tuple[int, int], ...]]] = set()
         for buffer, nests in readers.items():
-            for second in nests[1:]:
-                for first in nests[: nests.index(second)]:
+            for position, second in enumerate(nests):
+                for first in nests[:position]:
                     a, b = self.group_of[first], self.group_of[second]
-                    if a is not b:
-                        self.join_if_alike(a, b, first, second, buffer)
+                    pairs = None if a is b else self.alike_axes(a, b, first, second, buffer)
+                    if pairs and (a, b, pairs) not in refused and not self.join_alike(a, b, pairs):
+                        refused.add((a, b, pairs))  # for good: groups only grow
 
-    def join_if_alike(
-        self, a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
-    ) -> None:
-        if any(n.contraction for n in (*a.nests, *b.nests)):
-            return
-        axes = self.alike_axes(a, b, first, second, buffer)
-        if axes is None:
-            return
+    def join_alike(self, a: _Group, b: _Group, pairs: Iterable[tuple[int, int]]) -> bool:
+        """Joins two groups over these pairs of their root loops; False if they must not be."""
+        axes = [{**a.axes[p], **b.axes[q]} for p, q in pairs]
         source, group = (a, b) if a.number < b.number else (b, a)
-        if self.reads_along(a, b, axes) and self.objection(source, group, axes) is None:
-            self.join(source, group, axes)
+        if not self.reads_along(a, b, axes) or self.objection(source, group, axes) is not None:
+            return False
+        self.join(source, group, axes)
+        return True
 
     def reads_along(self, one: _Group, other: _Group, axes: list[dict[Nest, int]]) -> bool:
         """True if what two groups read of each other is made by the same iteration of `axes`."""
@@ -639,9 +644,11 @@ class _Grouping:
     @staticmethod
     def alike_axes(
         a: _Group, b: _Group, first: Nest, second: Nest, buffer: Buffer
-    ) -> list[dict[Nest, int]] | None:
+    ) -> tuple[tuple[int, int], ...] | None:
         """The root loops of two groups paired by the dimension of a buffer that they walk along;
-        None unless all pair up."""
+        None unless all pair up, and for tiles."""
+        if any(n.contraction for n in (*a.nests, *b.nests)):
+            return None
         dims: list[dict[tuple[int, int], int]] = []
         for group, nest in ((a, first), (b, second)):
             loops = {axis[nest]: k for k, axis in enumerate(group.axes)}
@@ -653,12 +660,13 @@ class _Grouping:
                             if atom is not None and atom[0] == "i" and atom[1] in loops:
                                 found[d, step] = loops[atom[1]]
             dims.append(found)
-        pairs = [(dims[0][d], dims[1][d]) for d in sorted(dims[0].keys() & dims[1].keys())]
+        shared = sorted(dims[0].keys() & dims[1].keys())
+        pairs = tuple([(dims[0][d], dims[1][d]) for d in shared])
         if len(pairs) != len(a.axes) or len(pairs) != len(b.axes) or not pairs:
             return None
         if any(a.extents()[p] != b.extents()[q] for p, q in pairs):
             return None
-        return [{**a.axes[p], **b.axes[q]} for p, q in pairs]
+        return pairs
 
     # -- pieces -------------------------------------------------------------------------------
 

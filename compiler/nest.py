@@ -168,6 +168,14 @@ class Nest:
         """The number of evaluations of the value."""
         return size_of(self.extents)
 
+    def having(self, **fields: Any) -> Nest:
+        """This nest with other values of some fields (`dataclasses.replace` takes three times as
+        long)."""
+        new = object.__new__(Nest)
+        new.__dict__.update(self.__dict__)
+        new.__dict__.update(fields)
+        return new
+
     def show(self) -> str:
         """The nest as text."""
         loops = ", ".join(f"i{k}<{n}" for k, n in enumerate(self.extents[: self.rank]))

@@ -37,6 +37,7 @@ from metaop.index import (
     integers_of,
     is_condition,
     loops_of,
+    recalled,
     simplify,
     substitute,
     terms_of,
@@ -143,8 +144,7 @@ def map_nest(nest: Nest, index: Callable[[Expr], Expr]) -> Nest:
             found = known[e] = index(e)
         return found
 
-    return dataclasses.replace(
-        nest,
+    return nest.having(
         named={n: rewrite(v, once, memo) for n, v in nest.named.items()},
         value=rewrite(nest.value, once, memo),
         offset=once(nest.offset),
@@ -180,7 +180,7 @@ def map_values(nest: Nest, change: Callable[[Value], Value]) -> Nest:
         return known
 
     named = {name: visit(value) for name, value in nest.named.items()}
-    return dataclasses.replace(nest, named=named, value=visit(nest.value))
+    return nest.having(named=named, value=visit(nest.value))
 
 
 def runs_across(tree: Tree) -> bool:
@@ -235,8 +235,7 @@ def _renamed(nest: Nest, names: dict[str, str]) -> Nest:
         return value
 
     new = map_values(nest, change)
-    return dataclasses.replace(
-        new,
+    return new.having(
         named={names[n]: v for n, v in new.named.items()},
         checks={names[n]: site for n, site in nest.checks.items()},
         buffers={b.name: b for b in nest.buffers.values()},
@@ -496,6 +495,13 @@ def adds_in_lanes(nest: Nest) -> bool:
     """Whether a reduction adds up in lanes over a reduced loop, by what the nest is by itself."""
     if nest.op is None or nest.scatter:
         return False
+    if nest.named or not nest.order:
+        return _adds_in_lanes(nest)
+    key = (adds_in_lanes, tuple(nest.extents), nest.rank, nest.offset, nest.order)
+    return recalled(key, lambda: _adds_in_lanes(nest))  # what decides is the same in equal layers
+
+
+def _adds_in_lanes(nest: Nest) -> bool:
     alone = collapse(nest)
     cost = VectorCost(alone)
     reduced = cost.best(cost.reduced)

@@ -45,8 +45,6 @@ LONGEST_CHAIN products, then chain after chain, block after block.
 
 from __future__ import annotations
 
-import dataclasses
-
 from metaop.extent import recording_guards
 from metaop.index import loops_of
 
@@ -69,7 +67,7 @@ def plan(work: Tree | Nest, name: str) -> Plan | None:
         return None
     if any(other.op is not None or other.named or other.checks for other in after):
         return None
-    nest = dataclasses.replace(nest, carried=tuple(("i", k) for k in range(nest.rank)))
+    nest = nest.having(carried=tuple(("i", k) for k in range(nest.rank)))
     ready, exists = prepared(nest)
     divided = len(ready.extents) > sum(n != 1 for n in nest.extents)
     found = classify(ready, exists)

@@ -157,10 +157,10 @@ def _split_loop(nest: Nest, loop: int, divisor: int, exists: Expr) -> tuple[Nest
     if n % divisor == 0:
         return new, exists
     inside: Expr = ("lt", at[loop], n)
-    new = replace(new, value=_guarded_at(new.value, {loop, loop + 1}, inside, {}))
+    new = new.having(value=_guarded_at(new.value, {loop, loop + 1}, inside, {}))
     if loop < nest.rank:
         return new, conjunction(exists, inside)
-    return replace(new, guard=conjunction(new.guard, inside)), exists
+    return new.having(guard=conjunction(new.guard, inside)), exists
 
 
 def _guarded_at(value: Value, loops: set[int], guard: Expr, memo: dict[Value, Value]) -> Value:
@@ -221,7 +221,7 @@ def classify(nest: Nest, exists: Expr = TRUE) -> Contraction | None:
     if guards is None or not (sides[0] or sides[1]) or rank == count:
         return None
     implied = [part for _, part in ends.values()]
-    nest = replace(nest, value=without(nest.value, implied, {}))
+    nest = nest.having(value=without(nest.value, implied, {}))
     assert isinstance(nest.value, Op)
     accesses = [terms_of(e, nest.extents) for e in nest.order]
     factors = [Factor(*found) for found in zip(nest.value.args, guards, accesses)]
@@ -316,7 +316,7 @@ def _relaxed(nest: Nest) -> Nest:
             memo[value] = new
         return memo[value]
 
-    return replace(nest, value=visit(nest.value)) if known else nest
+    return nest.having(value=visit(nest.value)) if known else nest
 
 
 def without(value: Value, parts: list[Expr], memo: dict[Value, Value]) -> Value:
