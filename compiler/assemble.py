@@ -188,6 +188,8 @@ class Assembler:
             node.call,
             [(self.slots[place[i]], i.dtype, i.shape) for i in node.inputs],
             (self.slots[place[node]], node.dtype, node.shape),
+            node.name,
+            self.position.get(_origin(node), 0),
         )
 
     def slot(self, buffer: Buffer) -> int:

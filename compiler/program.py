@@ -82,11 +82,16 @@ class Temporary(NamedTuple):
 
 @dataclass(eq=False)
 class HostCall:
-    """An escape: called with arrays over the input slots, its result copied to the output slot."""
+    """An escape: called with arrays over the input slots, its result copied to the output slot.
+
+    name, position: what it is, and its place in the program's graph, for a profile.
+    """
 
     call: Callable[..., Any]
     inputs: list[tuple[int, DType, tuple[int, ...]]]
     output: tuple[int, DType, tuple[int, ...]]
+    name: str
+    position: int
 
 
 @dataclass(eq=False)
@@ -277,7 +282,7 @@ def _sized(segment: Segment, sizes: Sequence[int]) -> Segment:
             (slot, dtype, tuple([evaluate(n, sizes) for n in shape]))
             for slot, dtype, shape in (*segment.inputs, segment.output)
         ]
-        return HostCall(segment.call, places[:-1], places[-1])
+        return replace(segment, inputs=places[:-1], output=places[-1])
     return [
         [
             replace(

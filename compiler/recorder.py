@@ -11,15 +11,13 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from metaop.errors import Site
 from metaop.graph import Node
 
 from .executor import ENTER, SCRATCH_ALIGNMENT, NativeProgram, _Scratch, compile_worker
-
-if TYPE_CHECKING:
-    from .program import Bound
+from .program import Bound, HostCall
 
 RECORD = 4  # int64s: first start, last end, ticks in the kernel, calls
 LINE_BYTES = 128
@@ -27,10 +25,12 @@ RUN_BYTES = 200  # what a run costs beside its records
 
 
 class Use(NamedTuple):
-    """A program at a place of the user's: the lines and the modules' paths of each launch."""
+    """A program at a place of the user's: the lines and the modules' paths of each launch, and of
+    each host call by the number of its segment."""
 
     program: Bound
     origins: list[list[tuple[Site, str]]]
+    calls: dict[int, tuple[Site, str]]
 
 
 class Run(NamedTuple):
@@ -86,10 +86,14 @@ class Recorder:
         number = self._number.get(key)
         if number is None:
             number = self._number[key] = len(self.uses)
-            launches = program.launches
-            made = [[nodes[k] for k in la.work.positions if nodes] for la in launches]
-            origins = [[(node.site, node.scope.path) for node in some] for some in made]
-            self.uses.append(Use(program, origins))
+            places = [(node.site, node.scope.path) for node in nodes]
+            launches = [la.work.positions if nodes else [] for la in program.launches]
+            calls = {
+                number: places[segment.position]
+                for number, segment in enumerate(program.program.segments)
+                if isinstance(segment, HostCall) and nodes
+            }
+            self.uses.append(Use(program, [[places[k] for k in some] for some in launches], calls))
         self._use, self._segment = number, 0
 
     def enter(self, program: NativeProgram, table: int, threads: int, state: Any) -> None:

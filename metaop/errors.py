@@ -173,11 +173,9 @@ def _layer_site() -> Site:
     frames: list[Any] = [sys._getframe(3)]
     while frames[-1].f_back is not None:
         frames.append(frames[-1].f_back)
-    for place in _OWN_PLACES:
-        for frame in frames:
-            if place in frame.f_code.co_filename:
-                return Site(frame.f_code, frame.f_lasti)
-    return Site(frames[-1].f_code, frames[-1].f_lasti)
+    chosen = [f for place in _OWN_PLACES for f in frames if place in f.f_code.co_filename]
+    frame = chosen[0] if chosen else frames[-1]
+    return _new_site(frame.f_code, frame.f_lasti)
 
 
 def describe(node_or_var: Any) -> str:

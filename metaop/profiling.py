@@ -18,7 +18,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from .compiler.executor import executor
 from .compiler.kernels import statistics
 from .compiler.program import Bound, HostCall, KernelLaunch
 from .compiler.recorder import RECORD, Recorder, Run
-from .errors import is_own
+from .errors import Site, is_own
 from .extent import evaluate
 
 VERSION = 1
@@ -310,7 +310,10 @@ class profile:  # noqa: N801 - read as a word in a with statement
     def _origins(self, use: int, launch: int) -> tuple[list[str], list[str]]:
         """The user's lines (metaop's own if there are none), and the modules."""
         assert self._recorder is not None
-        origins = self._recorder.uses[use].origins[launch]
+        return self._lines_and_modules(self._recorder.uses[use].origins[launch])
+
+    @staticmethod
+    def _lines_and_modules(origins: Sequence[tuple[Site, str]]) -> tuple[list[str], list[str]]:
         sites = [site for site, _ in origins]
         lines = [str(s) for s in sites if not is_own(s.filename)] or [
             str(s) for s in sites if not s.filename.startswith("<")
@@ -319,11 +322,14 @@ class profile:  # noqa: N801 - read as a word in a with statement
         return list(dict.fromkeys(lines)), list(dict.fromkeys(modules))
 
     def _callback(self, key: tuple[int, int], seconds: list[float]) -> KernelProfile:
-        call = self._program(key[0]).program.segments[key[1]]
+        assert self._recorder is not None
+        use, segment = key
+        call = self._program(use).program.segments[segment]
         assert isinstance(call, HostCall)
-        name = getattr(call.call, "__name__", "callback")
-        return KernelProfile("callback", key[0], [name], [], [], "callback", 1, len(seconds),
-                             sum(seconds), min(seconds), 1.0, 0, 0, 0.0)  # fmt: skip
+        origin = self._recorder.uses[use].calls.get(segment)
+        lines, modules = self._lines_and_modules([origin] if origin else [])
+        return KernelProfile("callback", use, [call.name], lines, modules, "callback", 1,
+                             len(seconds), sum(seconds), min(seconds), 1.0, 0, 0, 0.0)  # fmt: skip
 
     # -- looking at it --------------------------------------------------------------------------
 

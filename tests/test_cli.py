@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import metaop as mo
-from metaop import roofline
+from metaop import errors, roofline
 from metaop.cli import COMMANDS, main
 from metaop.roofline import Point, Roofline
 from metaop.targets import load_target, make_inputs
@@ -198,6 +198,15 @@ def test_profile_counts_the_steps(model, known_roofline, capsys, more):
     assert data["kernels"] and {k["calls"] for k in data["kernels"]} == {4}
     assert data["seconds"]["compiling"] == 0
     assert all(k["share"] > 0 for k in data["kernels"] if k["flops"])
+
+
+def test_steps_that_no_line_of_the_users_asks_for_are_counted(
+    model, known_roofline, capsys, monkeypatch
+):
+    """Each step of `python -m metaop profile --train` had kernels of its own."""
+    monkeypatch.setattr(errors, "_own", {})
+    monkeypatch.setattr(errors, "is_own", lambda filename: True)
+    test_profile_counts_the_steps(model, None, capsys, ["--train"])
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,8 @@ def test_host_callbacks_have_a_line_of_their_own():
     (callback,) = [k for k in found.kernels if k.phase == "callback"]
     assert 0.02 <= callback.seconds < 0.2
     assert found.totals.callbacks == callback.seconds
+    line = test_host_callbacks_have_a_line_of_their_own.__code__.co_firstlineno + 7
+    assert (callback.operators, callback.lines) == (["numpy_code"], [f"test_profiling.py:{line}"])
 
 
 def test_what_was_pending_before_is_not_part_of_a_profile_and_what_is_pending_after_is():
