@@ -53,9 +53,10 @@ class KernelInfo:
     chunks: int
 
     def __repr__(self) -> str:
+        work = f"{self.flops:,} flops, fuses {' '.join(self.nodes)}" if self.nodes else "packs"
         return (
             f"{self.name}: {', '.join(self.reads)} -> {', '.join(self.writes)}, "
-            f"{self.bytes:,} bytes, {self.flops:,} flops, fuses {' '.join(self.nodes)}"
+            f"{self.bytes:,} bytes, {work}"
         )
 
 
@@ -203,6 +204,8 @@ def called(target: Any) -> Any:
     else as it is, a training step too: that is called when it is recorded."""
     if isinstance(target, Jitted):
         target = target.function  # what it records
+    if inspect.iscoroutinefunction(target):
+        raise TypeError("an async function cannot be looked at: its call returns no Vars")
     made_already = hasattr(target, "parameters") and not isinstance(target, type)
     if isinstance(target, Var) or made_already or not callable(target):
         return target
@@ -223,7 +226,16 @@ def outputs_of(target: Any, inputs: Sequence[Var]) -> list[Var]:
     outputs = leaves_of(target)
     if outputs and all(isinstance(v, Var) for v in outputs):
         return outputs
-    raise TypeError(f"expected Vars or something that returns Vars, got {target!r}")
+    raise TypeError(f"expected Vars or something that returns Vars, got {_kind_of(target)}")
+
+
+def _kind_of(value: Any) -> str:
+    """`None`, `5`; what may be long or show an address by its type: `generator`, `[Var, str]`."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(dict.fromkeys(type(v).__name__ for v in value))}]"
+    return type(value).__name__
 
 
 def training_step(target: Any, outputs: list[Var]) -> list[Var]:

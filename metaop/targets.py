@@ -72,8 +72,22 @@ def _import_file(path: str) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise TargetError(f"importing {path} failed: {one_line(error)}") from error
+        raise TargetError(
+            f"importing {path} failed: {one_line(error)}{_as_module(path, error)}"
+        ) from error
     return module
+
+
+def _as_module(path: str, error: BaseException) -> str:
+    """How to name a file of a package, if it was imported without it."""
+    if not (isinstance(error, ImportError) and "relative import" in str(error)):
+        return ""
+    folder, name = os.path.split(os.path.abspath(path))
+    parts = [os.path.splitext(name)[0]]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        parts.insert(0, package)
+    return f"; write {'.'.join(parts)}:NAME in {folder}" if len(parts) > 1 else ""
 
 
 def _import_module(name: str) -> Any:
