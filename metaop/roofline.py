@@ -191,9 +191,10 @@ def measure(counts: Iterable[int]) -> Roofline:
     disturbed = plain.disturbed
     del plain  # its arrays
     measured = _Measured()
+    measured.disturbed = disturbed
     points = [measured.point(count, *rate) for count, rate in zip(counts, rates)]
     name = machine.instruction_set().name
-    return Roofline(machine.brand(), name, points, disturbed or measured.disturbed)
+    return Roofline(machine.brand(), name, points, measured.disturbed)
 
 
 def _plain_bytes(nbytes: int) -> tuple[np.ndarray, int]:
@@ -253,9 +254,10 @@ class _Measured:
 
     def best(self, program: NativeProgram, threads: int) -> float:
         """Seconds of the fastest of ROUNDS runs during which no other program took a CPU from us:
-        that is, in which this process had as much CPU time as its threads could have."""
+        that is, in which this process had as much CPU time as its threads could have.  There are
+        no more rounds once a measurement was disturbed: no figure is kept then."""
         best, quiet = math.inf, 0
-        for _ in range(MOST_ROUNDS):
+        for _ in range(ROUNDS if self.disturbed else MOST_ROUNDS):
             before = time.process_time()
             seconds = self.seconds(program, threads)
             quiet += time.process_time() - before > QUIET * threads * seconds

@@ -90,11 +90,15 @@ def test_it_is_disturbed_if_every_run_had_too_little_of_the_cpus(monkeypatch, sh
     measured = roofline._Measured()
     program = measured.copying("copy", 1, measured.nbytes, 1, 8)
     clock = itertools.count()
-    monkeypatch.setattr(measured, "seconds", lambda *_: 1.0)
+    runs: list[float] = []
+    monkeypatch.setattr(measured, "seconds", lambda *_: runs.append(1.0) or 1.0)
     fake = types.SimpleNamespace(process_time=lambda: share * next(clock))
     monkeypatch.setattr(roofline, "time", fake)
     measured.best(program, 1)
     assert measured.disturbed is disturbed
+    del runs[:]
+    measured.best(program, 1)
+    assert len(runs) == roofline.ROUNDS  # none is repeated for a figure that is not kept
 
 
 def test_plain_figures_are_those_of_the_widest_vectors_in_one_part_a_thread():
