@@ -46,6 +46,7 @@ from metaop.index import (
 )
 
 from .arguments import name_extents
+from .ends import end_early
 from .fetching import fetch_ahead
 from .loops import (
     LANES,
@@ -614,6 +615,7 @@ class _Scheduler:
             fetch_ahead(body.stages, shared[-1], self.extents, self.choices)
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
         whole = [*body.top, *_nested(shared, inner)]
+        end_early(whole, self.extents)
         name_repeats(whole, body.fresh)
         whole += self.last_statements(body)
         return self.finish(name, whole, body, items)
@@ -648,6 +650,7 @@ class _Scheduler:
             body.add_rows(nest, across)
         inner = [stmt for stage in body.stages for stmt in stage.statements()]
         whole = [*body.top, *_nested(shared, inner)]
+        end_early(whole, self.extents)
         name_repeats(whole, body.fresh)
         return self.finish(name, whole, body, items)
 

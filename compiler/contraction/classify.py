@@ -25,6 +25,7 @@ from metaop.index import (
     terms_of,
 )  # fmt: skip
 
+from ..ends import end_of
 from ..loops import Load, Op, Value, rewrite, walk
 from ..nest import Nest, dependencies
 from ..schedule import map_nest
@@ -273,17 +274,15 @@ def _earlier_ends(
     others = []
     for part in parts:
         summed = [k for k in loops_of(part) if k >= nest.rank]
-        if part[0] != "lt" or len(summed) != 1 or not loops_of(part) <= {*summed, *batch}:
+        if len(summed) != 1 or not loops_of(part) <= {*summed, *batch} or summed[0] in ends:
             others.append(part)
             continue
         loop, extent = summed[0], nest.extents[summed[0]]
-        room = dict(terms_of(("sub", part[2], part[1]), nest.extents))
-        step = -room.pop(("i", loop), 0)
-        if step <= 0 or any(a is not None and loop in loops_of(a) for a in room) or loop in ends:
+        end = end_of(part, loop, nest.extents)
+        if end is None:
             others.append(part)
-            continue
-        end = ("floordiv", ("add", from_terms(room), step - 1), step)
-        ends[loop] = (("max", 0, ("min", simplify(end, nest.extents), extent)), part)
+        else:
+            ends[loop] = (("max", 0, ("min", end, extent)), part)
     return ends, others
 
 
