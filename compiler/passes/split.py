@@ -26,7 +26,7 @@ from ..rewrite import Graph, is_contraction, map_graph
 ENOUGH_RESULTS = 2048  # results that need no splitting: 64 threads, 32 results a tile
 SHORT = 8192  # terms of a sum that one thread may add up alone
 ACCURATE = 2048  # terms of a piece of a longer one, so that rounding errors stay small
-ENOUGH_BLOCKS = 32  # blocks of a matrix product that threads can share
+ENOUGH_BLOCKS = 16  # blocks of a matrix product that threads can share
 BLOCK = 4096  # its results
 FIXED_AXIS = 16  # iterations of an axis of one size that is cut rather than a dynamic one
 LONG_PIECE = 1024  # the shortest piece of a sum of products with many results
