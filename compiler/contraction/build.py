@@ -44,6 +44,7 @@ from ..loops import (
     Store,
     Update,
     Value,
+    accesses_of,
     indices_of,
     loads_of,
     rewrite,
@@ -1181,6 +1182,7 @@ class Builder(Writer):
         value = Load("turned", add(times(column, LANES), ("i", lane)), TRUE, 0.0, self.dtype)
         places += places_of(add(first, ("i", lane)))
         body = self.finish(lambda layer: value, self.mapping(self.at(*places)), TRUE, ())
+        body = [*self.fetched_rows(body, order[-1][0]), *body]
         body = [For(lane, 0, ("min", ("sub", rows, first), LANES), "vector", body)]
         for loop, stop in reversed(order):
             body = [For(loop, 0, stop, "serial", body)]
@@ -1199,11 +1201,25 @@ class Builder(Writer):
 
         places.append((m.loops, self.number(m, self.m_block, ("i", row))))
         body = self.finish(value, self.mapping(self.at(*places)), TRUE, ())
+        body = [*self.fetched_rows(body, row), *body]
         how = "vector"
         for loop, stop in reversed(order):
             body = [For(loop, 0, stop, how, body)]
             how = "serial"
         return [For(row, 0, self.rows, "serial", body)]
+
+    def fetched_rows(self, body: list[Stmt], row: int) -> list[Stmt]:
+        """Asks for what is read and written a few rows further on: rows of a block are short, and
+        lie far apart."""
+        found: dict[tuple[str, Expr], Stmt] = {}
+        inside = {stmt.loop for stmt in statements(body) if isinstance(stmt, For)}
+        for buffer, offset in (access for stmt in statements(body) for access in accesses_of(stmt)):
+            known = buffer in self.buffers and not loops_of(offset) & inside
+            step = terms_of(offset, self.extents).get(("i", row), 0) if known else 0
+            if isinstance(step, int) and step >= FAR_APART // 4:
+                further = times(self.integer(step), ROWS_AHEAD)
+                found[buffer, offset] = Fetch(buffer, add(offset, further))
+        return list(found.values())
 
 
 def _through(at: Sequence[Expr], index: IndexMap) -> IndexMap:

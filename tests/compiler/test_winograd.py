@@ -353,3 +353,18 @@ def test_switching_it_replays_no_other_trace():
             plain = mo.grad((result_of(x, w) ** 2).sum(), [x])[0].numpy()
         assert (found[0, on] == found[1, on]).all() and (found[0, on] == plain).all()
     assert (found[0, False] != found[0, True]).any()
+
+
+def test_what_is_made_of_several_layers_may_follow_a_gradient():
+    """The results of a tile were asked for ahead in loops that begin only after that."""
+    generator = np.random.default_rng(0)
+    x, w, v = (mo.array(generator.standard_normal(shape).astype(np.float32))
+               for shape in ((4, 64, 16, 16), (64, 64, 3, 3), (64, 64, 3, 3)))  # fmt: skip
+    x.requires_grad = True
+    found = []
+    for enabled in (False, True):
+        with mo.winograd(enabled):
+            y = mo.conv2d(mo.maximum(mo.conv2d(x, w, padding=1), 0.0), v, padding=1)
+            found.append(mo.grad((y * y).sum(), [x])[0].numpy())
+    scale = np.abs(found[0]).max()
+    np.testing.assert_allclose(found[1] / scale, found[0] / scale, atol=1e-4)
