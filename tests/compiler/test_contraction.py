@@ -19,7 +19,7 @@ from metaop.compiler import contraction, pipeline
 from metaop.compiler.contraction import Plan, blocks, borders, build, plan
 from metaop.compiler.contraction.classify import Contraction, classify, prepared
 from metaop.compiler.emit_python import emit_python
-from metaop.compiler.loops import show_kernel, verify
+from metaop.compiler.loops import Fetch, show_kernel, statements, verify
 from metaop.compiler.nest import Buffer, Nest
 from metaop.extent import Extent, evaluate, symbol
 from tests.compiler.stages import (
@@ -675,6 +675,44 @@ def test_steps_of_rows_that_lie_as_in_memory_are_known_to_a_kernel_of_one_block(
 
 
 # --- what is done with a result -------------------------------------------------------------------
+
+
+@pytest.fixture
+def wide_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is chosen for two processors with 32 registers of 16 lanes."""
+    monkeypatch.setattr(blocks, "registers", lambda dtype: (32, dtype.itemsize // 4))
+    monkeypatch.setattr(blocks, "processors", lambda: 2)
+
+
+@pytest.mark.usefixtures("wide_registers")
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_finished_sums_are_combined_with_is_fetched_some_rows_ahead(turned):
+    """The update of a weight with its gradient took 18 % of the product, waiting for memory."""
+    x, g, w = values(900, 160), values(900, 640, seed=1), values(160, 640, seed=2)
+    result = values(640, 160) - (x.T @ g).T if turned else w - x.T @ g
+    graph = after(recorded(result), ALL_PASSES)
+    tree = only(pipeline.group_graph(graph)[1].trees)
+    made = plan(tree, "k0")
+    assert made is not None
+    kernel = made.launches[-1].kernel
+    assert ("turned" in show_kernel(kernel)) == turned
+    (weight,) = set(tree.nests[1].reads) - {tree.nests[0].target}
+    (fetch,) = (
+        s for s in statements(kernel.body) if isinstance(s, Fetch) and s.buffer == weight.name
+    )
+    steps = made.launches[-1].integers
+    ahead = fetch.offset[2]  # rows times the step from row to row
+    assert ahead[0] == "mul" and ahead[2] == build.ROWS_AHEAD
+    assert steps[ahead[1][1]] == (160 if turned else 640)
+
+
+@pytest.mark.usefixtures("wide_registers")
+def test_a_product_with_a_transpose_turns_it_rather_than_add_up_along_rows():
+    """a @ b.T of two dynamic sizes was computed by dots: 150 instead of 195 GFLOP/s."""
+    a, b = values(256, 784), values(512, 784)
+    sizes = [mo.dynamic(x, 0) for x in (a, b)]
+    text = mo.dump(sizes[0] @ sizes[1].T, stage="loops")
+    assert "panel_b" in text and "totals" not in text
 
 
 @pytest.mark.usefixtures("small_blocks")
