@@ -5,11 +5,20 @@
 
 The second line is the residue form: i1 takes only the values that leave o - i1 divisible by the
 stride, so the gradient of a strided convolution does no arithmetic on structural zeros.  A write
-index read from an integer input becomes a condition when all its loops are solved by other
+index that grows with one loop, by floors and bounds, is solved by the few loops that it may come
+from (the gradient of a resized image):
+
+    out[min(2*i0 // 3, 7)] += y[i0]   ->  v[o, r] = y[(3*o + 1)//2 + r] if it is written to o
+
+A write index read from an integer input becomes a condition when all its loops are solved by other
 dimensions (the gradient of picking a label is a select).  What stays is a scatter.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 
 from metaop.extent import at_least, hint, require
 from metaop.graph import Node, Piece, Reindex, ReindexReduce, identity_of, is_projection, size_of
@@ -18,6 +27,7 @@ from metaop.index import (
     Expr,
     Terms,
     conjunction,
+    evaluate,
     flatten,
     from_terms,
     identity_range,
@@ -33,6 +43,7 @@ from ..rewrite import Graph, map_graph
 
 # More iterations than this many times the definition's: a scatter is better.
 LARGEST_GROWTH = 64
+LONGEST_STEPS = 4096  # loops of so many iterations are looked through for a growing write index
 
 
 def invert(graph: Graph) -> Graph:
@@ -138,7 +149,9 @@ class _Solver:
         if candidates and not opaque:
             self.solve_affine(d, terms, candidates)
             return True
-        return not plain and self.solve_division(d, terms)
+        if not plain and self.solve_division(d, terms):
+            return True
+        return self.solve_steps(d, expr)
 
     def solve_affine(self, d: int, terms: Terms, candidates: dict[int, int]) -> None:
         """out = c*u + rest for a loop u."""
@@ -196,6 +209,25 @@ class _Solver:
             self.assign(inner[1], ("add", ("mul", q, k), difference))
         return True
 
+    def solve_steps(self, d: int, expr: Expr) -> bool:
+        """out = e(u), where e grows with u: u = first(out) + r, for the few r that may hold."""
+        if len(loops_of(expr)) != 1:
+            return False
+        (loop,) = loops_of(expr)
+        extent = self.extents[loop]
+        if type(extent) is not int or extent > LONGEST_STEPS:
+            return False
+        found = _steps(expr, loop, extent)
+        if found is None:
+            return False
+        first, count = found
+        if count * hint(self.node.shape[d]) > 4 * (extent + hint(self.node.shape[d])):
+            return False
+        at = substitute(first, [("i", d) if k == loop else ("i", k) for k in range(loop + 1)])
+        self.assign(loop, ("add", at, self.new_loop(count)))
+        self.require(("eq", self.expression(d), ("i", d)))
+        return True
+
     def result(self) -> Node:
         """The gather over out dimensions and free loops, reduced over the free loops."""
         free = sorted(self.free)
@@ -217,3 +249,50 @@ class _Solver:
             return gathered
         kept = tuple(("i", k) for k in range(self.rank))
         return ReindexReduce(self.node.op, self.node.shape, kept, gathered, ties=self.node.ties)
+
+
+@lru_cache(maxsize=256)
+def _steps(expr: Expr, loop: int, extent: int) -> tuple[Expr, int] | None:
+    """Where e(u) = o lies for a loop u of so many iterations: from first(o) on, of which the loop
+    itself stands for o, within so many; None if e does not grow."""
+    first = _least(expr, ("i", loop))
+    if first is None:
+        return None
+
+    def at(e: Expr, k: int) -> int:
+        return evaluate(e, [k] * (loop + 1))
+
+    written = [at(expr, u) for u in range(extent)]
+    if any(a > b for a, b in pairwise(written)):
+        return None
+    early = max(at(first, o) - u for u, o in enumerate(written))
+    late = max(u - at(first, o) for u, o in enumerate(written))
+    return ("sub", first, early), early + late + 1
+
+
+def _least(expr: Expr, bound: Expr) -> Expr | None:
+    """The least u for which e(u) >= bound, bounds within e left aside; None for another form."""
+    match expr:
+        case ("i", _):
+            return bound
+        case (kind, inner, k) if type(k) is int:
+            return _least(inner, _LEAST[kind](bound, k)) if _grows(kind, k) else None
+        case (kind, k, inner) if type(k) is int and kind in ("add", "mul", "min", "max"):
+            return _least((kind, inner, k), bound)
+    return None
+
+
+# e(u) = f(u) op k >= bound where f(u) >= this
+_LEAST: dict[str, Callable[[Expr, int], Expr]] = {
+    "add": lambda bound, k: ("sub", bound, k),
+    "sub": lambda bound, k: ("add", bound, k),
+    "mul": lambda bound, k: ("floordiv", ("add", bound, k - 1), k),
+    "floordiv": lambda bound, k: ("mul", bound, k),
+    "min": lambda bound, k: bound,
+    "max": lambda bound, k: bound,
+}
+
+
+def _grows(kind: str, k: int) -> bool:
+    """Whether f(u) op k grows where f(u) does, in a way that is known here."""
+    return kind in _LEAST and (k > 0 or kind not in ("mul", "floordiv"))

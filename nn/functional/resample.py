@@ -120,8 +120,9 @@ def _source(n: int, size: int, p: int, q: int, align: bool) -> tuple[Place, int]
 
 def _share(x: Var, axis: int, size: int, numerator: Place, below: int) -> Var:
     """How far between two elements each place lies, in [0, 1), shaped to multiply x."""
-    at = mo.index((size, *(1,) * (x.ndim - axis - 1)), 0)
-    return (numerator(at) % below).astype(x.dtype) / below
+    shares = mo.index((below,), 0).astype(x.dtype) / below
+    shape = (size, *(1,) * (x.ndim - axis - 1))
+    return mo.reindex(shares, shape, lambda i, *rest: (numerator(i) % below,))
 
 
 def _linear(x: Var, axis: int, size: int, p: int, q: int, align: bool) -> Var:

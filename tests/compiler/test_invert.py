@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import metaop as mo
-from metaop import reference
+from metaop import reference, support
 from metaop.compiler.passes.invert import LARGEST_GROWTH, inverted
 from metaop.extent import plain
 from metaop.graph import REDUCTIONS, Node, Piece, Reindex, ReindexReduce, identity_of, is_projection
@@ -103,6 +104,21 @@ GOLDEN = {
         ((3, 3), (I0, I0), (3,)),
         ["(3, 3) reads [i0] if i0 == i1"],
     ),
+    "the gradient of the nearest of every three": (
+        ((8,), (("floordiv", ("mul", I0, 2), 3),), (12,)),
+        [
+            "(8, 2) reads [i1 + (i0 * 3 + 1) // 2] if "
+            "i1 + (i0 * 3 + 1) // 2 < 12 and (i1 * 2 + (i0 * 3 + 1) // 2 * 2) // 3 == i0",
+            "add to (8,) at [i0]",
+        ],
+    ),
+    "the gradient of the next of every two, at the border the last": (
+        ((4,), (("min", ("floordiv", ("add", I0, 1), 2), 3),), (8,)),
+        [
+            "(4, 3) reads [i0 * 2 + i1 - 1] if 0 <= i0 * 2 + i1 - 1 and min(i0 + i1 // 2, 3) == i0",
+            "add to (4,) at [i0]",
+        ],
+    ),
     "the gradient of a reshape": (
         ((6,), (("add", ("mul", I0, 3), I1),), (2, 3)),
         ["(6,) reads [i0 // 3, i0 % 3]"],
@@ -165,6 +181,40 @@ def test_a_write_partly_outside_is_no_reshape_although_its_offsets_are_in_order(
 def test_empty_arrays_are_left_alone() -> None:
     assert inverted(scatter((0,), (("add", I0, 1),), (3,))) is None
     assert inverted(scatter((3,), (("add", I0, 1),), (0,))) is None
+
+
+def test_steps_by_an_extent_that_is_an_argument_are_left_a_scatter() -> None:
+    """What is counted for one size would not hold for another."""
+    y = mo.array(rng.normal(size=8))
+    node = mo.reindex_reduce(
+        y, "add", (8,), lambda i: (support.index_minimum(i * 2 // 3, y.shape[0]),)
+    )
+    assert inverted(node._node) is None
+
+
+def test_steps_of_which_one_takes_nearly_all_are_left_a_scatter() -> None:
+    assert inverted(scatter((99,), (("max", ("sub", I0, 90), 0),), (99,))) is None
+
+
+@st.composite
+def steps(draw: Any) -> Any:
+    """An expression that grows with i0."""
+    e: Any = I0
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(("add", "sub", "mul", "floordiv", "min", "max")))
+        low = 1 if kind in ("mul", "floordiv") else -3
+        e = (kind, e, draw(st.integers(low, 7)))
+    return e
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps(), st.integers(1, 12), st.integers(1, 9), st.sampled_from(("add", "maximum")))
+def test_writes_by_steps_are_their_definition(e: Any, count: int, size: int, op: str) -> None:
+    node = scatter((size,), (e,), numbers(op, (count,), count), op)
+    result = inverted(node)
+    if result is not None:
+        assert result.shape == node.shape
+        np.testing.assert_array_equal(value(result), value(node))
 
 
 # -------------------------------------------------------------------------- structural zeros
