@@ -195,3 +195,253 @@ MUTANTS = [
         "tests/test_kernels.py -k derivative_of_a_root or are_differentiated",
     ),
 ]
+
+# The traps of other frameworks, each planted: what users of Jittor know from it.
+TRAPS = [
+    Mutant(
+        "trap: dropout is off when training",
+        "nn/module.py",
+        "    training: bool = True\n",
+        "    training: bool = False\n",
+        "tests/nn/test_layers.py -k dropout",
+    ),
+    Mutant(
+        "trap: dropout as a function is off",
+        "nn/functional/dropout.py",
+        "def dropout(input: Var, p: float = 0.5, training: bool = True,",
+        "def dropout(input: Var, p: float = 0.5, training: bool = False,",
+        "tests/nn/test_layers.py -k dropout",
+    ),
+    Mutant(
+        "trap: the variance of a normalisation is E[x²] - E[x]²",
+        "nn/functional/norm.py",
+        "(centered * centered).mean(axis=axes, keepdims=True)",
+        "(x * x).mean(axis=axes, keepdims=True) - mean * mean",
+        "tests/nn/test_batch_norm.py -k 1e4",
+    ),
+    Mutant(
+        "trap: var is E[x²] - E[x]²",
+        "metaop/reduction.py",
+        "    total = sum(centred, axes, keepdims)\n",
+        "    mean_ = mean(wide, axes, keepdims)\n"
+        "    total = count * (mean(wide * wide, axes, keepdims) - mean_ * mean_)\n",
+        "tests/test_reductions.py -k mean_is_large",
+    ),
+    Mutant(
+        "trap: Adam counts calls of backward",
+        "nn/optim/optimizer.py",
+        '            coming["step"] += 1\n',
+        '            coming["step"] += 3\n',
+        "tests/test_semantics.py -k adam",
+    ),
+    Mutant(
+        "trap: no pooling of a window as large as its input",
+        "metaop/convolution.py",
+        "        room = size + before + after - span\n        if room < 0:\n",
+        "        room = size + before + after - span\n        if room <= 0:\n",
+        "tests/test_semantics.py -k as_large",
+    ),
+    Mutant(
+        "trap: bins of adaptive pooling all have the size of the first",
+        "nn/functional/pooling.py",
+        "        starts = [i[2 + k] * space[k] // out[k] for k in range(rank)]\n",
+        "        starts = [i[2 + k] * (space[k] // out[k]) for k in range(rank)]\n",
+        "tests/nn/test_torch_functions.py -k adaptive",
+    ),
+    Mutant(
+        "trap: bins of adaptive pooling end where the next begins",
+        "nn/functional/pooling.py",
+        "            end = ((i[2 + k] + 1) * n + size - 1) // size\n",
+        "            end = ((i[2 + k] + 1) * n) // size\n",
+        "tests/nn/test_torch_functions.py -k adaptive",
+    ),
+    Mutant(
+        "trap: // and % of integers have C's signs",
+        "compiler/llvm_ops.py",
+        '    differ = raw.icmp_signed("<", raw.xor(rest, b), zero)\n',
+        '    differ = raw.icmp_signed("<", raw.xor(rest, rest), zero)\n',
+        "tests/test_operators.py",
+    ),
+    Mutant(
+        "trap: % of floats has C's signs",
+        "compiler/llvm_ops.py",
+        "    moved = raw.select(differ, raw.fadd(rest, b), rest)\n",
+        "    moved = raw.select(differ, rest, rest)\n",
+        "tests/test_operators.py",
+    ),
+    Mutant(
+        "trap: the gradient of % is right for an upstream gradient of 1 alone",
+        "metaop/grad.py",
+        'return g, neg(mul(g, Elementwise("floordiv", a, b)))',
+        'return g, neg(Elementwise("floordiv", a, b))',
+        "tests/test_grad.py -k mod",
+    ),
+    Mutant(
+        "trap: a mean is the sum of shares",
+        "metaop/reduction.py",
+        '    total = reduce("add", cast(node, dtype.compute), axes)\n'
+        '    result = Elementwise("div", total, full(float(count), total.shape, total.dtype))\n',
+        "    wide = cast(node, dtype.compute)\n"
+        '    wide = Elementwise("div", wide, full(float(count), wide.shape, wide.dtype))\n'
+        '    result = reduce("add", wide, axes)\n',
+        "tests/test_semantics.py -k ten_million",
+    ),
+    Mutant(
+        "trap: a sum runs through all numbers",
+        "compiler/passes/split.py",
+        "    wanted = min(max(shared, accurate), hint(extent))\n",
+        "    wanted = 1\n",
+        "tests/test_semantics.py -k ten_million",
+    ),
+    Mutant(
+        "trap: a bool mask of attention is added",
+        "nn/functional/attention.py",
+        "    if forbidden.dtype.is_float:\n        return scores + forbidden\n"
+        "    return mo.where(forbidden, -math.inf, scores)\n",
+        "    return scores + forbidden\n",
+        "tests/nn/test_attention.py -k any_mask",
+    ),
+    Mutant(
+        "trap: a sum of everything has one axis",
+        "metaop/reduction.py",
+        "    return Var._of(expand(node, axes) if keepdims else node)\n",
+        "    return Var._of(expand(node, axes if keepdims else axes[: not node.shape]))\n",
+        "tests/test_reductions.py",
+    ),
+    Mutant(
+        "trap: float64 becomes float32",
+        "metaop/var.py",
+        "    if dtype is None or dtype is own:\n        return node\n",
+        "    dtype = dt.float32 if dtype is None and own is dt.float64 else dtype\n"
+        "    if dtype is None or dtype is own:\n        return node\n",
+        "tests/test_dtype.py",
+    ),
+    Mutant(
+        "trap: a checkpoint with wrong keys is loaded",
+        "nn/module.py",
+        "        if misshapen or (strict and (missing or unexpected)):\n",
+        "        if misshapen:\n",
+        "tests/nn/test_module.py -k load_state_dict",
+    ),
+    Mutant(
+        "trap: another batch size compiles anew",
+        "metaop/var.py",
+        "    shape = dynamic_shape(array.shape)\n    node = Buffer(",
+        "    shape = array.shape\n    node = Buffer(",
+        "tests/test_extent.py tests/compiler/test_program.py",
+    ),
+    Mutant(
+        "trap: a stride of 0 is taken",
+        "metaop/convolution.py",
+        "    if min(sizes) < least:\n",
+        "    if min(sizes) < -9:\n",
+        "tests/test_semantics.py -k bad_windows",
+    ),
+    Mutant(
+        "trap: the largest of nothing",
+        "metaop/reduction.py",
+        "    if 0 in (node.shape[k] for k in axes) and 0 not in (\n",
+        "    if False and 0 not in (\n",
+        "tests/test_semantics.py -k empty",
+    ),
+    Mutant(
+        "trap: a returned value lies where the next step writes",
+        "compiler/program.py",
+        "        storages = [Storage(nbytes) for _, nbytes in program.outputs]\n",
+        "        kept = program.__dict__.setdefault('kept', [])\n"
+        "        kept += [Storage(n) for _, n in program.outputs[len(kept):]]\n"
+        "        storages = list(kept)\n",
+        "tests/test_var.py -k hundred_losses",
+    ),
+    Mutant(
+        "trap: a replay returns memory of the replay before",
+        "metaop/jitted.py",
+        "        storages = [Storage(nbytes) for nbytes in self.new_bytes]\n",
+        "        kept = self.__dict__.setdefault('kept_new', [])\n"
+        "        kept += [Storage(n) for n in self.new_bytes[len(kept):]]\n"
+        "        storages = list(kept)\n",
+        "tests/test_jit.py -k memory_that_a_later",
+    ),
+    Mutant(
+        "trap: a trace is not guarded by train and eval",
+        "metaop/tracing.py",
+        "        name = self.name_for(value)\n        if isinstance(value, SIMPLE + (tuple,)):\n",
+        "        name = self.name_for(value)\n        if label.endswith('.training'):\n"
+        "            return\n        if isinstance(value, SIMPLE + (tuple,)):\n",
+        "tests/test_jit.py -k final_state",
+    ),
+    Mutant(
+        "trap: a trace holds the rate of its first call",
+        "metaop/tracing.py",
+        "        if type(value) is float or (counts and type(value) is int):\n"
+        "            number = Tr",
+        "        if type(value) is float:\n            return value\n"
+        "        if counts and type(value) is int:\n            number = Tr",
+        "tests/test_jit.py -k final_state",
+    ),
+    Mutant(
+        "trap: an accumulator that nobody reads grows",
+        "metaop/life.py",
+        "old.depth >= config.pending_update_depth and old.error is None:",
+        "old.depth >= 10**9 and old.error is None:",
+        "tests/test_life.py -k unread or accumulator or correct_ones",
+    ),
+    Mutant(
+        "trap: ndarray * Var is an ndarray",
+        "metaop/var.py",
+        "    __array_ufunc__ = None  # ndarray * Var is left to Var\n",
+        "",
+        "tests/test_var.py -k on_the_left",
+    ),
+    Mutant(
+        "trap: a Var shares the memory of the array that it was made of",
+        "metaop/var.py",
+        "    node = Buffer(Storage.of_array(np.asarray(array, own.storage)), shape, own)\n",
+        "    array = np.ascontiguousarray(array, own.storage)\n"
+        "    node = Buffer(Storage.borrowed(array), shape, own)\n",
+        "tests/test_creation.py -k copies",
+    ),
+    Mutant(
+        "trap: a label out of range is trained on",
+        "nn/functional/loss.py",
+        "    return mo.take_along_axis(x, index, axis=1, negative=False).reshape(label.shape)\n",
+        "    index = mo.clip(index, 0, x.shape[1] - 1)\n"
+        "    return mo.take_along_axis(x, index, axis=1, negative=False).reshape(label.shape)\n",
+        "tests/nn/test_layers.py -k out_of_range",
+    ),
+    Mutant(
+        "trap: a label of -1 is the last class",
+        "nn/functional/loss.py",
+        "    return mo.take_along_axis(x, index, axis=1, negative=False).reshape(label.shape)\n",
+        "    return mo.take_along_axis(x, index, axis=1).reshape(label.shape)\n",
+        "tests/nn/test_layers.py -k out_of_range",
+    ),
+    Mutant(
+        "trap: sums depend on the number of threads",
+        "compiler/passes/split.py",
+        "        shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)\n",
+        "        from ..executor import executor\n\n"
+        "        shared = min(8 * executor().threads, terms // 64)\n",
+        "tests/test_same_bits.py -k threads_layers",
+    ),
+    Mutant(
+        "trap: a forked child waits for the threads of its parent",
+        "compiler/executor.py",
+        "            os.register_at_fork(after_in_child=self._after_fork)\n",
+        "            pass\n",
+        "tests/test_same_bits.py -k fork",
+    ),
+    Mutant(
+        "trap: every batch size has an arena of its own",
+        "compiler/program.py",
+        "        if nbytes > self.nbytes or self._block is None:\n",
+        "        known = self.__dict__.setdefault('known', {})\n"
+        "        if nbytes not in known:\n"
+        "            known[nbytes] = aligned_bytes(max(nbytes, ALIGNMENT))\n"
+        "            self.nbytes += nbytes\n"
+        "        return known[nbytes][1]\n"
+        "        if nbytes > self.nbytes or self._block is None:\n",
+        "tests/test_memory.py",
+    ),
+]
+MUTANTS += TRAPS
