@@ -52,7 +52,6 @@ INSTEAD = {
     "skip_init": "write the layer: making one takes no time until its values are read",
     "fuse_conv_bn_weights": "write nn.utils.fuse_conv_bn_eval(conv, bn)",
     "fuse_linear_bn_weights": "write nn.utils.fuse_linear_bn_eval(linear, bn)",
-    "LBFGS": "write nn.optim.Rprop for full batches, or SciPy's minimize with mo.value_and_grad",
     "Adafactor": "write nn.optim.AdamW",
     "Muon": "write nn.optim.AdamW",
     "SparseAdam": SPARSE,

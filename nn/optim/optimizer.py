@@ -303,10 +303,31 @@ class Optimizer:
             for parameter, number in zip(group["params"], saved_group["params"], strict=True):
                 if number in states:
                     current = self.state.get(parameter)
-                    loaded[parameter] = _loaded_state(current, parameter, states[number])
+                    loaded[parameter] = self.loaded(current, parameter, states[number])
         for group, saved_group in zip(self.param_groups, saved, strict=True):
             group.update({k: v for k, v in saved_group.items() if k != "params"})
         self.state = loaded
+
+    def loaded(self, current: State | None, parameter: Var, saved: Mapping[str, Any]) -> State:
+        """The state of a parameter as a state dict has it; current: what it is now.
+
+        Raises: ValueError where a shape differs.
+        """
+        state: State = support.Counters()
+        for name, value in saved.items():
+            if name == "step":
+                state[name] = int(value)
+                continue
+            loaded = mo.array(value)
+            here = parameter if current is None else current.get(name, parameter)
+            if loaded.shape != here.shape:
+                raise ValueError(
+                    f"load_state_dict: {name} is {mo.errors.describe(loaded)}, "
+                    f"its parameter is {mo.errors.describe(parameter)}"
+                )
+            state[name] = loaded.astype(parameter.dtype)
+        state.setdefault("step", 0)
+        return state
 
     def __repr__(self) -> str:
         groups = []
@@ -324,22 +345,6 @@ def _read(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def _snapshot(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_snapshot(item) for item in value]
     return value.detach() if isinstance(value, Var) else value
-
-
-def _loaded_state(current: State | None, parameter: Var, saved: Mapping[str, Any]) -> State:
-    state: State = support.Counters()
-    for name, value in saved.items():
-        if name == "step":
-            state[name] = int(value)
-            continue
-        loaded = mo.array(value)
-        here = parameter if current is None else current.get(name, parameter)
-        if loaded.shape != here.shape:
-            raise ValueError(
-                f"load_state_dict: {name} is {mo.errors.describe(loaded)}, "
-                f"its parameter is {mo.errors.describe(parameter)}"
-            )
-        state[name] = loaded.astype(parameter.dtype)
-    state.setdefault("step", 0)
-    return state
