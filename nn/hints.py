@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from metaop import support
 
-LAZY = "write the layer with its number of inputs: shapes are known when a layer is made"
 DEVICES = "metaop computes on the processors of one machine, with all their cores: leave it out"
 SPARSE = "metaop has no sparse storage"
 HALF = "there are no products of scaled or quantised numbers; write mo.matmul"
@@ -33,6 +32,8 @@ INSTEAD = {
     "RNNBase": "write nn.RNN, nn.LSTM or nn.GRU",
     "RNNCellBase": "write nn.RNNCell, nn.LSTMCell or nn.GRUCell",
     "factory_kwargs": "write dtype=",
+    "UninitializedParameter": "write nn.LazyLinear and the like: what is not known is not there",
+    "UninitializedBuffer": "write nn.LazyBatchNorm2d and the like: what is not known is not there",
     "Tensor": "write mo.Var",
     "multi_head_attention_forward": "write nn.MultiheadAttention",
     "linear_cross_entropy": "write F.cross_entropy(F.linear(x, w, b), y)",
@@ -40,12 +41,6 @@ INSTEAD = {
     "upsample_bilinear": "write F.interpolate(x, mode='bilinear', align_corners=True)",
     "upsample_nearest": "write F.interpolate(x)",
     "native_channel_shuffle": "write F.channel_shuffle",
-    "weight_norm": "write g * v / v.norm() in forward",
-    "spectral_norm": "write w / mo.linalg.norm(w, 2) in forward",
-    "remove_weight_norm": "there is no weight_norm to remove",
-    "remove_spectral_norm": "there is no spectral_norm to remove",
-    "parametrize": "compute the weight in forward from the parameters",
-    "parametrizations": "compute the weight in forward from the parameters",
     "prune": "multiply the weight by a mask in forward",
     "stateless": "write a function of the parameters",
     "rnn": "pad the sequences, and mask what is beyond their ends",
@@ -64,12 +59,6 @@ INSTEAD = {
     "default_convert": "write mo.array",
 }
 GROUPS = {
-    LAZY: (
-        "LazyBatchNorm1d LazyBatchNorm2d LazyBatchNorm3d LazyConv1d LazyConv2d LazyConv3d "
-        "LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d LazyInstanceNorm1d "
-        "LazyInstanceNorm2d LazyInstanceNorm3d LazyLinear UninitializedBuffer "
-        "UninitializedParameter"
-    ),
     HALF: "grouped_mm scaled_mm scaled_grouped_mm ScalingType SwizzleType",
     PIPES: (
         "DFIterDataPipe DataChunk IterDataPipe MapDataPipe functional_datapipe "

@@ -112,6 +112,7 @@ class Module:
 
     training: bool = True
     _is_layer = False  # True where forward is metaop's own code
+    _makes_parameter = False  # what `utils.parametrize` registers
     _watched = True  # every change of an attribute counts in `support.changes`
     # Names in the state dict that a dict to be loaded may leave out.
     optional_state: frozenset[str] = frozenset()
@@ -233,7 +234,16 @@ class Module:
             entries = self.__dict__.get(table, {})
             if name in entries:
                 return entries[name]
+        if name in self._computed():
+            return self._table("_modules")["parametrizations"][name]()
         raise AttributeError(self._unknown(name))
+
+    def _computed(self) -> dict[str, Any]:
+        """What `utils.parametrize` computes when it is read, by name."""
+        made = self.__dict__.get("_modules", {}).get("parametrizations")
+        if made is None:
+            return {}
+        return {name: m for name, m in made._table("_modules").items() if m._makes_parameter}
 
     def _unknown(self, name: str) -> str:
         message = f"{type(self).__name__} has no attribute {name!r}"
@@ -248,6 +258,12 @@ class Module:
         support.changes.count += 1
         if support.recording.trace is not None:
             self._meet(support.recording.trace)
+        if name in self._computed():
+            raise TypeError(
+                f"{type(self).__name__}.{name} is computed: write to "
+                f"parametrizations.{name}.original, or call "
+                f"nn.utils.parametrize.remove_parametrizations(module, {name!r}) first"
+            )
         if isinstance(value, Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -402,7 +418,7 @@ class Module:
         entries = (
             (_join(path, name), value)
             for path, module in owners
-            for name, value in module._table(table).items()
+            for name, value in module._entries(table).items()
             if value is not None
         )
         return _unique(entries, remove_duplicate)
@@ -412,6 +428,10 @@ class Module:
     ) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter) of all trained Vars, a shared one once."""
         return self._named_entries("_parameters", prefix, recurse, remove_duplicate)
+
+    def _entries(self, table: str) -> dict[str, Any]:
+        """What a table holds, for whoever needs all of it."""
+        return self._table(table)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """All trained Vars, a shared one once."""
@@ -432,8 +452,8 @@ class Module:
     def _slots(self, prefix: str = "") -> Iterator[_Slot]:
         """Parameters, then saved buffers, then the submodules'; a shared Var under each name."""
         unsaved = self.__dict__.get("_unsaved", set())
-        saved = {n: b for n, b in self._table("_buffers").items() if n not in unsaved}
-        for name, var in (self._table("_parameters") | saved).items():
+        saved = {n: b for n, b in self._entries("_buffers").items() if n not in unsaved}
+        for name, var in (self._entries("_parameters") | saved).items():
             if var is not None:
                 yield _Slot(prefix + name, var, name in self.optional_state)
         for name, module in self._table("_modules").items():
@@ -458,6 +478,9 @@ class Module:
         Returns: the missing and the unexpected keys.
         Raises: StateDictError naming every key at fault; nothing has changed then.
         """
+        state_dict = dict(state_dict)
+        for path, module in list(self.named_modules()):
+            module._adapt(state_dict, _join(path, ""))
         slots = list(self._slots())
         values = {s.key: _as_var(state_dict[s.key]) for s in slots if s.key in state_dict}
         known = {slot.key for slot in slots}
@@ -477,6 +500,10 @@ class Module:
             writes = {id(s.var): (s.var, values[s.key]) for s in slots if s.key in values}
             mo.assign_all([(var, value.astype(var.dtype)) for var, value in writes.values()])
         return IncompatibleKeys(missing, unexpected)
+
+    def _adapt(self, state: dict[str, Any], prefix: str) -> None:
+        """Makes a state dict and this module fit, where that can be: names of older versions, or
+        sizes that were not known yet.  prefix: of this module's keys, with its dot."""
 
     # --- modes and conversions --------------------------------------------------------------------
 
@@ -530,7 +557,7 @@ class Module:
         converted: dict[int, tuple[mo.Var, mo.Var]] = {}
         for module in self.modules():
             for table in ("_parameters", "_buffers"):
-                entries = module._table(table)
+                entries = module._entries(table)
                 for name, var in entries.items():
                     if var is None or not var.dtype.is_float:
                         continue

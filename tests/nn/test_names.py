@@ -66,7 +66,7 @@ def test_hints_name_only_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("place, name, hint", [
-    ("nn", "LazyLinear", "write the layer with its number of inputs"),
+    ("nn", "UninitializedParameter", "what is not known is not there"),
     ("nn", "Lnear", "did you mean Linear"),
     ("nn.functional", "relu_", r"write x.assign\(relu\(x\)\)"),
     ("nn.init", "xavier_uniform", "write xavier_uniform_"),

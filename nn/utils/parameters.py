@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import metaop as mo
 from metaop import Var
 
-from .hints import refuse
-from .module import Module
-from .parameter import Parameter
+from ..module import Module
+from ..parameter import Parameter
 
 Vars = Var | Iterable[Var]
 
@@ -127,7 +126,3 @@ def _fused(layer: Module, bn: Module, axis: int) -> Module:
     fused.register_parameter("weight", weight)
     fused.register_parameter("bias", bias)
     return fused
-
-
-if not TYPE_CHECKING:
-    __getattr__ = refuse(__name__, lambda: list(globals()))
