@@ -117,8 +117,7 @@ def test_empty_inputs_have_numpys_answers() -> None:
 
 
 def test_the_mean_of_ten_million_ones_is_one() -> None:
-    """A running sum in float32 is exact for ones, but 9 % off for tenths; a sum of shares of 1e-7
-    is off for both."""
+    """A running sum in float32 is exact for ones, but 9 % off for tenths."""
     numbers = np.ones(10_000_000, np.float32)
     assert abs(mo.array(numbers).mean().item() - 1) < 1e-6
     tenth = np.float32(0.1)

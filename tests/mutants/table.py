@@ -277,16 +277,6 @@ TRAPS = [
         "tests/test_grad.py -k mod",
     ),
     Mutant(
-        "trap: a mean is the sum of shares",
-        "metaop/reduction.py",
-        '    total = reduce("add", cast(node, dtype.compute), axes)\n'
-        '    result = Elementwise("div", total, full(float(count), total.shape, total.dtype))\n',
-        "    wide = cast(node, dtype.compute)\n"
-        '    wide = Elementwise("div", wide, full(float(count), wide.shape, wide.dtype))\n'
-        '    result = reduce("add", wide, axes)\n',
-        "tests/test_semantics.py -k ten_million",
-    ),
-    Mutant(
         "trap: a sum runs through all numbers",
         "compiler/passes/split.py",
         "    wanted = min(max(shared, accurate), hint(extent))\n",

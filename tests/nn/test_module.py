@@ -298,6 +298,21 @@ def test_load_state_dict_lists_every_fault_and_changes_nothing():
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("change, fault", [
+    (lambda state: state.pop("bias"), "missing: bias"),
+    (lambda state: state.update(scale=state["bias"]), "unexpected: scale"),
+], ids=["missing", "unexpected"])  # fmt: skip
+def test_load_state_dict_refuses_one_wrong_key(change, fault):
+    """Shapes that fit say nothing of keys: each kind of fault is one by itself."""
+    layer = nn.Linear(3, 2)
+    before = layer.weight.numpy()
+    state = {name: value * 2 for name, value in layer.state_dict().items()}
+    change(state)
+    with pytest.raises(nn.StateDictError, match=fault):
+        layer.load_state_dict(state)
+    np.testing.assert_array_equal(layer.weight.numpy(), before)
+
+
 def test_load_state_dict_not_strict_skips_keys_but_not_shapes():
     net = Net()
     result = net.load_state_dict({"scale": mo.array([7.0]), "other": 1.0}, strict=False)
