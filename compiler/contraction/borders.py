@@ -6,7 +6,7 @@
 A panel of windows (blocks.Windows) holds the border as zeros.  A tile of columns lies in a few rows
 of the panel's first axis, so the taps along it that reach an element for one of these rows are
 those from `first` to `last`; products with zeros only are not added up, in an order that is the
-same otherwise.
+same otherwise.  Where a filter has an infinity or a NaN they are, because 0 times that is a NaN.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def find_border(c: Contraction, blocks: Blocks) -> Border | None:
     """The border along the first axis of a panel of windows, None where leaving it out gains less
     than it costs."""
     w, n, k = blocks.windows, blocks.n, blocks.k
-    if w is None or not isinstance(n, Cut) or w.axes[0] not in w.taps or c.ends:
+    if w is None or not isinstance(n, Cut) or w.axes[0] not in w.taps or c.ends or blocks.taps:
         return None
     if isinstance(n.extent, Extent):
         return None

@@ -842,6 +842,7 @@ class Builder(Writer):
             b = self.panel("panel_b", self.c.b, blocks.n, self.n_block)
         rows, columns, depth = self.named_sizes()
         packing, of_layers = self.packed_here(a, b)
+        packing += self.looked_through(a) if self.border else []
         inside = self.over(self.c.layers, [*packing, *self.tiles(a, b)])
         inside = [depth, *of_layers, *inside]
         before = [*self.named_ends(), rows, columns]
@@ -850,6 +851,29 @@ class Builder(Writer):
         finished = self.finished()
         inside = self.over([*blocks.k.outer, self.k_block], inside)
         return [*before, *self.offsets(), *inside, *finished]
+
+    def looked_through(self, a: Panel) -> list[Stmt]:
+        """Notes whether A's block has an infinity or a NaN, whose products with the zeros of a
+        border are NaN: then no tap is left out."""
+        row, step = self.loop(self.blocks.m.capacity), self.loop(self.blocks.k.capacity)
+        place = a.place(("i", row), ("i", step))
+        product = Op("mul", (Load(a.array, place, TRUE, 0.0, self.dtype), self.zero()), self.dtype)
+        loops = [(row, self.rows), (step, self.depth)]
+        (outer, many), (inner, each) = loops if a.along_k else loops[::-1]
+        sums: Stmt = For(inner, 0, each, "vector", [Update("zeros", (), "add", (product,))])
+        total = Ref("zeros", (), self.dtype)
+        found = Op("cast", (Op("ne", (total, total), dt.bool_),), dt.int64)
+        self.scratch.append(Scratch("found", dt.int64, 1))
+        return [
+            Init("zeros", (), "add", self.dtype),
+            For(outer, 0, many, "serial", [sums]),
+            Store("found", 0, found),
+            Let("strange", (), Load("found", 0, TRUE, 0, dt.int64)),
+        ]
+
+    def zero(self) -> Value:
+        """0 in the dtype of the sums."""
+        return Const(0.0, self.dtype)
 
     def offsets(self) -> list[Stmt]:
         """Where products find their factors in panels that lie as in memory."""
@@ -942,6 +966,9 @@ class Builder(Writer):
             for column in (first, add(first, self.width - 1))
         )
         first_tap, last_tap = border.taps(top, bottom)
+        is_plain = ("eq", ("val", "strange", (0, 2)), 0)
+        first_tap = ("where", is_plain, first_tap, 0)
+        last_tap = ("where", is_plain, last_tap, border.count)
         first_name, begin = self.let("first_tap", first_tap, border.count)
         last_name, end = self.let("last_tap", last_tap, border.count)
         self.within = times(begin, border.inner), times(end, border.inner)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metaop as mo
+from metaop import nn
 from metaop.compiler import contraction, pipeline
 from metaop.compiler.contraction import Plan, blocks, borders, build, plan
 from metaop.compiler.contraction.classify import Contraction, classify, prepared
@@ -113,7 +114,7 @@ def computed(
 
 
 def assert_close(got: np.ndarray, want: np.ndarray, dtype: str = "float32") -> None:
-    scale = max(np.abs(want).max(), 1e-30)
+    scale = np.abs(want[np.isfinite(want)]).max(initial=1e-30)
     np.testing.assert_allclose(got.reshape(want.shape) / scale, want / scale, rtol=0,
                                atol=RELATIVE[dtype])  # fmt: skip
 
@@ -394,6 +395,14 @@ def test_no_vector_of_columns_has_results_of_two_rows(
     assert made.blocks.columns % 16 == 0 and made.blocks.columns <= 96
 
 
+def kept_as_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks, of images packed as they lie wherever that can be."""
+    monkeypatch.setattr(blocks, "MOST_COLUMNS", (64, 400))
+    monkeypatch.setattr(blocks, "KEPT", 80)
+    monkeypatch.setattr(blocks, "LONGEST_CHAIN", 33)
+    monkeypatch.setattr(blocks.Costs, "_again", lambda self, windows, n: -1e9 if windows else 1.0)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("of", ["result", "image"])
 @pytest.mark.parametrize(
@@ -411,10 +420,7 @@ def test_taps_that_see_only_the_border_are_left_out(
     case: tuple[int, ...], of: str, monkeypatch: pytest.MonkeyPatch
 ):
     """The bits are the same with and without."""
-    monkeypatch.setattr(blocks, "MOST_COLUMNS", (64, 400))
-    monkeypatch.setattr(blocks, "KEPT", 80)
-    monkeypatch.setattr(blocks, "LONGEST_CHAIN", 33)
-    monkeypatch.setattr(blocks.Costs, "_again", lambda self, windows, n: -1e9 if windows else 1.0)
+    kept_as_windows(monkeypatch)
     x, w, y, _, settings_ = parts(case)
     found, want = (y, convolved(x.numpy(), w.numpy(), *settings_))
     if of == "image":
@@ -425,6 +431,23 @@ def test_taps_that_see_only_the_border_are_left_out(
         assert ("last_tap" in text(assert_computes(found, want))) == left_out
         bits.append(computed(*planned(found), input_values(found), run_machine))
     np.testing.assert_array_equal(*bits)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("strange", [math.inf, math.nan])
+def test_no_tap_of_a_filter_that_is_not_finite_is_left_out(
+    strange: float, monkeypatch: pytest.MonkeyPatch
+):
+    """0 times an infinity is a NaN: it depended on the blocks in which results it was."""
+    kept_as_windows(monkeypatch)
+    x, w = trained(2, 3, 8, 8), trained(5, 3, 5, 5).numpy()
+    w[1, 2, 0, 1] = w[4, 0, 4, 4] = strange
+    y = mo.conv2d(x, nn.Parameter(w), padding=4)
+    want = convolved(x.numpy(), w, 1, 4, 1, 1)
+    assert np.isnan(want).sum() > np.isinf(w).sum() and np.isfinite(want[:, 0]).all()
+    for begin, left_out in ((math.inf, False), (-math.inf, True)):
+        monkeypatch.setattr(borders, "BEGIN", begin)
+        assert ("last_tap" in text(assert_computes(y, want))) == left_out
 
 
 def test_rows_of_taps_that_a_wide_border_leaves():

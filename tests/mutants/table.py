@@ -196,6 +196,16 @@ MUTANTS = [
     ),
 ]
 
+MUTANTS.append(
+    Mutant(
+        "contraction: taps over a border are left out of any filter",
+        "compiler/contraction/build.py",
+        'is_plain = ("eq", ("val", "strange", (0, 2)), 0)',
+        'is_plain = ("le", ("val", "strange", (0, 2)), 1)',
+        f"{COMPILER}/test_contraction.py -k not_finite",
+    )
+)
+
 # The traps of other frameworks, each planted: what users of Jittor know from it.
 TRAPS = [
     Mutant(
