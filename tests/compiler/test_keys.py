@@ -14,9 +14,10 @@ from numba.core import event
 import metaop as mo
 from metaop import nn
 from metaop.compiler import pipeline, programs
-from metaop.compiler.keys import canonical, structure_of
+from metaop.compiler.keys import canonical, kernel_key, structure_of
 from metaop.extent import Extent, standard_hint
 from metaop.graph import pending
+from metaop.stages import Stages
 
 pytestmark = pytest.mark.usefixtures("no_disk_cache")
 RNG = np.random.default_rng(3)
@@ -203,6 +204,15 @@ def test_a_dynamic_axis_is_marked() -> None:
     x = floats(6, 9, 4)
     y = mo.dynamic(mo.array(x), (0, 1))
     np.testing.assert_allclose(y.sum(axis=(0, 1)).numpy(), x.sum((0, 1)), rtol=1e-5)
+
+
+def test_rows_of_unequal_lengths_next_to_each_other_are_one_piece_of_machine_code() -> None:
+    for shapes, axes, axis in (((100, 70), (60, 90)), (0, 1), 1), (((70,), (90,)), 0, 0):
+        xs = [mo.dynamic(mo.array(floats(*shape)), axes) for shape in shapes]
+        ys = [nn.functional.softmax(x, axis) for x in xs]
+        steps = Stages([y._node for y in ys]).steps
+        assert len(steps) >= 2
+        assert 2 * len({kernel_key(step.kernel) for step in steps}) == len(steps)
 
 
 def test_dynamic_keeps_a_leaf_and_refuses_history() -> None:
