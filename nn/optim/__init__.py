@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..hints import refuse
-from . import lr_scheduler
+from . import lr_scheduler, swa_utils
 from .adam import Adam, AdamW, NAdam, RAdam
 from .adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, RMSprop, Rprop
 from .lbfgs import LBFGS
@@ -12,7 +12,7 @@ from .sgd import SGD
 
 __all__ = [
     "ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam",
-    "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler",
+    "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils",
 ]  # fmt: skip
 
 
