@@ -378,19 +378,44 @@ def _scattered(node: Node, chosen: Selection, source: Node) -> Node:
 
 
 @axis_or_dim
-def take(x: Any, indices: Any, axis: int | None = None) -> Var:
-    """Slices of x along an axis at integer indices (as numpy.take); indices are checked."""
-    return _taken(x, indices if isinstance(indices, Var) else Var(np.asarray(indices)), axis)
+def take(x: Any, indices: Any, axis: int | None = None, *, negative: bool = True) -> Var:
+    """Slices of x along an axis at integer indices (as numpy.take); indices are checked.
+
+    negative: whether -1 counts from the end, as in NumPy, or is out of range, as in PyTorch.
+    """
+    given = indices if isinstance(indices, Var) else Var(np.asarray(indices))
+    return _taken(x, given, axis) if negative else _taken_from_0(x, given, axis)
 
 
 @remembered
 def _taken(x: Any, indices: Var, axis: int | None) -> Var:
+    node, axis = _axis_to_take(x, axis)
+    return getitem(Var._of(node), (slice(None),) * axis + (indices,))
+
+
+@remembered
+def _taken_from_0(x: Any, indices: Var, axis: int | None) -> Var:
+    node, axis = _axis_to_take(x, axis)
+    index = indices._node
+    if not index.dtype.is_integer:
+        raise DTypeError(f"take(x, indices): indices must be integers, got {describe(index)}")
+    rank = len(index.shape)
+    chosen = Selection((*node.shape[:axis], *index.shape, *node.shape[axis + 1 :]), [])
+    loops: list[Expr] = [("i", k) for k in range(len(chosen.shape))]
+    places = loops[axis : axis + rank]
+    found = _read(chosen, index, places, index.shape, node.shape[axis], negative=False)
+    at = (*loops[:axis], found, *loops[axis + rank :])
+    return Var._of(Reindex(chosen.shape, (Piece(0, at),), node, index))
+
+
+def _axis_to_take(x: Any, axis: int | None) -> tuple[Node, int]:
+    """x and the axis to take from, the only one of all elements where axis is None."""
     node = node_of(x)
     if axis is None:
-        return getitem(Var._of(reshape(node, (node.size,))), indices)
+        return reshape(node, (node.size,)), 0
     if not -len(node.shape) <= axis < len(node.shape):
         raise ShapeError(f"take(x, indices, axis={axis}): x is {describe(node)}")
-    return getitem(x, (slice(None),) * (axis % len(node.shape)) + (indices,))
+    return node, axis % len(node.shape)
 
 
 @axis_or_dim

@@ -138,7 +138,7 @@ def _softmax_axis(x: Var, dim: int | None) -> int:
 
 def _shifted(x: Var, axis: int) -> Var:
     """x minus its largest value along axis, which softmax does not see and exp needs."""
-    return x - x.detach().max(axis=axis, keepdims=True)
+    return x if x.shape[axis] == 0 else x - x.detach().max(axis=axis, keepdims=True)
 
 
 @of_arrays

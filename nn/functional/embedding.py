@@ -14,13 +14,13 @@ def embedding(input: Var, weight: Var, padding_idx: int | None = None) -> Var:
     """`weight[input]`: rows of weight [num, dim] for integers in 0 … num-1 of any shape.
 
     padding_idx: a row that takes part without a gradient.
-    Raises: IndexError, from the call that computes, for an index outside the rows.
+    Raises: IndexError, from the call that computes, for an index outside the rows, or below 0.
     """
     if not input.dtype.is_integer:
         raise mo.errors.DTypeError(
             f"embedding: input must be integers, got {mo.errors.describe(input)}"
         )
-    rows = mo.take(weight, input, axis=0)
+    rows = mo.take(weight, input, axis=0, negative=False)
     if padding_idx is None:
         return rows
     padded = mo.expand_dims(input == padding_idx % weight.shape[0], -1)
@@ -56,7 +56,7 @@ def embedding_bag(
             "embedding_bag: input must be [bags, length], or [count] with offsets, "
             f"got {mo.errors.describe(input)}"
         )
-    rows = mo.take(weight, input, axis=0)
+    rows = mo.take(weight, input, axis=0, negative=False)
     counted = mo.ones(input.shape, dtype=mo.bool_)
     if padding_idx is not None:
         counted = input != padding_idx % weight.shape[0]

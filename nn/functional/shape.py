@@ -45,9 +45,14 @@ def _axis(name: str, axis: int, rank: int) -> int:
     return axis % rank
 
 
-def one_hot(tensor: Var, num_classes: int) -> Var:
-    """`out[..., c] = 1 if tensor[...] == c else 0`, int64."""
-    return mo.one_hot(tensor, num_classes, dtype=mo.int64)
+def one_hot(tensor: Var, num_classes: int = -1) -> Var:
+    """`out[..., c] = 1 if tensor[...] == c else 0`, int64; -1: as many classes as there are labels,
+    which are computed then.
+
+    Raises: IndexError, from the call that computes, for a label outside 0 … num_classes-1.
+    """
+    classes = int(tensor.max().item()) + 1 if num_classes == -1 else num_classes
+    return mo.take(mo.eye(classes, dtype=mo.int64), tensor, axis=0, negative=False)
 
 
 PAD_MODES = ("constant", "reflect", "replicate", "circular")

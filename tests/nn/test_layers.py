@@ -417,10 +417,30 @@ def test_mse_loss_warns_when_it_broadcasts():
         F.mse_loss(mo.zeros((3,)), mo.zeros((3, 1)))
 
 
+@pytest.mark.parametrize("label", [3, -1])
+def test_an_index_that_torch_refuses_is_refused(label):
+    """-1 was the last row of an embedding, and no class of one_hot: nobody was told."""
+    index = mo.array(np.array([0, label]))
+    for call in (
+        lambda: nn.Embedding(3, 2)(index),
+        lambda: nn.EmbeddingBag(3, 2)(index[None]),
+        lambda: F.one_hot(index, 3),
+    ):
+        with pytest.raises(IndexError, match=f"index {label} is out of bounds .*allowed: 0 to 2"):
+            call().numpy()
+
+
+@pytest.mark.parametrize("shape, dim", [((0, 3), 0), ((3, 0), 1), ((0, 3), 1)])
+def test_softmax_of_nothing_is_nothing(shape, dim):
+    for function in (F.softmax, F.log_softmax):
+        assert function(mo.zeros(shape), dim).numpy().shape == shape
+
+
 def test_one_hot_is_that_of_torch():
     labels = np.array([[0, 2], [1, 1]])
     expected = TF.one_hot(torch.tensor(labels), 3).numpy()
     np.testing.assert_array_equal(F.one_hot(mo.array(labels), 3).numpy(), expected)
+    np.testing.assert_array_equal(F.one_hot(mo.array(labels)).numpy(), expected)
 
 
 # --- LeNet ----------------------------------------------------------------------------------------
