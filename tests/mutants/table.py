@@ -417,6 +417,20 @@ TRAPS = [
         "tests/nn/test_layers.py -k out_of_range",
     ),
     Mutant(
+        "trap: an index of -1 is the last row of an embedding",
+        "nn/functional/embedding.py",
+        "    rows = mo.take(weight, input, axis=0, negative=False)\n    if padding_idx",
+        "    rows = mo.take(weight, input, axis=0)\n    if padding_idx",
+        "tests/nn/test_layers.py -k torch_refuses",
+    ),
+    Mutant(
+        "trap: one_hot of what is no class is zeros",
+        "nn/functional/shape.py",
+        "    return mo.take(mo.eye(classes, dtype=mo.int64), tensor, axis=0, negative=False)\n",
+        "    return mo.one_hot(tensor, classes, dtype=mo.int64)\n",
+        "tests/nn/test_layers.py -k torch_refuses",
+    ),
+    Mutant(
         "trap: sums depend on the number of threads",
         "compiler/passes/split.py",
         "        shared = min(MOST_PIECES, -(-ENOUGH_RESULTS // results), terms // PIECE)\n",
