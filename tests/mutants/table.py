@@ -240,8 +240,8 @@ TRAPS = [
     Mutant(
         "trap: Adam counts calls of backward",
         "nn/optim/optimizer.py",
-        '            coming["step"] += 1\n',
-        '            coming["step"] += 3\n',
+        '        coming["step"] += 1\n',
+        '        coming["step"] += 3\n',
         "tests/test_semantics.py -k adam",
     ),
     Mutant(
