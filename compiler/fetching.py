@@ -23,7 +23,7 @@ from .loops import Fetch, Load
 from .nest import Buffer, dependencies
 
 if TYPE_CHECKING:
-    from .schedule import Level, Stage
+    from .schedule.levels import Level, Stage
 
 LEAST_BUFFER = 1 << 20  # bytes that a cache may hold from one program to the next
 LEAST_AHEAD, MOST_AHEAD = 1 << 10, 1 << 22  # bytes of an iteration that are fetched

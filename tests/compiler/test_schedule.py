@@ -12,14 +12,9 @@ from metaop import nn
 from metaop.compiler import pipeline
 from metaop.compiler.loops import LANES, For, Grid, Kernel, Let, show_kernel, statements, verify
 from metaop.compiler.nest import Tree
-from metaop.compiler.schedule import (
-    MOST_ACCUMULATORS,
-    MOST_CHUNKS,
-    SMALL_WORK,
-    Scheduled,
-    collapse,
-    schedule,
-)
+from metaop.compiler.schedule import MOST_CHUNKS, SMALL_WORK, Scheduled, schedule
+from metaop.compiler.schedule.collapse import collapse
+from metaop.compiler.schedule.levels import MOST_ACCUMULATORS
 from metaop.graph import pending
 from tests.compiler.stages import (
     ALL_PASSES,
@@ -35,7 +30,7 @@ from tests.compiler.stages import (
 )
 from tests.golden import assert_golden
 
-SCHEDULE_MODULE = import_module("metaop.compiler.schedule")
+SCHEDULER = import_module("metaop.compiler.schedule.scheduler")
 SPLIT_MODULE = import_module("metaop.compiler.passes.split")
 
 
@@ -375,8 +370,8 @@ def test_a_sum_of_many_rows_golden():
 @pytest.mark.parametrize("shape", [(40, 70), (33, 5, 3), (64, 16)])
 @pytest.mark.parametrize("op", ["sum", "max", "prod"])
 def test_sums_of_rows_compute_the_definition(monkeypatch, shape, op):
-    monkeypatch.setattr(SCHEDULE_MODULE, "LEAST_ROW", 1)
-    monkeypatch.setattr(SCHEDULE_MODULE, "LEAST_ROWS", 1)
+    monkeypatch.setattr(SCHEDULER, "LEAST_ROW", 1)
+    monkeypatch.setattr(SCHEDULER, "LEAST_ROWS", 1)
     y = getattr(mo, op)(f32(*shape) / 4, axis=0)
     assert " = identity" not in texts(y)  # no register holds a result
     assert_computes_definition(y)

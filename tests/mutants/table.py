@@ -126,7 +126,7 @@ MUTANTS = [
     ),
     Mutant(
         "schedule: the last tile starts behind the end",
-        "compiler/schedule.py",
+        "compiler/schedule/scheduler.py",
         'IndexValue(("min", start, n - tile.size))',
         'IndexValue(("min", start, n))',
         f"{COMPILER}/test_schedule.py -k overlaps",
@@ -182,7 +182,7 @@ MUTANTS = [
     ),
     Mutant(
         "schedule: a piece of a buffer is taken for all of it",
-        "compiler/schedule.py",
+        "compiler/schedule/body.py",
         "return self.nest.piece or sum(",
         "return sum(",
         f"{COMPILER}/test_schedule.py -k piece_is_read",
