@@ -29,10 +29,14 @@ Work = Callable[[], list[Any]]  # computes once; returns arrays, Vars or tensors
 
 
 def environment(threads: int, **more: str) -> dict[str, str]:
-    """The variables of a process that imports this checkout and uses so many threads."""
+    """The variables of a process that imports this checkout and uses so many threads.
+
+    It may write bytecode, which installed packages have.
+    """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    return {**os.environ, "PYTHONPATH": path, **counts, **more}
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": path, **counts, **more}
 
 
 def seconds_of(arguments: list[str], threads: int, **variables: str) -> float:
