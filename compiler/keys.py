@@ -52,16 +52,16 @@ def structure_of(nodes: list[Node], asked: list[Node]) -> tuple[Any, list[Node]]
         else:
             made.append(node)
     position = dict(zip(nodes, itertools.count())).__getitem__
-    inputs = list(map(_inputs, made))
+    inputs = list(map(inputs_of, made))
     key = (
         packed(map(position, leaves)),
         tuple([type(node) is Scalar for node in leaves]),
-        each(_shape, leaves),
+        each(shape_of, leaves),
         bytes([type(n) is not int for leaf in leaves for n in leaf.shape]),  # which are dynamic
-        each(_dtype, leaves),
-        each(_layout, leaves),
-        each(_signature, made),
-        bytes(map(_requires_grad, made)),
+        each(dtype_of, leaves),
+        each(layout_of, leaves),
+        each(signature_of, made),
+        bytes(map(requires_grad_of, made)),
         packed(map(len, inputs)),
         packed(map(position, itertools.chain.from_iterable(inputs))),
         packed(map(position, asked)),
@@ -86,12 +86,13 @@ def each(get: Callable[[Node], Any], nodes: list[Node]) -> tuple[Any, ...]:
     return (*map(get, nodes),)
 
 
-_inputs = operator.attrgetter("inputs")
-_shape = operator.attrgetter("shape")
-_dtype = operator.attrgetter("dtype")
-_layout = operator.attrgetter("layout")
-_signature = operator.attrgetter("signature")
-_requires_grad = operator.attrgetter("requires_grad")
+# What `each` gets of nodes.
+inputs_of = operator.attrgetter("inputs")
+shape_of = operator.attrgetter("shape")
+dtype_of = operator.attrgetter("dtype")
+layout_of = operator.attrgetter("layout")
+signature_of = operator.attrgetter("signature")
+requires_grad_of = operator.attrgetter("requires_grad")
 
 
 def is_leaf(node: Node) -> bool:

@@ -26,7 +26,16 @@ from typing import Any, NamedTuple
 from . import life
 from .compiler import programs
 from .compiler.executor import executor
-from .compiler.keys import each, packed
+from .compiler.keys import (
+    dtype_of,
+    each,
+    inputs_of,
+    layout_of,
+    packed,
+    requires_grad_of,
+    shape_of,
+    signature_of,
+)
 from .compiler.program import Bound, number_storage, run
 from .compiler.signals import uninterrupted
 from .config import config
@@ -50,12 +59,6 @@ from .var import Var
 
 _USERS_GRADIENT = frozenset((Custom, Escape))  # whose gradient is code of the user's
 _NOT_LOST = frozenset((None, life.COMPUTED))
-_inputs = operator.attrgetter("inputs")
-_shape = operator.attrgetter("shape")
-_dtype = operator.attrgetter("dtype")
-_layout = operator.attrgetter("layout")
-_signature = operator.attrgetter("signature")
-_requires_grad = operator.attrgetter("requires_grad")
 _stop = operator.attrgetter("stop")
 _overwritten = operator.attrgetter("overwritten")
 _storage = operator.attrgetter("storage")
@@ -122,7 +125,7 @@ class _Graph:
                     seen.add(source)
                     made.append(source)
         made.sort(key=_sequence_of)
-        inputs = list(map(_inputs, made))
+        inputs = list(map(inputs_of, made))
         sources = list(itertools.chain.from_iterable(inputs))
         distinct = dict.fromkeys(itertools.chain(made, sources))
         self.position = dict(zip(distinct, itertools.count()))
@@ -136,17 +139,17 @@ class _Graph:
         if Scalar not in map(type, leaves) and not any(map(_storage, roots)):
             number = self.position.__getitem__
             self.key = (
-                each(_signature, made),
+                each(signature_of, made),
                 tuple([node.ties for node in made if type(node) is ReindexReduce]),
-                bytes(map(_requires_grad, self.nodes)),
+                bytes(map(requires_grad_of, self.nodes)),
                 bytes(map(_stop, made)),
                 packed(map(len, inputs)),
                 packed(map(number, sources)),
-                each(_shape, leaves),
+                each(shape_of, leaves),
                 _are_dynamic(leaves),
-                each(_dtype, leaves),
-                each(_layout, leaves),
-                each(_dtype, self.numbers),
+                each(dtype_of, leaves),
+                each(layout_of, leaves),
+                each(dtype_of, self.numbers),
                 packed(map(number, roots)),
             )
 
@@ -255,10 +258,10 @@ class Attempt:
             graph.key,
             position[self.loss],
             tuple([position.get(node, -1) for node in before]),
-            each(_shape, before),
+            each(shape_of, before),
             _are_dynamic(before),
-            each(_dtype, before),
-            each(_layout, before),
+            each(dtype_of, before),
+            each(layout_of, before),
             tuple(self.rules),
             tuple(self.samples),
             bytes(map(bool, map(_overwritten, graph.nodes))),
@@ -340,9 +343,20 @@ class Attempt:
         aliases: list[Node],
     ) -> _Step | None:
         """How to make the step again; None where something is not what it should be."""
+        inputs = self._inputs_of_program(leaves)
+        places: list[tuple[Node, Result]] = [(node, ALIAS) for node in aliases]
+        made = [(node, *result) for node, result in zip(roots, program.results)]
+        made += [(nodes[position], "out", number) for position, number in program.kept]
+        places += [(node, (kind, number, k)) for k, (node, kind, number) in enumerate(made)]
+        results = self._results_of_program(places)
+        if inputs is None or results is None:
+            return None
+        return _Step(program, *inputs, *results, self.history, self.other_history)
+
+    def _inputs_of_program(self, leaves: list[Node]) -> tuple[list[int], list[Node]] | None:
+        """What a step's leaves are, see `_Step`, and its constants."""
         known = {node: len(self.graph.inputs) + k for k, node in enumerate(self.before)}
         known |= {node: k for k, node in enumerate(self.graph.inputs)}
-        position = self.graph.position
         constants: list[Node] = []
         given: list[list[Node]] = [[] for _ in self.rules]
         for leaf in leaves:
@@ -366,10 +380,13 @@ class Attempt:
                 return None
             known |= {leaf: first[rule] + k for k, leaf in enumerate(numbers)}
         known |= {leaf: first[-1] + k for k, leaf in enumerate(constants)}
-        places: list[tuple[Node, Result]] = [(node, ALIAS) for node in aliases]
-        made = [(node, *result) for node, result in zip(roots, program.results)]
-        made += [(nodes[position], "out", number) for position, number in program.kept]
-        places += [(node, (kind, number, k)) for k, (node, kind, number) in enumerate(made)]
+        return [known[leaf] for leaf in leaves], constants
+
+    def _results_of_program(
+        self, places: list[tuple[Node, Result]]
+    ) -> tuple[list[tuple[int, Result]], list[Result]] | None:
+        """Where the results of pending nodes and of written Vars are, see `_Step`."""
+        position = self.graph.position
         written = {var._node: k for k, var in enumerate(self.written)}
         results: dict[int, Result] = {}
         found: list[tuple[int, Result]] = []
@@ -383,9 +400,7 @@ class Attempt:
         missing = {position[node] for node in self.graph.roots}.difference([k for k, _ in found])
         if missing or len(results) != len(self.written):
             return None
-        order = [known[leaf] for leaf in leaves]
-        in_order = [results[k] for k in range(len(results))]
-        return _Step(program, order, constants, found, in_order, self.history, self.other_history)
+        return found, [results[k] for k in range(len(results))]
 
 
 def _are_dynamic(nodes: list[Node]) -> bytes:
