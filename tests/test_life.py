@@ -303,8 +303,8 @@ LOOP = """
         losses.append(loss)
         if step in (STEPS // 10, STEPS):
             gc.collect()
+            stats = mo.stats()  # before the pages are read: the first call takes a few hundred kB
             pages = int(open("/proc/self/statm").read().split()[1])
-            stats = mo.stats()
             found.append([stats.live_nodes - len(losses), pages * 4096, stats.programs])
     numbers = [loss.item() for loss in losses]
     print(json.dumps({"found": found, "sum": sum(numbers), "total": total.item()}))
